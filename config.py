@@ -1,0 +1,195 @@
+"""Data paths and settings: the one file to edit before running a notebook."""
+
+import difflib
+import math
+import os
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+
+# The tests set ATLAS_EMBEDDED=1: every path below is then ignored and embedded data are used.
+EMBEDDED = os.environ.get("ATLAS_EMBEDDED") == "1"
+
+
+def _chosen(name: str, here: str | None, embedded: str | None = None) -> str | None:
+    """The environment variable `name` where it is set, else the value written `here`."""
+    return embedded if EMBEDDED else os.environ.get(name) or here
+
+
+def _path(name: str, here: str | None) -> Path | None:
+    chosen = _chosen(name, here)
+    return Path(chosen).expanduser() if chosen else None
+
+
+# --- edit here: the quoted value of a line, or set the environment variable of the same name ---
+
+EXPERIMENT = _chosen("EXPERIMENT", "digits", embedded="digits")  # one of EXPERIMENTS, below
+MNIST_PATH = _path("MNIST_PATH", None)  # "~/data/mnist.npz"; None: Keras' cache, or a download
+
+# Every training leaves a folder in here.
+RUNS_DIR = Path(os.environ.get("RUNS_DIR") or Path(__file__).parent / "runs").expanduser()
+
+
+# --- what one experiment chooses -------------------------------------------------------------
+
+
+def _among(default: str, *allowed):
+    return field(default=default, metadata={"allowed": allowed})
+
+
+def _within(default, low, high):
+    return field(default=default, metadata={"low": low, "high": high})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What one experiment chooses; every value is checked when it is made.
+
+    Vary one with `dataclasses.replace(settings, latent_dim=2)`.
+
+    Raises:
+        ValueError: naming the field, its value and what is allowed.
+    """
+
+    # Images
+    dataset: str = _among("digits", "digits", "mnist")
+    image_shape: tuple[int, ...] = _within((32, 32, 1), 1, 4096)  # height, width, channels
+    binarize: str = _among("none", "none", "dynamic")  # dynamic: pixels drawn anew at every step
+    corrupt: str = _among("none", "none", "gaussian", "mask")  # what a denoiser must undo
+    corrupt_level: float = _within(0.3, 0.0, 1.0)  # noise's sd in grey levels; share of pixels lost
+    split_seed: int = _within(0, 0, 2**31 - 1)  # apart from `seed`: seeds compare on one split
+
+    # Model
+    model: str = _among("VAE", "Autoencoder", "VAE", "InfoVAE", "MMD-AE")
+    latent_dim: int = _within(16, 1, 4096)
+    widths: tuple[int, ...] = _within((32, 64), 1, 4096)  # filters of each convolution stage
+    kernel_sizes: tuple[int, ...] = _within((3,), 1, 31)  # one for each stage, or one for all
+    strides: tuple[int, ...] = _within((2,), 1, 8)  # likewise
+    dense_widths: tuple[int, ...] = _within((), 1, 16384)  # dense layers beside the latent
+    residual: bool = False  # a residual block in every stage
+    batch_norm: bool = False
+    dropout: float = _within(0.0, 0.0, 0.95)
+
+    # Loss: nats per image, summed over pixels and over latent axes
+    reconstruction: str = _among("bernoulli", "bernoulli", "gaussian", "learned-gaussian")
+    sigma: float = _within(0.1, 1e-4, 100.0)  # sd of the Gaussian; where learned, its start
+    dssim_weight: float = _within(0.0, 0.0, 1e7)  # nats per unit of (1 - SSIM) / 2
+    beta: float = _within(1.0, 0.0, 1e5)  # weight of the KL; 1 is the ELBO
+    kl_warmup_steps: int = _within(0, 0, 10**9)  # the weight rises linearly from 0
+    free_bits: float = _within(0.0, 0.0, 100.0)  # nats per latent axis that cost nothing
+    kl_capacity: float = _within(0.0, 0.0, 1e5)  # nats that the KL is held at; 0: plain KL
+    capacity_steps: int = _within(0, 0, 10**9)  # the capacity rises linearly from 0
+    alpha: float = _within(0.0, -1e5, 1.0)  # InfoVAE: (1 - alpha) KL + (alpha + lambda - 1) MMD
+    lambda_mmd: float = _within(1000.0, 0.0, 1e7)
+    mmd_kernel: str = _among("imq", "imq", "rbf")
+
+    # Training
+    epochs: int = _within(30, 1, 10**6)
+    batch_size: int = _within(128, 2, 65536)
+    learning_rate: float = _within(1e-3, 1e-8, 1.0)
+    schedule: str = _among("constant", "constant", "cosine", "exponential")  # down to 1 %
+    clip_norm: float = _within(0.0, 0.0, 1e9)  # global norm of the gradient; 0: no clipping
+    patience: int = _within(0, 0, 10**6)  # epochs without a better validation loss; 0: never stop
+    seed: int = _within(0, 0, 2**31 - 1)
+    precision: str = _among("float32", "float32", "bfloat16")
+    jit_compile: str = _among("auto", "auto", "on", "off")  # XLA; auto: on a GPU alone
+    steps_per_execution: int = _within(1, 1, 10**4)  # steps per call of the compiled function
+
+    def __post_init__(self):
+        for each in fields(self):
+            object.__setattr__(self, each.name, _checked(each, getattr(self, each.name)))
+        if len(self.image_shape) != 3 or self.image_shape[2] not in (1, 3):
+            _refuse("image_shape", self.image_shape, "(height, width, 1) or (height, width, 3)")
+        if not self.widths:
+            _refuse("widths", self.widths, "at least one stage, as in (32, 64)")
+        for name in ("kernel_sizes", "strides"):
+            if len(getattr(self, name)) not in (1, len(self.widths)):
+                allowed = f"one number for all stages, or {len(self.widths)}, one for each of widths"
+                _refuse(name, getattr(self, name), allowed)
+        if self.binarize == "dynamic" and self.reconstruction != "bernoulli":
+            _refuse("reconstruction", self.reconstruction, 'bernoulli beside binarize="dynamic"')
+        if self.corrupt != "none" and self.model not in ("Autoencoder", "VAE"):
+            _refuse("corrupt", self.corrupt, '"none" for every model but Autoencoder and VAE')
+
+    @classmethod
+    def from_dict(cls, values: dict) -> "Settings":
+        """Settings from plain values (a command line, a JSON file); names are checked too."""
+        names = [each.name for each in fields(cls)]
+        for name in values:
+            if name not in names:
+                close = difflib.get_close_matches(name, names, n=3) or names
+                raise ValueError(f"no setting is called {name!r}; allowed: {', '.join(close)}")
+        return cls(**values)
+
+    def to_dict(self) -> dict:
+        """Plain values that JSON can hold and `from_dict` takes back."""
+        return asdict(self)
+
+
+def _refuse(name, value, allowed):
+    raise ValueError(f"settings: {name} = {value!r} is not possible; allowed: {allowed}")
+
+
+def _checked(each, value):
+    """`value` of the dataclass field `each` in its own type, or an error."""
+    rule, name = each.metadata, each.name
+    if "allowed" in rule:
+        if value not in rule["allowed"]:
+            _refuse(name, value, ", ".join(map(repr, rule["allowed"])))
+        return value
+    if each.type is bool:
+        if not isinstance(value, bool):
+            _refuse(name, value, "True or False")
+        return value
+    if isinstance(each.default, tuple):
+        if isinstance(value, int) and not isinstance(value, bool):
+            value = (value,)
+        if not isinstance(value, tuple | list):
+            _refuse(name, value, "a tuple of whole numbers, as in (32, 64)")
+        return tuple(_number(name, item, int, rule) for item in value)
+    return _number(name, value, each.type, rule)
+
+
+def _number(name, value, kind, rule):
+    allowed = f"{'a whole number' if kind is int else 'a number'} from {rule['low']} to {rule['high']}"
+    if isinstance(value, bool) or not isinstance(value, int if kind is int else int | float):
+        _refuse(name, value, allowed)
+    if not math.isfinite(value) or not rule["low"] <= value <= rule["high"]:
+        _refuse(name, value, allowed)
+    return kind(value)
+
+
+EXPERIMENTS = {
+    # scikit-learn's 1,797 handwritten digits, embedded: runs anywhere, in seconds.
+    "digits": Settings(
+        dataset="digits",
+        image_shape=(32, 32, 1),
+        binarize="dynamic",
+        widths=(16, 32, 64),
+        latent_dim=2,
+        epochs=60,
+        batch_size=64,
+        learning_rate=2e-3,
+        schedule="cosine",
+    ),
+    # MNIST: 15 minutes on two cores.
+    "mnist": Settings(
+        dataset="mnist",
+        image_shape=(28, 28, 1),
+        binarize="dynamic",
+        widths=(32, 64),
+        dense_widths=(256,),
+        latent_dim=32,
+        epochs=40,
+        batch_size=128,
+        learning_rate=1e-3,
+        schedule="cosine",
+    ),
+}
+
+
+def settings(experiment: str = EXPERIMENT) -> Settings:
+    """The settings of one of EXPERIMENTS, or an error that lists them."""
+    if experiment not in EXPERIMENTS:
+        names = ", ".join(EXPERIMENTS)
+        raise ValueError(f"config.py: EXPERIMENT = {experiment!r} is unknown; allowed: {names}")
+    return EXPERIMENTS[experiment]

@@ -1,0 +1,168 @@
+"""Terms of the objective: pure functions, in nats, one value per image.
+
+Every likelihood sums over pixels and channels and every divergence over latent axes, so that
+`reconstruction + KL` is the negative evidence lower bound whatever the sizes. Nothing here takes a
+mean over the batch but what compares whole sets (`mmd`) or is defined on the batch's mean
+(`free_bits`, `capacity`); those return a scalar and say so.
+"""
+
+import math
+
+import tensorflow as tf
+
+import metrics
+
+LOG_TWO_PI = math.log(2.0 * math.pi)
+KERNELS = ("imq", "rbf")
+# Widths of the kernels in units of the prior's own spread; WAE's choice (Tolstikhin et al., 2018).
+SCALES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+
+
+def bernoulli_nll(targets, logits):
+    """Negative log-likelihood of pixels under independent Bernoullis, in nats.
+
+    A likelihood where the targets are 0 or 1. For grey values in between it is the cross-entropy:
+    fit to train on, but bounded below by the targets' own entropy, and no likelihood.
+
+    Args:
+        targets: Floats in [0, 1], shape `(batch, height, width, channels)`.
+        logits: Log-odds of each pixel, same shape.
+
+    Returns:
+        Shape `(batch,)`, summed over pixels and channels.
+    """
+    terms = tf.nn.sigmoid_cross_entropy_with_logits(labels=targets, logits=logits)
+    return tf.reduce_sum(terms, axis=(1, 2, 3))
+
+
+def gaussian_nll(targets, means, log_sigma):
+    """Negative log-likelihood of pixels under independent Gaussians of one width, in nats.
+
+    `sum (x - mean)^2 / (2 sigma^2) + D log sigma + D/2 log(2 pi)` over the image's D values. A
+    density: it may be negative, and never stands beside Bernoulli nats. With a learned `log_sigma`
+    this is sigma-VAE, [Rybkin et al., 2021](https://arxiv.org/abs/2006.13202), Eq. 4.
+
+    Args:
+        targets: Floats, shape `(batch, height, width, channels)`.
+        means: Same shape.
+        log_sigma: Scalar, log of the standard deviation in units of the images.
+
+    Returns:
+        Shape `(batch,)`, summed over pixels and channels.
+    """
+    pixels = math.prod(targets.shape[1:])
+    squares = tf.reduce_sum(tf.square(targets - means), axis=(1, 2, 3))
+    constant = pixels * (log_sigma + 0.5 * LOG_TWO_PI)
+    return 0.5 * squares * tf.exp(-2.0 * log_sigma) + constant
+
+
+def sigma_from_mse_weight(weight: float, pixels: int) -> float:
+    """The Gaussian's sigma that equals `weight * (mean over pixels of the squared error) + KL`.
+
+    Many projects write their loss so; ours sums, and `1 / (2 sigma^2) = weight / pixels`.
+
+    Args:
+        weight: Factor before the mean squared error (10,000 in one well-known X-ray VAE).
+        pixels: Height x width x channels.
+    """
+    return math.sqrt(pixels / (2.0 * weight))
+
+
+def mmd_weight_beside_sum(weight: float, pixels: int) -> float:
+    """The MMD's weight beside a summed square that equals `weight` beside a pixel mean."""
+    return weight * pixels
+
+
+def kl_per_axis(z_mean, z_log_var):
+    """KL of each posterior from N(0, 1) on each latent axis, in nats; `(batch, latent_dim)`."""
+    return 0.5 * (tf.square(z_mean) + tf.exp(z_log_var) - z_log_var - 1.0)
+
+
+def kl_to_standard_normal(z_mean, z_log_var):
+    """KL divergence of each diagonal Gaussian posterior from N(0, I), in nats.
+
+    Appendix B of [Kingma & Welling, 2014](https://arxiv.org/abs/1312.6114).
+
+    Args:
+        z_mean: Posterior means, shape `(batch, latent_dim)`.
+        z_log_var: Posterior log-variances, shape `(batch, latent_dim)`.
+
+    Returns:
+        One KL per image, shape `(batch,)`, summed over latent axes.
+    """
+    return tf.reduce_sum(kl_per_axis(z_mean, z_log_var), axis=-1)
+
+
+def free_bits(kl_axes, floor):
+    """KL in which the first `floor` nats of every axis cost nothing, so that axes stay in use.
+
+    `sum_j max(floor, mean over the batch of KL_j)`, Eq. 15 of
+    [Kingma et al., 2016](https://arxiv.org/abs/1606.04934).
+
+    Args:
+        kl_axes: From `kl_per_axis`, shape `(batch, latent_dim)`.
+        floor: Nats per axis.
+
+    Returns:
+        Scalar: the floor acts on the batch's mean.
+    """
+    return tf.reduce_sum(tf.maximum(tf.reduce_mean(kl_axes, axis=0), floor))
+
+
+def capacity(kl, target):
+    """Distance of the batch's mean KL from a target: `|KL - C|`, in nats.
+
+    Eq. 8 of [Burgess et al., 2018](https://arxiv.org/abs/1804.03599), less its weight gamma.
+
+    Args:
+        kl: One KL per image, shape `(batch,)`.
+        target: Scalar C.
+
+    Returns:
+        Scalar.
+    """
+    return tf.abs(tf.reduce_mean(kl) - target)
+
+
+def mmd(x, y, kernel="imq"):
+    """Squared maximum mean discrepancy of two samples, unbiased.
+
+    Eq. 3 of [Gretton et al., 2012](https://jmlr.org/papers/v13/gretton12a.html): the two within-set
+    means leave out each point's kernel with itself, so the expectation is 0 where both samples come
+    from one distribution, and single values may be negative. The kernel is a sum over `SCALES`;
+    with `d2` the squared distance and `C = 2 latent_dim`, its mean between two draws of N(0, I):
+    `"imq"` is `sum_s s C / (s C + d2)` ([Tolstikhin et al., 2018](https://arxiv.org/abs/1711.01558),
+    Section 4), `"rbf"` is `sum_s exp(-d2 / (s C))`.
+
+    Args:
+        x: Shape `(m, latent_dim)`, m at least 2.
+        y: Shape `(n, latent_dim)`, n at least 2.
+        kernel: `"imq"` or `"rbf"`.
+
+    Returns:
+        Scalar, no unit, at most `2 * len(SCALES)`: it compares two sets, not images.
+    """
+    if kernel not in KERNELS:
+        raise ValueError(f"kernel = {kernel!r} is not possible; allowed: {', '.join(KERNELS)}")
+    widths = 2.0 * x.shape[-1] * tf.constant(SCALES)[:, None, None]
+
+    def similarity(a, b):
+        squares = tf.reduce_sum(tf.square(a[:, None, :] - b[None, :, :]), axis=-1)
+        if kernel == "imq":
+            return tf.reduce_sum(widths / (widths + squares), axis=0)
+        return tf.reduce_sum(tf.exp(-squares / widths), axis=0)
+
+    def within(a):
+        count = tf.cast(tf.shape(a)[0], a.dtype)
+        total = tf.reduce_sum(similarity(a, a)) - count * len(SCALES)  # k(a, a) is 1 at each scale
+        return total / (count * (count - 1.0))
+
+    return within(x) + within(y) - 2.0 * tf.reduce_mean(similarity(x, y))
+
+
+def dssim(images, reconstructions):
+    """Structural dissimilarity `(1 - SSIM) / 2` of each pair; shape `(batch,)`, in [0, 1].
+
+    It has no unit: beside nats it needs a weight, of the order of the number of pixels.
+    """
+    return 0.5 * (1.0 - metrics.ssim(images, reconstructions))

@@ -1,0 +1,493 @@
+"""Autoencoders trained by one optimizer on one loss; a variant is a subclass with one hook.
+
+A training step is `forward` (images to a `Pass`), `objective` (a `Pass` to named terms whose sum is
+minimised) and, inside the objective of the variational models, `regularizer`. All terms are in nats
+per image, summed over pixels and latent axes; the mean over the batch is taken in one place, `_step`.
+"""
+
+import math
+from typing import NamedTuple
+
+import keras
+import tensorflow as tf
+
+import losses
+import metrics
+import networks
+import randomness
+
+RECONSTRUCTIONS = ("bernoulli", "gaussian", "learned-gaussian")
+CORRUPTIONS = ("none", "gaussian", "mask")
+LOG_SIGMA_RANGE = (-6.0, 3.0)
+SSIM_IMAGES = 8  # of each training batch: on all of them it would cost more than it tells
+
+
+class Pass(NamedTuple):
+    """What one forward pass knows; the hooks read from it.
+
+    `images` are clean and grey or coloured, in [0, 1]; `targets` what the likelihood asks for
+    (binarised where the model binarises); `labels` None where the batch has none. Images, targets
+    and logits have the shape `(batch, height, width, channels)`, latents `(batch, latent_dim)`;
+    `z_log_var` is None for a deterministic encoder.
+    """
+
+    images: tf.Tensor
+    targets: tf.Tensor
+    labels: tf.Tensor | None
+    z_mean: tf.Tensor
+    z_log_var: tf.Tensor | None
+    z: tf.Tensor
+    logits: tf.Tensor
+    training: bool
+
+
+class Averages(keras.metrics.Metric):
+    """Running means of named scalars, in one variable and with one update per step.
+
+    The names are those of the first update, so a model need not announce its terms.
+    """
+
+    def __init__(self, name="averages"):
+        super().__init__(name=name)
+        self.names = ()
+        self.count = self.add_variable((), "zeros", dtype="int64", name="count")
+
+    def update_state(self, values):
+        if not self.names:
+            with tf.init_scope():  # out of the graph that is being traced
+                self.totals = self.add_variable((len(values),), "zeros", name="totals")
+            self.names = tuple(values)
+        self.totals.assign_add(tf.stack([values[name] for name in self.names]))
+        self.count.assign_add(1)
+
+    def result(self):
+        if not self.names:
+            return {}
+        means = self.totals / tf.cast(tf.maximum(self.count.value, 1), tf.float32)
+        return dict(zip(self.names, tf.unstack(means), strict=True))
+
+
+def as_float(images):
+    """uint8 images to float32 in [0, 1]; floats pass."""
+    if images.dtype == tf.uint8:
+        return tf.cast(images, tf.float32) / 255.0
+    return tf.cast(images, tf.float32)
+
+
+@keras.saving.register_keras_serializable("latent_atlas")
+class Autoencoder(keras.Model):
+    """Deterministic autoencoder; denoising where `corrupt` is set.
+
+    Minimises the reconstruction term alone, so nothing ties its latents to a prior: `sample` draws
+    from N(0, I) like every model's, and what comes out shows why a VAE has a KL term.
+
+    Args:
+        encoder: From `networks.encoder`.
+        decoder: From `networks.decoder`; gives logits.
+        reconstruction: `"bernoulli"` (from logits), `"gaussian"` with sd `sigma`, or
+            `"learned-gaussian"`, whose sd is a weight of the model that starts at `sigma`.
+        sigma: Standard deviation of the Gaussians, in units of the images.
+        dssim_weight: Nats per unit of `(1 - SSIM) / 2`, added to the reconstruction.
+        binarize: `"dynamic"` draws binary images, pixel = 1 with the grey value as probability,
+            anew at each step; encoder and likelihood see those, SSIM compares with the grey image.
+        corrupt: `"gaussian"` adds noise to what the encoder sees and clips it to [0, 1], `"mask"`
+            sets pixels to 0; the target stays clean.
+        corrupt_level: Standard deviation of that noise, or share of pixels.
+        seed: Of every random number that the model draws.
+
+    Call arguments:
+        images: uint8, or floats in [0, 1], shape `(batch, height, width, channels)`.
+
+    Returns:
+        Reconstructions, floats in [0, 1], same shape.
+
+    References: [Vincent et al., 2008](https://doi.org/10.1145/1390156.1390294) for denoising.
+    """
+
+    def __init__(
+        self,
+        encoder,
+        decoder,
+        reconstruction="bernoulli",
+        sigma=0.1,
+        dssim_weight=0.0,
+        binarize="none",
+        corrupt="none",
+        corrupt_level=0.3,
+        seed=0,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        _one_of("reconstruction", reconstruction, RECONSTRUCTIONS)
+        _one_of("corrupt", corrupt, CORRUPTIONS)
+        _one_of("binarize", binarize, ("none", "dynamic"))
+        self.encoder = encoder
+        self.decoder = decoder
+        self.reconstruction = reconstruction
+        self.dssim_weight = dssim_weight
+        self.binarize = binarize
+        self.corrupt = corrupt
+        self.corrupt_level = corrupt_level
+        self.seed = seed
+        self.sigma = sigma
+        self.log_sigma = self.add_weight(
+            shape=(),
+            initializer=keras.initializers.Constant(math.log(sigma)),
+            trainable=reconstruction == "learned-gaussian",
+            name="log_sigma",
+        )
+        # Random numbers follow this, not `optimizer.iterations`, which stalls when gradients
+        # are accumulated.
+        self.steps = self.add_weight(
+            shape=(), dtype="int64", initializer="zeros", trainable=False, name="steps"
+        )
+        self.averages = Averages()
+        self.built = True  # both networks are; the step calls them, never this model
+
+    @property
+    def latent_dim(self):
+        return self.decoder.input_shape[-1]
+
+    @property
+    def image_shape(self):
+        return tuple(self.decoder.output_shape[1:])
+
+    @property
+    def metrics(self):
+        return [self.averages]  # Keras would add a second "loss"
+
+    # --- the hooks -----------------------------------------------------------------------------
+
+    def forward(self, batch, training):
+        """Images to everything that the objective may read.
+
+        Args:
+            batch: Images, or `(images, labels)`.
+            training: Whether dropout and batch norm are in training; random numbers come from the
+                step counter then, else from the count of evaluated batches, so that the noise of
+                a validation is the same after every epoch.
+        """
+        images, labels = batch if isinstance(batch, tuple | list) else (batch, None)
+        images = as_float(images)
+        targets = self._binarized(images, self._key("binarize", training))
+        seen = self._corrupted(targets, self._key("corrupt", training))
+        z_mean, z_log_var = self._posterior(seen, training)
+        z = self.draw(z_mean, z_log_var, self._key("noise", training))
+        logits = self.decoder(z, training=training)
+        return Pass(images, targets, labels, z_mean, z_log_var, z, logits, training)
+
+    def draw(self, z_mean, z_log_var, key):
+        """The latent that is decoded: here the code itself."""
+        return z_mean
+
+    def objective(self, result):
+        """Named terms, each `(batch,)` or a scalar; the sum of their means is minimised."""
+        terms = {"reconstruction": self.distortion(result.targets, result.logits)}
+        if self.dssim_weight:
+            dssim = losses.dssim(result.images, tf.sigmoid(result.logits))
+            terms["dssim"] = self.dssim_weight * dssim
+        return terms
+
+    def monitor(self, result):
+        """Named scalars that are shown beside the terms and not minimised."""
+        shown = slice(SSIM_IMAGES) if result.training else slice(None)
+        ssim = metrics.ssim(result.images[shown], tf.sigmoid(result.logits[shown]))
+        active = metrics.active_units(result.z_mean)
+        return {"ssim": tf.reduce_mean(ssim), "active_units": tf.cast(active, tf.float32)}
+
+    # --- the step ------------------------------------------------------------------------------
+
+    def _step(self, batch, training):
+        result = self.forward(batch, training)
+        terms = {name: tf.reduce_mean(term) for name, term in self.objective(result).items()}
+        loss = tf.add_n(list(terms.values()))
+        return loss, {"loss": loss, **terms, **self.monitor(result)}
+
+    def train_step(self, batch):
+        self.steps.assign_add(1)
+        with tf.GradientTape() as tape:
+            loss, shown = self._step(batch, training=True)
+        gradients = tape.gradient(loss, [weight.value for weight in self.trainable_variables])
+        self.optimizer.apply(gradients, self.trainable_variables)
+        self.averages.update_state(shown)
+        return self.averages.result()
+
+    def test_step(self, batch):
+        _, shown = self._step(batch, training=False)
+        self.averages.update_state(shown)
+        return self.averages.result()
+
+    def _key(self, stream, training):
+        if training:
+            return randomness.key(self.seed, self.steps, stream)
+        return randomness.key(self.seed, self.averages.count, f"evaluation/{stream}")
+
+    def _binarized(self, images, key):
+        if self.binarize == "none":
+            return images
+        return tf.cast(randomness.uniform(key, tf.shape(images)) < images, tf.float32)
+
+    def _corrupted(self, images, key):
+        if self.corrupt == "gaussian":
+            noise = self.corrupt_level * randomness.normal(key, tf.shape(images))
+            return tf.clip_by_value(images + noise, 0.0, 1.0)
+        if self.corrupt == "mask":
+            kept = randomness.uniform(key, tf.shape(images)) >= self.corrupt_level
+            return images * tf.cast(kept, tf.float32)
+        return images
+
+    def _posterior(self, images, training):
+        outputs = self.encoder(images, training=training)
+        return outputs if isinstance(outputs, tuple | list) else (outputs, None)
+
+    def distortion(self, targets, logits):
+        """Negative log-likelihood of the targets, in nats; `(batch,)`."""
+        logits = tf.cast(logits, tf.float32)
+        if self.reconstruction == "bernoulli":
+            return losses.bernoulli_nll(targets, logits)
+        log_sigma = tf.clip_by_value(self.log_sigma, *LOG_SIGMA_RANGE)
+        return losses.gaussian_nll(targets, tf.sigmoid(logits), log_sigma)
+
+    # --- what users call -----------------------------------------------------------------------
+
+    def encode(self, images):
+        """Posterior of each image: `(z_mean, z_log_var)`, each `(batch, latent_dim)`.
+
+        A deterministic encoder is a posterior without width: its `z_log_var` is minus infinity.
+        """
+        z_mean, z_log_var = self._posterior(as_float(tf.convert_to_tensor(images)), training=False)
+        if z_log_var is None:
+            z_log_var = tf.fill(tf.shape(z_mean), -math.inf)
+        return z_mean, z_log_var
+
+    def decode(self, z):
+        """Images in [0, 1] of latents `(batch, latent_dim)`."""
+        return tf.sigmoid(self.decoder(z, training=False))
+
+    def reconstruct(self, images):
+        """Images in [0, 1] decoded from the posterior means of `images`."""
+        return self.decode(self.encode(images)[0])
+
+    def sample(self, n, seed=0):
+        """`n` images in [0, 1] decoded from draws of N(0, I); the same for the same seed."""
+        return self.decode(prior_draws(n, self.latent_dim, seed))
+
+    def call(self, images):
+        return self.reconstruct(images)
+
+    # --- saving --------------------------------------------------------------------------------
+
+    def get_config(self):
+        config = {
+            name: getattr(self, name)
+            for name in (
+                "reconstruction",
+                "sigma",
+                "dssim_weight",
+                "binarize",
+                "corrupt",
+                "corrupt_level",
+                "seed",
+                "name",
+            )
+        }
+        for name in ("encoder", "decoder"):
+            config[name] = keras.saving.serialize_keras_object(getattr(self, name))
+        return config
+
+    @classmethod
+    def from_config(cls, config):
+        config = dict(config)
+        for name in ("encoder", "decoder"):
+            config[name] = keras.saving.deserialize_keras_object(config[name])
+        return cls(**config)
+
+
+@keras.saving.register_keras_serializable("latent_atlas")
+class VAE(Autoencoder):
+    """Variational autoencoder with a diagonal Gaussian posterior.
+
+    Minimises `reconstruction + regularizer`, at `beta = 1` the negative evidence lower bound in
+    nats per image. A variant overrides `regularizer` alone. The three usual means against collapse
+    are arguments: the weight may warm up, each axis may keep some free nats, or the KL may be held
+    at a capacity. What warms up holds its final value in evaluation, so that `val_loss` can be
+    compared between epochs.
+
+    Args:
+        encoder, decoder, **kwargs: See `Autoencoder`.
+        beta: Weight of the KL term; above 1 it gives the beta-VAE. With a capacity it is gamma.
+        kl_warmup_steps: Training steps in which the weight rises linearly from 0.
+        free_bits: Nats per latent axis that cost nothing (`losses.free_bits`).
+        kl_capacity: Nats that the KL is drawn to (`losses.capacity`); 0 for the plain KL.
+        capacity_steps: Training steps in which the capacity rises linearly from 0.
+
+    References: [Kingma & Welling, 2014](https://arxiv.org/abs/1312.6114),
+        [Higgins et al., 2017](https://openreview.net/forum?id=Sy2fzU9gl)
+    """
+
+    stochastic = True  # whether `from_settings` gives the encoder a variance
+
+    def __init__(
+        self,
+        encoder,
+        decoder,
+        beta=1.0,
+        kl_warmup_steps=0,
+        free_bits=0.0,
+        kl_capacity=0.0,
+        capacity_steps=0,
+        **kwargs,
+    ):
+        super().__init__(encoder, decoder, **kwargs)
+        if free_bits and kl_capacity:
+            raise ValueError("free_bits and kl_capacity both replace the KL; set one of them to 0")
+        self.beta = beta
+        self.kl_warmup_steps = kl_warmup_steps
+        self.free_bits = free_bits
+        self.kl_capacity = kl_capacity
+        self.capacity_steps = capacity_steps
+
+    def draw(self, z_mean, z_log_var, key):
+        """A sample of the posterior, by the reparameterization trick."""
+        noise = randomness.normal(key, tf.shape(z_mean))
+        return z_mean + tf.exp(0.5 * z_log_var) * noise
+
+    def objective(self, result):
+        return super().objective(result) | {"regularizer": self.regularizer(result)}
+
+    def regularizer(self, result):
+        """Weighted KL that draws the posterior to the prior: `(batch,)`, or a scalar."""
+        kl_axes = losses.kl_per_axis(result.z_mean, result.z_log_var)
+        weight = self.beta * self._ramp(self.kl_warmup_steps, result.training)
+        if self.free_bits:
+            return weight * losses.free_bits(kl_axes, self.free_bits)
+        kl = tf.reduce_sum(kl_axes, axis=-1)
+        if self.kl_capacity:
+            target = self.kl_capacity * self._ramp(self.capacity_steps, result.training)
+            return weight * losses.capacity(kl, target)
+        return weight * kl
+
+    def monitor(self, result):
+        kl = losses.kl_to_standard_normal(result.z_mean, result.z_log_var)
+        return {"kl": tf.reduce_mean(kl)} | super().monitor(result)
+
+    def _ramp(self, steps, training):
+        """From 0 to 1 over `steps` training steps; 1 in evaluation."""
+        if not steps or not training:
+            return 1.0
+        return tf.minimum(tf.cast(self.steps, tf.float32) / steps, 1.0)
+
+    def get_config(self):
+        names = ("beta", "kl_warmup_steps", "free_bits", "kl_capacity", "capacity_steps")
+        return super().get_config() | {name: getattr(self, name) for name in names}
+
+
+@keras.saving.register_keras_serializable("latent_atlas")
+class InfoVAE(VAE):
+    """InfoVAE: the posteriors *together* are drawn to the prior, by maximum mean discrepancy.
+
+    The regularizer is `(1 - alpha) KL + (alpha + lambda - 1) MMD`, Eq. 6 of
+    [Zhao et al., 2019](https://arxiv.org/abs/1706.02262), whose own choice is `alpha = 0`,
+    `lambda = 1000`. `alpha = 1` leaves the MMD alone; with a deterministic encoder besides, that is
+    the MMD autoencoder (`MmdAutoencoder`), as most public "InfoVAE" code has it.
+
+    Args:
+        encoder, decoder, **kwargs: See `VAE`; an encoder without a variance needs `alpha = 1`.
+        alpha: At most 1; the share of the KL that is taken away.
+        lambda_mmd: Weight lambda, in nats per unit of MMD.
+        mmd_kernel: `"imq"` or `"rbf"` (`losses.mmd`).
+    """
+
+    def __init__(
+        self, encoder, decoder, alpha=0.0, lambda_mmd=1000.0, mmd_kernel="imq", **kwargs
+    ):
+        super().__init__(encoder, decoder, **kwargs)
+        _one_of("mmd_kernel", mmd_kernel, losses.KERNELS)
+        if len(encoder.outputs) == 1 and alpha != 1.0:
+            raise ValueError(f"alpha = {alpha}: an encoder without a variance has no KL; set it to 1")
+        self.alpha = alpha
+        self.lambda_mmd = lambda_mmd
+        self.mmd_kernel = mmd_kernel
+
+    def draw(self, z_mean, z_log_var, key):
+        return z_mean if z_log_var is None else super().draw(z_mean, z_log_var, key)
+
+    def regularizer(self, result):
+        key = self._key("prior", result.training)
+        prior = randomness.normal(key, tf.shape(result.z))
+        mmd = losses.mmd(result.z, prior, self.mmd_kernel)
+        weighted = (self.alpha + self.lambda_mmd - 1.0) * mmd
+        if self.alpha == 1.0:
+            return weighted
+        return weighted + (1.0 - self.alpha) * super().regularizer(result)
+
+    def monitor(self, result):
+        if result.z_log_var is None:
+            return Autoencoder.monitor(self, result)
+        return super().monitor(result)
+
+    def get_config(self):
+        names = ("alpha", "lambda_mmd", "mmd_kernel")
+        return super().get_config() | {name: getattr(self, name) for name in names}
+
+
+@keras.saving.register_keras_serializable("latent_atlas")
+class MmdAutoencoder(InfoVAE):
+    """InfoVAE with a deterministic encoder and no KL, known as MMD-VAE or WAE-MMD.
+
+    References: [Tolstikhin et al., 2018](https://arxiv.org/abs/1711.01558)
+    """
+
+    stochastic = False
+
+    def __init__(self, encoder, decoder, alpha=1.0, **kwargs):
+        super().__init__(encoder, decoder, alpha=alpha, **kwargs)
+
+
+def prior_draws(n: int, latent_dim: int, seed: int = 0):
+    """Draws of N(0, I), shape `(n, latent_dim)`, the same for the same seed."""
+    return randomness.normal(randomness.key(seed, 0, "sample"), (n, latent_dim))
+
+
+def _one_of(name, value, allowed):
+    if value not in allowed:
+        raise ValueError(f"{name} = {value!r} is not possible; allowed: {', '.join(allowed)}")
+
+
+# --- from settings -----------------------------------------------------------------------------
+
+_ANY = ("reconstruction", "sigma", "dssim_weight", "binarize", "corrupt", "corrupt_level", "seed")
+_KL = ("beta", "kl_warmup_steps", "free_bits", "kl_capacity", "capacity_steps")
+_MMD = ("lambda_mmd", "mmd_kernel")
+
+# What `Settings.model` may be: the class, and the settings that it takes.
+REGISTRY = {
+    "Autoencoder": (Autoencoder, _ANY),
+    "VAE": (VAE, _ANY + _KL),
+    "InfoVAE": (InfoVAE, _ANY + _KL + _MMD + ("alpha",)),
+    "MMD-AE": (MmdAutoencoder, _ANY + _MMD),
+}
+
+
+def from_settings(settings):
+    """The model that a `config.Settings` describes, with fresh weights, not yet compiled."""
+    kind, taken = REGISTRY[settings.model]
+    shared = {
+        name: getattr(settings, name)
+        for name in (
+            "image_shape",
+            "latent_dim",
+            "widths",
+            "kernel_sizes",
+            "strides",
+            "dense_widths",
+            "residual",
+            "batch_norm",
+            "dropout",
+            "seed",
+            "precision",
+        )
+    }
+    encoder = networks.encoder(**shared, stochastic=getattr(kind, "stochastic", False))
+    decoder = networks.decoder(**shared)
+    return kind(encoder, decoder, **{name: getattr(settings, name) for name in taken})

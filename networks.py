@@ -1,0 +1,265 @@
+"""Builders of encoders, decoders and classifiers for any image size, and the Dropout they use."""
+
+import itertools
+import math
+import zlib
+
+import keras
+import tensorflow as tf
+
+import randomness
+
+# exp(-20 / 2) is a posterior 20,000 times narrower than the prior, exp(10 / 2) one 150 times
+# wider: nothing useful lies outside, and exp cannot overflow inside.
+LOG_VAR_RANGE = (-20.0, 10.0)
+LEAK = 0.2  # slope of LeakyReLU below zero
+
+
+@keras.saving.register_keras_serializable("latent_atlas")
+class Dropout(keras.layers.Layer):
+    """Dropout with masks from packed 8-bit random numbers.
+
+    One 32-bit draw serves four units, which is a fifth to a half faster per training step than
+    Keras' layer on a CPU. The masks are a function of the seed, the layer's name and a counter
+    that is saved with the weights, so a resumed run draws what it would have drawn.
+
+    Args:
+        rate: Share of units set to 0, in [0, 1); rounded to a multiple of 1/256, and the rest is
+            scaled up by exactly what the rounded rate asks for.
+        seed: Whole number, the run's seed.
+
+    References: [Srivastava et al., 2014](https://jmlr.org/papers/v15/srivastava14a.html)
+    """
+
+    def __init__(self, rate, seed=0, **kwargs):
+        super().__init__(**kwargs)
+        if not 0.0 <= rate < 1.0:
+            raise ValueError(f"rate = {rate!r} is not possible; allowed: from 0 to below 1")
+        self.rate = rate
+        self.seed = seed
+        self.dropped = min(round(256 * rate), 255)  # of 256 bytes
+
+    def build(self, input_shape):
+        self.step = self.add_weight(
+            shape=(), dtype="int64", initializer="zeros", trainable=False, name="step"
+        )
+
+    def call(self, inputs, training=False):
+        if not training or not self.dropped:
+            return inputs
+        self.step.assign_add(1)
+        key = randomness.key(self.seed, self.step, self.name)
+        shape = inputs.shape if None not in inputs.shape else tf.shape(inputs)
+        kept = randomness.random_bytes(key, shape) >= self.dropped
+        scale = 256.0 / (256 - self.dropped)
+        return inputs * tf.cast(kept, inputs.dtype) * tf.cast(scale, inputs.dtype)
+
+    def get_config(self):
+        return super().get_config() | {"rate": self.rate, "seed": self.seed}
+
+
+class _Layers:
+    """Makes the layers of one network: same precision, own seeds, an optional norm and dropout."""
+
+    def __init__(self, name, seed, precision, batch_norm=False, dropout=0.0):
+        self.name = name
+        self.seed = seed
+        self.dtype = keras.DTypePolicy("mixed_bfloat16" if precision == "bfloat16" else "float32")
+        self.batch_norm = batch_norm
+        self.dropout = dropout
+        # No two layers of a run start from the same numbers, and no global seed is touched.
+        self.seeds = itertools.count(zlib.crc32(f"{name}/{seed}".encode()))
+        self.dropouts = itertools.count(1)
+
+    def _options(self, initializer="he_normal"):
+        chosen = {"he_normal": keras.initializers.HeNormal, "glorot": keras.initializers.GlorotNormal}
+        return {"kernel_initializer": chosen[initializer](seed=next(self.seeds)), "dtype": self.dtype}
+
+    def conv(self, width, kernel_size, stride=1, transpose=False):
+        kind = keras.layers.Conv2DTranspose if transpose else keras.layers.Conv2D
+        # A bias would be undone by the batch norm that follows.
+        return kind(
+            width,
+            kernel_size,
+            strides=stride,
+            padding="same",
+            use_bias=not self.batch_norm,
+            **self._options(),
+        )
+
+    def dense(self, width):
+        return keras.layers.Dense(width, **self._options())
+
+    def head(self, width, name):
+        """A linear output in float32, whatever the precision of what comes before."""
+        options = self._options("glorot") | {"dtype": "float32"}
+        return keras.layers.Dense(width, name=name, **options)
+
+    def image_head(self, channels, kernel_size, name):
+        options = self._options("glorot") | {"dtype": "float32"}
+        return keras.layers.Conv2D(channels, kernel_size, padding="same", name=name, **options)
+
+    def activate(self, x, norm=True):
+        """Batch norm where asked for, LeakyReLU, dropout where asked for."""
+        if norm and self.batch_norm:
+            x = keras.layers.BatchNormalization(dtype=self.dtype)(x)
+        x = keras.layers.LeakyReLU(LEAK, dtype=self.dtype)(x)
+        if self.dropout:
+            name = f"{self.name}_dropout_{next(self.dropouts)}"  # the stream of its masks
+            x = Dropout(self.dropout, seed=self.seed, name=name, dtype=self.dtype)(x)
+        return x
+
+    def residual(self, x, width, kernel_size):
+        """Two convolutions beside a straight way through (He et al., 2016)."""
+        inner = self.activate(self.conv(width, kernel_size)(x))
+        inner = self.conv(width, kernel_size)(inner)
+        if self.batch_norm:
+            inner = keras.layers.BatchNormalization(dtype=self.dtype)(inner)
+        return self.activate(keras.layers.Add(dtype=self.dtype)([x, inner]), norm=False)
+
+
+def _stages(widths, kernel_sizes, strides):
+    """One `(width, kernel_size, stride)` per stage; a single number serves all stages."""
+    sizes = kernel_sizes * len(widths) if len(kernel_sizes) == 1 else kernel_sizes
+    steps = strides * len(widths) if len(strides) == 1 else strides
+    return list(zip(widths, sizes, steps, strict=True))
+
+
+def padding(image_shape, strides, stages):
+    """Rows and columns to add so that every stride divides its map.
+
+    Returns:
+        `((top, bottom), (left, right))`, all 0 where the sides are multiples already.
+    """
+    factor = math.prod(strides * stages if len(strides) == 1 else strides)
+    extra = [-side % factor for side in image_shape[:2]]
+    return tuple((each // 2, each - each // 2) for each in extra)
+
+
+def _convolutions(layers, x, image_shape, widths, kernel_sizes, strides, residual):
+    pad = padding(image_shape, strides, len(widths))
+    if any(map(any, pad)):
+        x = keras.layers.ZeroPadding2D(pad, dtype=layers.dtype)(x)
+    for width, kernel_size, stride in _stages(widths, kernel_sizes, strides):
+        x = layers.activate(layers.conv(width, kernel_size, stride)(x))
+        if residual:
+            x = layers.residual(x, width, kernel_size)
+    return x
+
+
+def encoder(
+    image_shape,
+    latent_dim,
+    widths=(32, 64),
+    kernel_sizes=(3,),
+    strides=(2,),
+    dense_widths=(),
+    residual=False,
+    batch_norm=False,
+    dropout=0.0,
+    stochastic=True,
+    seed=0,
+    precision="float32",
+):
+    """Network from images to the posterior's parameters.
+
+    Strided convolutions with LeakyReLU, each followed by a residual block if asked, then dense
+    layers. A side that the strides do not divide is padded with zeros inside; `decoder` crops it.
+
+    Args:
+        image_shape: `(height, width, channels)`, any size.
+        latent_dim: Axes of the latent.
+        widths: Filters of each stage.
+        kernel_sizes, strides: One for each stage, or one for all.
+        dense_widths: Units of dense layers between the convolutions and the latent.
+        residual, batch_norm, dropout: What every stage has besides.
+        stochastic: Whether there is a posterior variance.
+        seed: Of the initial weights and of the dropout masks.
+        precision: `"float32"` or `"bfloat16"` (the heads stay float32).
+
+    Returns:
+        Functional model: float32 `(batch, *image_shape)` in [0, 1] to `[z_mean, z_log_var]`, or
+        to `z_mean` alone, each `(batch, latent_dim)`; `z_log_var` lies in `LOG_VAR_RANGE`.
+    """
+    layers = _Layers("encoder", seed, precision, batch_norm, dropout)
+    images = keras.Input(image_shape, name="images")
+    x = _convolutions(layers, images, image_shape, widths, kernel_sizes, strides, residual)
+    x = keras.layers.Flatten(dtype=layers.dtype)(x)
+    for width in dense_widths:
+        x = layers.activate(layers.dense(width)(x), norm=False)
+    outputs = layers.head(latent_dim, "z_mean")(x)
+    if stochastic:
+        z_log_var = layers.head(latent_dim, "z_log_var")(x)
+        outputs = [outputs, keras.ops.clip(z_log_var, *LOG_VAR_RANGE)]
+    return keras.Model(images, outputs, name="encoder")
+
+
+def decoder(
+    image_shape,
+    latent_dim,
+    widths=(32, 64),
+    kernel_sizes=(3,),
+    strides=(2,),
+    dense_widths=(),
+    residual=False,
+    batch_norm=False,
+    dropout=0.0,
+    seed=0,
+    precision="float32",
+):
+    """Network from latents to logits of pixels: the encoder of the same arguments, mirrored.
+
+    Returns:
+        Functional model: float32 `(batch, latent_dim)` to float32 logits `(batch, *image_shape)`;
+        the images are their sigmoid.
+    """
+    layers = _Layers("decoder", seed, precision, batch_norm, dropout)
+    pad = padding(image_shape, strides, len(widths))
+    stages = _stages(widths, kernel_sizes, strides)
+    factor = math.prod(stride for _, _, stride in stages)
+    small = [(side + sum(each)) // factor for side, each in zip(image_shape[:2], pad, strict=True)]
+
+    z = keras.Input((latent_dim,), name="z")
+    x = z
+    for width in reversed(dense_widths):
+        x = layers.activate(layers.dense(width)(x), norm=False)
+    x = layers.activate(layers.dense(math.prod(small) * widths[-1])(x), norm=False)
+    x = keras.layers.Reshape((*small, widths[-1]), dtype=layers.dtype)(x)
+    outputs_of = [widths[0], *widths[:-1]]  # the stage that undoes stage i gives what i took
+    for (_, kernel_size, stride), width in reversed(list(zip(stages, outputs_of, strict=True))):
+        x = layers.activate(layers.conv(width, kernel_size, stride, transpose=True)(x))
+        if residual:
+            x = layers.residual(x, width, kernel_size)
+    logits = layers.image_head(image_shape[2], stages[0][1], name="logits")(x)
+    if any(map(any, pad)):
+        logits = keras.layers.Cropping2D(pad, dtype="float32")(logits)
+    return keras.Model(z, logits, name="decoder")
+
+
+def classifier(image_shape, classes, widths=(32, 64), dense_width=128, dropout=0.3, seed=0):
+    """Convolutional classifier of images, the judge of `evaluate.judge`.
+
+    Returns:
+        Functional model: float32 `(batch, *image_shape)` in [0, 1] to logits `(batch, classes)`.
+        Its last but one layer, `"features"`, has `dense_width` units.
+    """
+    layers = _Layers("classifier", seed, "float32", batch_norm=True)
+    images = keras.Input(image_shape, name="images")
+    x = _convolutions(layers, images, image_shape, widths, (3,), (2,), residual=True)
+    x = keras.layers.Flatten()(x)
+    x = keras.layers.LeakyReLU(LEAK, name="features")(layers.dense(dense_width)(x))
+    x = Dropout(dropout, seed=seed, name="classifier_dropout")(x)
+    return keras.Model(images, layers.head(classes, "logits")(x), name="classifier")
+
+
+def layers_of(network):
+    """What a diagram shows of a functional network.
+
+    Returns:
+        List of `(kind, name, output_shape, parameters)` in order, the batch axis left out.
+    """
+    rows = []
+    for layer in network.layers:
+        shape = layer.output.shape[1:]
+        rows.append((type(layer).__name__, layer.name, tuple(shape), layer.count_params()))
+    return rows
