@@ -5,6 +5,7 @@ source that the settings name.
 """
 
 import hashlib
+import os
 import socket
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,7 +127,8 @@ class ImageData:
             rows = split.table[["file", "subject"]].assign(split=name)
             rows["size"] = split.images[0].nbytes if len(split) else 0
             rows["digest"] = [
-                hashlib.blake2s(image.tobytes(), digest_size=8).hexdigest() for image in split.images
+                hashlib.blake2s(image.tobytes(), digest_size=8).hexdigest()
+                for image in split.images
             ]
             parts.append(rows)
         return pd.concat(parts, ignore_index=True)
@@ -316,7 +318,7 @@ def _mnist_file() -> Path:
                 'or the environment, or take EXPERIMENT = "digits", which is embedded'
             )
         return config.MNIST_PATH
-    cached = Path(keras.config.keras_home()) / "datasets" / "mnist.npz"
+    cached = Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser() / "datasets/mnist.npz"
     if not cached.is_file() and not config.EMBEDDED:
         before = socket.getdefaulttimeout()
         socket.setdefaulttimeout(20)  # a firewall that swallows packets would hang us for ever

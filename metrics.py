@@ -1,4 +1,4 @@
-"""Measures of reconstructions and of latents: pure functions, one value per image where they can."""
+"""Measures of reconstructions and of latents: pure functions, per image where possible."""
 
 import numpy as np
 import tensorflow as tf

@@ -1,8 +1,9 @@
 """Autoencoders trained by one optimizer on one loss; a variant is a subclass with one hook.
 
-A training step is `forward` (images to a `Pass`), `objective` (a `Pass` to named terms whose sum is
-minimised) and, inside the objective of the variational models, `regularizer`. All terms are in nats
-per image, summed over pixels and latent axes; the mean over the batch is taken in one place, `_step`.
+A training step is `forward` (images to a `Pass`), `objective` (a `Pass` to named terms whose sum
+is minimised) and, inside the objective of the variational models, `regularizer`. All terms are in
+nats per image, summed over pixels and latent axes; the mean over the batch is taken in one place,
+`_step`.
 """
 
 import math
@@ -28,7 +29,8 @@ class Pass(NamedTuple):
     `images` are clean and grey or coloured, in [0, 1]; `targets` what the likelihood asks for
     (binarised where the model binarises); `labels` None where the batch has none. Images, targets
     and logits have the shape `(batch, height, width, channels)`, latents `(batch, latent_dim)`;
-    `z_log_var` is None for a deterministic encoder.
+    `z_log_var` is None for a deterministic encoder. `training` and `step` say which random numbers
+    the pass draws from.
     """
 
     images: tf.Tensor
@@ -39,6 +41,7 @@ class Pass(NamedTuple):
     z: tf.Tensor
     logits: tf.Tensor
     training: bool
+    step: tf.Tensor | int
 
 
 class Averages(keras.metrics.Metric):
@@ -158,23 +161,23 @@ class Autoencoder(keras.Model):
 
     # --- the hooks -----------------------------------------------------------------------------
 
-    def forward(self, batch, training):
+    def forward(self, batch, training, step):
         """Images to everything that the objective may read.
 
         Args:
             batch: Images, or `(images, labels)`.
-            training: Whether dropout and batch norm are in training; random numbers come from the
-                step counter then, else from the count of evaluated batches, so that the noise of
-                a validation is the same after every epoch.
+            training: Whether dropout and batch norm are in training, and which of two families of
+                random streams the pass draws from.
+            step: Whole number that, with the seed, decides the random numbers.
         """
         images, labels = batch if isinstance(batch, tuple | list) else (batch, None)
         images = as_float(images)
-        targets = self._binarized(images, self._key("binarize", training))
-        seen = self._corrupted(targets, self._key("corrupt", training))
+        targets = self._binarized(images, self.key("binarize", training, step))
+        seen = self._corrupted(targets, self.key("corrupt", training, step))
         z_mean, z_log_var = self._posterior(seen, training)
-        z = self.draw(z_mean, z_log_var, self._key("noise", training))
+        z = self.draw(z_mean, z_log_var, self.key("noise", training, step))
         logits = self.decoder(z, training=training)
-        return Pass(images, targets, labels, z_mean, z_log_var, z, logits, training)
+        return Pass(images, targets, labels, z_mean, z_log_var, z, logits, training, step)
 
     def draw(self, z_mean, z_log_var, key):
         """The latent that is decoded: here the code itself."""
@@ -198,7 +201,10 @@ class Autoencoder(keras.Model):
     # --- the step ------------------------------------------------------------------------------
 
     def _step(self, batch, training):
-        result = self.forward(batch, training)
+        # Evaluated batches are counted from the last reset, so a validation's noise is the same
+        # after every epoch.
+        step = self.steps if training else self.averages.count
+        result = self.forward(batch, training, step)
         terms = {name: tf.reduce_mean(term) for name, term in self.objective(result).items()}
         loss = tf.add_n(list(terms.values()))
         return loss, {"loss": loss, **terms, **self.monitor(result)}
@@ -217,10 +223,10 @@ class Autoencoder(keras.Model):
         self.averages.update_state(shown)
         return self.averages.result()
 
-    def _key(self, stream, training):
-        if training:
-            return randomness.key(self.seed, self.steps, stream)
-        return randomness.key(self.seed, self.averages.count, f"evaluation/{stream}")
+    def key(self, stream, training, step):
+        """Key of one draw of a pass; training and evaluation never share a stream."""
+        family = "training" if training else "evaluation"
+        return randomness.key(self.seed, step, f"{family}/{stream}")
 
     def _binarized(self, images, key):
         if self.binarize == "none":
@@ -398,13 +404,13 @@ class InfoVAE(VAE):
         mmd_kernel: `"imq"` or `"rbf"` (`losses.mmd`).
     """
 
-    def __init__(
-        self, encoder, decoder, alpha=0.0, lambda_mmd=1000.0, mmd_kernel="imq", **kwargs
-    ):
+    def __init__(self, encoder, decoder, alpha=0.0, lambda_mmd=1000.0, mmd_kernel="imq", **kwargs):
         super().__init__(encoder, decoder, **kwargs)
         _one_of("mmd_kernel", mmd_kernel, losses.KERNELS)
         if len(encoder.outputs) == 1 and alpha != 1.0:
-            raise ValueError(f"alpha = {alpha}: an encoder without a variance has no KL; set it to 1")
+            raise ValueError(
+                f"alpha = {alpha}: an encoder without a variance has no KL; set it to 1"
+            )
         self.alpha = alpha
         self.lambda_mmd = lambda_mmd
         self.mmd_kernel = mmd_kernel
@@ -413,7 +419,7 @@ class InfoVAE(VAE):
         return z_mean if z_log_var is None else super().draw(z_mean, z_log_var, key)
 
     def regularizer(self, result):
-        key = self._key("prior", result.training)
+        key = self.key("prior", result.training, result.step)
         prior = randomness.normal(key, tf.shape(result.z))
         mmd = losses.mmd(result.z, prior, self.mmd_kernel)
         weighted = (self.alpha + self.lambda_mmd - 1.0) * mmd

@@ -72,8 +72,14 @@ class _Layers:
         self.dropouts = itertools.count(1)
 
     def _options(self, initializer="he_normal"):
-        chosen = {"he_normal": keras.initializers.HeNormal, "glorot": keras.initializers.GlorotNormal}
-        return {"kernel_initializer": chosen[initializer](seed=next(self.seeds)), "dtype": self.dtype}
+        chosen = {
+            "he_normal": keras.initializers.HeNormal,
+            "glorot": keras.initializers.GlorotNormal,
+        }
+        return {
+            "kernel_initializer": chosen[initializer](seed=next(self.seeds)),
+            "dtype": self.dtype,
+        }
 
     def conv(self, width, kernel_size, stride=1, transpose=False):
         kind = keras.layers.Conv2DTranspose if transpose else keras.layers.Conv2D

@@ -1,0 +1,299 @@
+"""One protocol for every model, its numbers beside what they mean; and a judge of images.
+
+python evaluate.py RUN [RUN ...]
+"""
+
+import argparse
+import hashlib
+import json
+import math
+import os
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import keras
+import numpy as np
+import pandas as pd
+import tensorflow as tf
+
+import config
+import data
+import latent
+import losses
+import metrics
+import model as models
+import networks
+import train
+
+DRAWS = 5  # fixed draws of binary pixels and of z for each image
+NEIGHBOURS = 10
+
+# Unit, which way is better, and how it is computed. The order is that of the table.
+PROTOCOL = {
+    "negative_elbo": (
+        "nats per image",
+        "lower",
+        f"rate + distortion at beta = 1, mean over {DRAWS} fixed draws",
+    ),
+    "rate": ("nats per image", "", "KL of the posterior from N(0, I), analytic"),
+    "distortion": (
+        "nats per image",
+        "lower",
+        f"negative log-likelihood of the targets, one z for each of {DRAWS} fixed draws",
+    ),
+    "ssim": ("", "higher", "reconstruction from the posterior mean against the grey image"),
+    "psnr": ("dB", "higher", "as ssim; mean over images of each image's dB"),
+    "mse": ("squared grey levels", "lower", "as ssim; mean over pixels"),
+    "active_units": ("axes", "", "variance of the posterior mean over images above 0.01"),
+    "knn_purity": (
+        "share",
+        "higher",
+        f"{NEIGHBOURS} nearest neighbours of the posterior mean, same split, same label",
+    ),
+}
+
+
+def report(model, images, run=None, split="test") -> dict:
+    """Everything that is measured of a model, with the protocol beside each number.
+
+    Args:
+        model: A trained `model.Autoencoder` or a subclass.
+        images: `data.ImageData`.
+        run: Folder that gets `metrics.json`, or None.
+        split: Which of its splits; `"test"` for what is published.
+
+    Returns:
+        Dictionary of names (see `PROTOCOL`) to `value`, `unit`, `better`, `split`, `n`,
+        `standard_error` (over images, where the value is a mean) and `protocol`. A model without
+        a posterior has no rate and no evidence lower bound; a source without labels no purity.
+    """
+    chosen = images.splits[split]
+    per_image = _likelihoods(model, chosen.images) | _reconstructions(model, chosen.images)
+    values = {
+        name: (each.mean(), each.std() / math.sqrt(len(each))) for name, each in per_image.items()
+    }
+    z_mean, _ = latent.encode(model, chosen)
+    values["active_units"] = (int(metrics.active_units(z_mean)), None)
+    if images.label is not None:
+        purity = metrics.knn_purity(z_mean, chosen.labels(images.label), NEIGHBOURS)
+        values["knn_purity"] = (purity, None)
+
+    likelihood = {"bernoulli": "Bernoulli"}.get(model.reconstruction, "Gaussian density")
+    pixels = "dynamically binarised pixels" if model.binarize == "dynamic" else "grey pixels"
+    numbers = {}
+    for name, (unit, better, protocol) in PROTOCOL.items():
+        if name not in values:
+            continue
+        value, error = values[name]
+        if name in ("negative_elbo", "distortion"):
+            protocol = f"{protocol}; {likelihood} on {pixels}"
+        if model.corrupt != "none":
+            protocol = f"{protocol}; input corrupted ({model.corrupt} {model.corrupt_level:g})"
+        numbers[name] = {
+            "value": float(value) if isinstance(value, np.floating) else value,
+            "standard_error": None if error is None else float(error),
+            "unit": unit,
+            "better": better,
+            "split": split,
+            "n": len(chosen),
+            "protocol": protocol,
+        }
+    if run is not None:
+        written = {"images": images.note, "metrics": numbers}
+        temporary = Path(run) / "saving.metrics.json"
+        temporary.write_text(json.dumps(written, indent=2) + "\n")
+        os.replace(temporary, Path(run) / "metrics.json")
+    return numbers
+
+
+def table(reports: dict) -> pd.DataFrame:
+    """Reports side by side: one row per metric, one column per run.
+
+    Args:
+        reports: Dictionary of names of runs to what `report` returns.
+    """
+    arrow = {"lower": "↓", "higher": "↑", "": ""}
+    rows = {}
+    for numbers in reports.values():
+        for name, each in numbers.items():
+            rows[name] = {"metric": f"{name} {arrow[each['better']]}".strip(), "unit": each["unit"]}
+    for run, numbers in reports.items():
+        for name, row in rows.items():
+            row[run] = _printed(numbers[name]) if name in numbers else "-"
+    return pd.DataFrame(rows.values()).set_index("metric")
+
+
+def _printed(each):
+    value, error = each["value"], each["standard_error"]
+    if isinstance(value, int):
+        return str(value)
+    digits = 4 if abs(value) < 1 else 2
+    return f"{value:.{digits}f}" + ("" if error is None else f" ± {error:.{digits}f}")
+
+
+def _likelihoods(model, pixels):
+    """Rate, distortion and their sum for every image, averaged over the fixed draws."""
+
+    def measured(batch, rows):
+        distortion, rate = 0.0, 0.0
+        for draw in range(DRAWS):
+            # The row makes the random numbers of every batch its own, and always the same.
+            result = model.forward(batch, training=False, step=rows[0] * DRAWS + draw)
+            distortion += model.distortion(result.targets, result.logits) / DRAWS
+            if result.z_log_var is None:
+                rate += tf.fill(tf.shape(distortion), math.nan)
+            else:
+                rate += losses.kl_to_standard_normal(result.z_mean, result.z_log_var) / DRAWS
+        return distortion, rate
+
+    distortion, rate = latent.in_batches(measured, pixels, np.arange(len(pixels)))
+    if np.isnan(rate).all():  # no posterior, no bound
+        return {"distortion": distortion}
+    return {"negative_elbo": rate + distortion, "rate": rate, "distortion": distortion}
+
+
+def _reconstructions(model, pixels):
+    """SSIM, PSNR and squared error of every image against its reconstruction."""
+
+    def measured(batch, rows):
+        images = models.as_float(batch)
+        if model.corrupt == "none":
+            made = model.reconstruct(images)
+        else:  # a denoiser is shown the corrupted image, and compared with the clean one
+            made = model.decode(model.forward(batch, training=False, step=rows[0]).z_mean)
+        return tuple(each(images, made) for each in (metrics.ssim, metrics.psnr, metrics.mse))
+
+    parts = latent.in_batches(measured, pixels, np.arange(len(pixels)))
+    return dict(zip(("ssim", "psnr", "mse"), parts, strict=True))
+
+
+# --- the judge -----------------------------------------------------------------------------------
+
+
+class Judge(NamedTuple):
+    """A classifier of images that never saw a latent, to judge what models make.
+
+    `accuracy` is that of the `n` held-out test images: how far the judge itself can be trusted.
+    """
+
+    network: keras.Model
+    accuracy: float
+    n: int
+
+    def probabilities(self, images):
+        """Of each class, for uint8 images or floats in [0, 1]; shape `(n, classes)`."""
+        images = np.asarray(images)
+        scale = 255.0 if images.dtype == np.uint8 else 1.0
+        images = (images / scale).astype(np.float32)
+        logits = latent.in_batches(lambda batch: self.network(batch, training=False), images)
+        return tf.nn.softmax(logits).numpy()
+
+    def labels(self, images):
+        """The likeliest class of each image, shape `(n,)`."""
+        return self.probabilities(images).argmax(axis=-1)
+
+
+def judge(images, labels=None, seed=0, steps=2000, cache=None) -> Judge:
+    """Trains a classifier on the training split, or reads it from the cache.
+
+    The validation split chooses the epoch; the test split gives the accuracy that is told.
+
+    Args:
+        images: `data.ImageData`.
+        labels: Column to predict; default `images.label`.
+        seed: Of weights, order and dropout.
+        steps: Training steps of 128 images, rounded up to whole epochs.
+        cache: Folder; default `judges` in `config.RUNS_DIR`.
+    """
+    labels = labels or images.label
+    if labels is None:
+        raise ValueError(f"{images.name} has no labels to train a judge on")
+    train_labels = images.train.labels(labels)
+    network = networks.classifier(images.image_shape, int(train_labels.max()) + 1, seed=seed)
+    content = hashlib.blake2s(digest_size=8)
+    for part in (images.train.images, train_labels, np.array([seed, steps])):
+        content.update(np.ascontiguousarray(part))
+    folder = Path(cache or config.RUNS_DIR / "judges")
+    kept = folder / f"{images.name}-{labels}-{content.hexdigest()}.weights.h5"
+    if kept.is_file():
+        network.load_weights(kept)
+    else:
+        _train_judge(network, images, labels, seed, steps)
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary = kept.with_name(f"saving-{os.getpid()}.weights.h5")
+        network.save_weights(temporary)
+        os.replace(temporary, kept)
+    untold = Judge(network, math.nan, len(images.test))
+    accuracy = np.mean(untold.labels(images.test.images) == images.test.labels(labels))
+    return untold._replace(accuracy=float(accuracy))
+
+
+def _train_judge(network, images, labels, seed, steps):
+    batch_size = min(128, len(images.train))
+    per_epoch = images.train.steps(batch_size)
+    epochs = -(-steps // per_epoch)
+    rate = keras.optimizers.schedules.CosineDecay(2e-3, epochs * per_epoch, alpha=0.01)
+    network.compile(
+        optimizer=keras.optimizers.Adam(rate),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+
+    def ready(pixels, numbers):
+        return tf.cast(pixels, tf.float32) / 255.0, numbers
+
+    network.fit(
+        images.train.batches(batch_size, shuffle=True, seed=seed, labels=labels).map(ready),
+        epochs=epochs,
+        steps_per_epoch=per_epoch,
+        validation_data=images.validation.batches(512, labels=labels).map(ready),
+        callbacks=[
+            keras.callbacks.EarlyStopping(
+                "val_accuracy", patience=epochs, restore_best_weights=True
+            )
+        ],
+        verbose=0,
+        shuffle=False,
+    )
+
+
+# --- command line --------------------------------------------------------------------------------
+
+
+def changed(run, images) -> str:
+    """What differs between the images of now and those that a run was trained on, or ""."""
+    before = pd.read_csv(Path(run) / "split.csv", dtype=str)
+    now = images.membership().astype(str)
+    both = before.merge(now, on="file", how="outer", suffixes=("_before", ""), indicator=True)
+    kept = both[both["_merge"] == "both"]
+    counts = {
+        "gone": (both["_merge"] == "left_only").sum(),
+        "new": (both["_merge"] == "right_only").sum(),
+        "in another split": (kept["split"] != kept["split_before"]).sum(),
+        "with other pixels": (kept["digest"] != kept["digest_before"]).sum(),
+    }
+    return ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+
+
+def main(words=None):
+    parser = argparse.ArgumentParser(description="Measure trained runs on their test images.")
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN")
+    arguments = parser.parse_args(words)
+    reports = {}
+    try:
+        for run in arguments.runs:
+            images = data.load(train.load_settings(run))
+            difference = changed(run, images)
+            if difference:
+                print(f"{run}: the images are not those of the training: {difference}")
+            reports[str(run)] = report(train.load(run), images, run)
+    except (ValueError, OSError) as error:
+        sys.exit(f"evaluate.py: {error}")
+    with pd.option_context("display.width", None, "display.max_columns", None):
+        print(table(reports).to_string())
+    print("Protocol of each number: metrics.json in the run's folder.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,235 @@
+"""Figures from arrays. Every function returns its figure and leaves no other trace."""
+
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.patches import Polygon
+from PIL import Image
+
+INK = "#222222"
+COLOURS = plt.get_cmap("tab10").colors
+STYLE = {
+    "figure.dpi": 80,
+    "savefig.dpi": 110,
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#888888",
+    "axes.titlesize": 11,
+    "axes.titlelocation": "left",
+    "legend.frameon": False,
+}
+
+
+styled = plt.rc_context(STYLE)  # decorates every function that draws
+
+
+def _figure(width, height, rows=1, columns=1, **options):
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(width, height), layout="constrained", squeeze=False, **options
+    )
+    plt.close(figure)  # a notebook then shows it once, as the value of its cell
+    return figure, axes
+
+
+@styled
+def save(figure, path):
+    """Writes a figure as PNG, making its folder; returns it, so that a cell can show it too."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, facecolor="white")
+    return figure
+
+
+def tile(images, columns, gap=1, ground=1.0):
+    """Images side by side in one array.
+
+    Args:
+        images: Floats in [0, 1] or uint8, shape `(n, height, width, channels)`.
+        columns: Images in a row; the last row may be shorter.
+        gap: Pixels between them.
+        ground: Grey level of gaps and of empty places, in [0, 1].
+
+    Returns:
+        Float array `(height, width, channels)`.
+    """
+    images = np.asarray(images)
+    if images.dtype == np.uint8:
+        images = images / 255.0
+    n, height, width, channels = images.shape
+    rows = -(-n // columns)
+    sheet = np.full(
+        (rows * (height + gap) - gap, columns * (width + gap) - gap, channels), ground, np.float32
+    )
+    for index, image in enumerate(images):
+        top, left = (index // columns) * (height + gap), (index % columns) * (width + gap)
+        sheet[top : top + height, left : left + width] = image
+    return sheet
+
+
+def save_sheet(images, path, columns):
+    """Writes `tile(images, columns)` as a PNG of its own pixels."""
+    pixels = np.round(255.0 * np.clip(tile(images, columns), 0.0, 1.0)).astype(np.uint8)
+    Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels).save(path)
+
+
+def _show(axis, sheet):
+    sheet = sheet.squeeze(-1) if sheet.shape[-1] == 1 else sheet
+    axis.imshow(sheet, cmap="gray", vmin=0.0, vmax=1.0, interpolation="nearest")
+    axis.set_axis_off()
+
+
+@styled
+def image_grid(images, columns=10, title=None, gap=1, width=8.0):
+    """A sheet of images; see `tile`."""
+    sheet = tile(images, columns, gap)
+    figure, axes = _figure(
+        width, width * sheet.shape[0] / sheet.shape[1] + (0.35 if title else 0.05)
+    )
+    _show(axes[0, 0], sheet)
+    if title:
+        axes[0, 0].set_title(title)
+    return figure
+
+
+@styled
+def image_rows(rows, width=8.0):
+    """Rows of images that belong together column by column, each with its name on the left.
+
+    Args:
+        rows: Dictionary of names to images, all of one shape `(n, height, width, channels)`.
+    """
+    sheets = {name: tile(images, len(images)) for name, images in rows.items()}
+    first = next(iter(sheets.values()))
+    height = (width - 1.2) * first.shape[0] / first.shape[1] + 0.06
+    figure, axes = _figure(width, height * len(rows), rows=len(rows))
+    for axis, (name, sheet) in zip(axes[:, 0], sheets.items(), strict=True):
+        _show(axis, sheet)
+        axis.text(-0.012, 0.5, name, transform=axis.transAxes, ha="right", va="center", color=INK)
+    return figure
+
+
+@styled
+def loss_curves(history, terms=("loss", "reconstruction", "kl", "ssim"), unit="nats per image"):
+    """What training did, epoch by epoch: one panel per term, training and validation.
+
+    Args:
+        history: Table with `epoch`, the terms, and `val_` columns beside them; a term that it
+            lacks gets no panel.
+        unit: Of every term but SSIM, which has none.
+    """
+    present = [term for term in terms if term in history]
+    figure, axes = _figure(2.6 * len(present) + 0.4, 2.6, columns=len(present))
+    for axis, term in zip(axes[0], present, strict=True):
+        axis.plot(history["epoch"], history[term], color=COLOURS[0], label="training")
+        if f"val_{term}" in history:
+            axis.plot(
+                history["epoch"], history[f"val_{term}"], color=COLOURS[1], label="validation"
+            )
+        axis.set(title=term, xlabel="epoch", ylabel="" if term == "ssim" else unit)
+        if term != "ssim":  # the first epochs would flatten all that follows
+            settled = history[term].iloc[len(history) // 10 :]
+            axis.set_ylim(top=1.02 * settled.max() - 0.02 * settled.min())
+    axes[0, -1].legend(loc="lower right")
+    return figure
+
+
+@styled
+def latent_map(points, labels=None, classes=(), title=None, names=("$z_1$", "$z_2$"), width=6.5):
+    """Scatter of latents in a plane, coloured by class.
+
+    Args:
+        points: Shape `(n, 2)`, from `latent.plane`.
+        labels: Whole numbers, shape `(n,)`, or None; -1 (no label) is drawn grey.
+        classes: Their names.
+        names: Of the two axes.
+    """
+    points = np.asarray(points)
+    figure, axes = _figure(width, 0.85 * width)
+    axis = axes[0, 0]
+    size = float(np.clip(6000 / len(points), 3, 18))
+    labels = np.full(len(points), -1) if labels is None else np.asarray(labels)
+    for label in np.unique(labels):
+        colour = "#bbbbbb" if label < 0 else COLOURS[label % len(COLOURS)]
+        chosen = labels == label
+        name = classes[label] if 0 <= label < len(classes) else None
+        axis.scatter(*points[chosen].T, s=size, color=colour, alpha=0.7, linewidths=0, label=name)
+        if name is not None:
+            centre = np.median(points[chosen], axis=0)
+            box = {"boxstyle": "circle,pad=0.25", "fc": "white", "ec": colour, "alpha": 0.9}
+            axis.text(*centre, name, ha="center", va="center", color=INK, bbox=box)
+    axis.set(title=title or "", xlabel=names[0], ylabel=names[1], aspect="equal")
+    return figure
+
+
+@styled
+def architecture(networks, width=9.0):
+    """Networks drawn from their layers: every slab is a feature map, true to scale in logarithms.
+
+    Args:
+        networks: Dictionary of titles to rows `(kind, name, output_shape, parameters)`, from
+            `networks.layers_of`. Only layers that change the shape are drawn.
+    """
+    figure, axes = _figure(width, 2.1 * len(networks), rows=len(networks))
+    for axis, (title, rows) in zip(axes[:, 0], networks.items(), strict=True):
+        _slabs(axis, rows)
+        total = sum(row[3] for row in rows)
+        axis.set_title(f"{title}: {total:,} parameters")
+    return figure
+
+
+# Layers that only rearrange what the layer before them made.
+_REARRANGE = ("Flatten", "Reshape", "Clip", "ZeroPadding2D", "BatchNormalization")
+_NAMES = {"InputLayer": "", "Conv2D": "conv", "Conv2DTranspose": "conv\u1d40", "Dense": "dense"}
+
+
+def _drawn(rows):
+    """The rows worth a slab: those that change the shape, and the heads."""
+    kept = []
+    for row in rows:
+        kind, name, shape, _ = row
+        head = name in ("z_mean", "z_log_var")
+        if head or (kind not in _REARRANGE and (not kept or shape != kept[-1][2])):
+            kept.append(row)
+    return sorted(kept, key=lambda row: row[1] == "z_log_var")  # below z_mean, at the end
+
+
+def _slabs(axis, rows):
+    left = 0.0
+    rows = _drawn(rows)
+    heads = [name for _, name, _, _ in rows if name in ("z_mean", "z_log_var")]
+    for kind, name, shape, _ in rows:
+        flat = len(shape) == 1
+        height = np.log2(shape[0] + 1) / (8 if flat else 5)
+        thick = 0.1 if flat else 0.1 + np.log2(shape[-1]) / 12
+        depth = 0.0 if flat else 0.3 * np.log2(shape[1] + 1) / 5
+        middle = 0.0
+        if len(heads) == 2 and name in heads:  # one above the other
+            middle = 0.75 if name == heads[0] else -0.75
+            left -= 1.0 if name == heads[1] else 0.0
+        _slab(axis, left, middle - height / 2, thick, height, depth, COLOURS[1 if flat else 0])
+        caption = name if name in (*heads, "images", "z", "logits") else _NAMES.get(kind, kind)
+        caption += "\n" + "x".join(map(str, shape))
+        axis.text(left + thick / 2, middle - height / 2 - 0.1, caption, ha="center", va="top")
+        left += 1.0 if name in heads else thick + depth + 0.75
+    axis.set(xlim=(-0.6, left), ylim=(-1.6, 1.2), aspect="equal")
+    axis.set_axis_off()
+
+
+def _slab(axis, left, bottom, thick, height, depth, colour):
+    """One box seen from the front, from above and from the right."""
+    right, top, rise = left + thick, bottom + height, depth / 2
+    front = [(left, bottom), (right, bottom), (right, top), (left, top)]
+    lid = [(left, top), (left + depth, top + rise), (right + depth, top + rise), (right, top)]
+    side = [
+        (right, bottom),
+        (right + depth, bottom + rise),
+        (right + depth, top + rise),
+        (right, top),
+    ]
+    for face, shade in zip((front, lid, side), (0.75, 0.5, 0.95), strict=True):
+        paint = 1 - (1 - np.array(colour)) * shade
+        axis.add_patch(
+            Polygon(face, closed=True, facecolor=paint, edgecolor="white", linewidth=0.8)
+        )

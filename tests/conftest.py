@@ -1,0 +1,29 @@
+"""Tiny settings and small data that many tests share."""
+
+from dataclasses import replace
+
+import pytest
+
+import config
+import data
+from spots import SHAPE, blobs
+
+
+@pytest.fixture
+def tiny():
+    """Makes settings of a one-stage network, fast enough to train in a test."""
+
+    def make(**changes):
+        base = config.Settings(
+            image_shape=SHAPE, widths=(8,), latent_dim=3, batch_size=16, epochs=2, seed=1
+        )
+        return replace(base, **changes)
+
+    return make
+
+
+@pytest.fixture
+def spots():
+    """`ImageData` of such images, labelled by the half that the spot lies in."""
+    images, labels = blobs()
+    return data.from_arrays(images, labels, name="spots", label="half")

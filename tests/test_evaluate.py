@@ -1,0 +1,171 @@
+"""The report against values computed another way, and a judge that can be trusted."""
+
+import json
+
+import numpy as np
+import pytest
+import skimage.metrics
+from scipy import stats
+
+import config
+import data
+import evaluate
+import latent
+import losses
+import metrics
+import model as models
+import train
+from spots import blobs
+
+
+@pytest.fixture
+def trained(tmp_path, spots, tiny):
+    settings = tiny(epochs=3)
+    model = models.from_settings(settings)
+    train.fit(model, spots, settings, tmp_path / "run", verbose=0)
+    return model, tmp_path / "run"
+
+
+def test_every_number_has_value_unit_split_count_and_protocol(trained, spots):
+    model, run = trained
+    numbers = evaluate.report(model, spots, run)
+    assert list(numbers) == list(evaluate.PROTOCOL)
+    for each in numbers.values():
+        assert np.isfinite(each["value"]) and each["protocol"]
+        assert each["split"] == "test" and each["n"] == len(spots.test)
+    written = json.loads((run / "metrics.json").read_text())
+    assert written["metrics"] == numbers
+
+
+def test_negative_elbo_is_rate_plus_distortion_and_rate_the_analytic_kl(trained, spots):
+    model, _ = trained
+    numbers = evaluate.report(model, spots)
+    total = numbers["rate"]["value"] + numbers["distortion"]["value"]
+    assert numbers["negative_elbo"]["value"] == pytest.approx(total)
+    kl = losses.kl_to_standard_normal(*latent.encode(model, spots.test))
+    assert numbers["rate"]["value"] == pytest.approx(np.mean(kl), rel=1e-5)
+
+
+def test_distortion_is_the_likelihood_of_fixed_draws(trained, spots):
+    model, _ = trained
+    values = []
+    for draw in range(evaluate.DRAWS):
+        result = model.forward(spots.test.images, training=False, step=draw)
+        probability = 1 / (1 + np.exp(-result.logits.numpy().astype(np.float64)))
+        x = result.images.numpy()
+        logs = x * np.log(probability) + (1 - x) * np.log1p(-probability)
+        values.append(-logs.sum(axis=(1, 2, 3)))
+    expected = np.mean(values, axis=0)
+    number = evaluate.report(model, spots)["distortion"]
+    assert number["value"] == pytest.approx(expected.mean(), rel=1e-4)
+    assert number["standard_error"] == pytest.approx(stats.sem(expected, ddof=0), rel=1e-3)
+
+
+def test_image_measures_are_those_of_the_reconstruction_from_the_mean(trained, spots):
+    model, _ = trained
+    images = spots.test.images / np.float32(255)
+    made = model.reconstruct(images).numpy()
+    numbers = evaluate.report(model, spots)
+    for name, theirs in (
+        ("mse", skimage.metrics.mean_squared_error),
+        ("psnr", skimage.metrics.peak_signal_noise_ratio),
+    ):
+        expected = np.mean([theirs(a, b) for a, b in zip(images, made, strict=True)])
+        assert numbers[name]["value"] == pytest.approx(expected, rel=1e-4)
+    assert numbers["ssim"]["value"] == pytest.approx(np.mean(metrics.ssim(images, made)), rel=1e-5)
+
+
+def test_a_report_is_the_same_twice_and_on_a_loaded_run(trained, spots):
+    model, run = trained
+    numbers = evaluate.report(model, spots)
+    assert numbers == evaluate.report(model, spots) == evaluate.report(train.load(run), spots)
+
+
+def test_binary_draws_differ_between_images_and_between_draws(spots, tiny):
+    model = models.from_settings(tiny(binarize="dynamic"))
+    images = np.repeat(spots.test.images[:1], 40, axis=0)
+    per_image = evaluate._likelihoods(model, images)["distortion"]
+    assert len(np.unique(per_image)) == 40
+
+
+@pytest.mark.parametrize("kind", models.REGISTRY)
+def test_models_without_a_posterior_have_no_bound(kind, spots, tiny):
+    numbers = evaluate.report(models.from_settings(tiny(model=kind)), spots)
+    assert ("negative_elbo" in numbers) == ("rate" in numbers) == (kind in ("VAE", "InfoVAE"))
+
+
+def test_a_denoiser_is_measured_on_corrupted_input_and_says_so(spots, tiny):
+    clean, corrupted = (
+        evaluate.report(
+            models.from_settings(tiny(model="Autoencoder", corrupt=corrupt, corrupt_level=0.8)),
+            spots,
+        )
+        for corrupt in ("none", "mask")
+    )
+    assert clean["mse"]["value"] != corrupted["mse"]["value"]
+    assert "corrupted (mask 0.8)" in corrupted["mse"]["protocol"]
+
+
+def test_without_labels_there_is_no_purity(tiny):
+    images = data.from_arrays(blobs(96)[0])
+    assert "knn_purity" not in evaluate.report(models.from_settings(tiny()), images)
+
+
+def test_runs_stand_side_by_side_with_a_dash_where_one_has_no_number(spots, tiny):
+    reports = {
+        kind: evaluate.report(models.from_settings(tiny(model=kind)), spots)
+        for kind in ("VAE", "Autoencoder")
+    }
+    table = evaluate.table(reports)
+    assert list(table.columns) == ["unit", "VAE", "Autoencoder"]
+    assert table.loc["rate", "Autoencoder"] == "-"
+    assert table.loc["ssim ↑", "VAE"].startswith(f"{reports['VAE']['ssim']['value']:.4f}"[:4])
+
+
+def test_the_command_line_prints_the_table_and_writes_the_metrics(tmp_path, capsys):
+    words = ["digits", "--epochs", "1", "--set", "widths=(4, 4)", "--out", str(tmp_path / "run")]
+    train.main(words)
+    evaluate.main([str(tmp_path / "run")])
+    assert "negative_elbo ↓" in capsys.readouterr().out
+    written = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert "dynamically binarised" in written["metrics"]["negative_elbo"]["protocol"]
+
+
+def test_what_is_not_a_run_ends_with_one_sentence(tmp_path):
+    with pytest.raises(SystemExit, match="evaluate.py: .*not a run folder"):
+        evaluate.main([str(tmp_path)])
+
+
+def test_images_that_changed_since_training_are_counted(trained):
+    _, run = trained
+    images, labels = blobs()
+    assert evaluate.changed(run, data.from_arrays(images, labels, name="spots")) == ""
+    other = images.copy()
+    other[:3] = 255 - other[:3]
+    assert evaluate.changed(run, data.from_arrays(other, labels, name="spots")) == (
+        "3 with other pixels"
+    )
+    fewer = evaluate.changed(run, data.from_arrays(images[:-4], labels[:-4], name="spots"))
+    assert fewer.startswith("4 gone")
+
+
+@pytest.mark.slow
+def test_the_judge_reads_held_out_digits_and_comes_from_the_cache_the_second_time(
+    tmp_path, monkeypatch
+):
+    images = data.load(config.settings("digits"))
+    judge = evaluate.judge(images, seed=0, steps=200, cache=tmp_path)
+    assert judge.accuracy > 0.9 and judge.n == len(images.test)
+    as_floats = judge.labels(images.test.images / 255.0)
+    np.testing.assert_array_equal(as_floats, judge.labels(images.test.images))
+    np.testing.assert_allclose(
+        judge.probabilities(images.test.images[:5]).sum(axis=1), 1, rtol=1e-5
+    )
+
+    def forbidden(*_):
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr(evaluate, "_train_judge", forbidden)
+    assert evaluate.judge(images, seed=0, steps=200, cache=tmp_path).accuracy == judge.accuracy
+    with pytest.raises(AssertionError, match="trained again"):
+        evaluate.judge(images, seed=1, steps=200, cache=tmp_path)

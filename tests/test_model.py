@@ -1,0 +1,368 @@
+"""Every model: it learns, XLA agrees, it comes back from disk, its objective is what it says."""
+
+import os
+import subprocess
+import sys
+from dataclasses import fields, replace
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import config
+import losses
+import model as models
+import networks
+import randomness
+import train
+from spots import SHAPE, blobs
+
+ROOT = Path(__file__).parent.parent
+
+
+def compiled(settings, steps=10, **options):
+    made = models.from_settings(settings)
+    train.compile_model(made, settings, steps)
+    return made
+
+
+def one_pass(model, n=16, training=False, step=0):
+    return model.forward(blobs(n)[0], training=training, step=step)
+
+
+@pytest.mark.parametrize("kind", models.REGISTRY)
+def test_reconstruction_improves_on_a_few_fixed_images(kind, tiny):
+    images, _ = blobs(16)
+    model = compiled(tiny(model=kind, learning_rate=1e-2))
+    before = np.mean(
+        model.distortion(images / np.float32(255), model.decoder(model.encode(images)[0]))
+    )
+    batches = tf.data.Dataset.from_tensors(images).repeat()
+    model.fit(batches, steps_per_epoch=60, verbose=0, shuffle=False)
+    after = np.mean(
+        model.distortion(images / np.float32(255), model.decoder(model.encode(images)[0]))
+    )
+    assert after < 0.6 * before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", models.REGISTRY)
+def test_losses_are_the_same_with_and_without_xla(kind, tiny):
+    # A weight of 1000 would make the total a small difference of large numbers.
+    settings = tiny(model=kind, binarize="dynamic", dropout=0.2, lambda_mmd=100.0)
+    histories = []
+    for jit_compile in ("off", "on"):
+        model = compiled(replace(settings, jit_compile=jit_compile))
+        batches = tf.data.Dataset.from_tensor_slices(blobs(16 * 5)[0]).batch(
+            16, drop_remainder=True
+        )
+        history = []
+        record = keras.callbacks.LambdaCallback(
+            on_train_batch_end=lambda batch, logs, into=history: into.append(logs["loss"])
+        )
+        model.fit(batches, verbose=0, shuffle=False, callbacks=[record])
+        histories.append(history)
+    assert len(histories[0]) == 5
+    np.testing.assert_allclose(histories[0], histories[1], rtol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A trained model of every kind, saved both ways, and what it made of some images."""
+    folder = tmp_path_factory.mktemp("saved")
+    expected = {}
+    for kind in models.REGISTRY:
+        settings = config.Settings(
+            model=kind, image_shape=SHAPE, widths=(8,), latent_dim=3, batch_size=16, dropout=0.1
+        )
+        model = compiled(settings)
+        model.fit(blobs(32)[0], batch_size=16, verbose=0, shuffle=False)
+        model.save(folder / f"{kind}.keras")
+        run = folder / kind
+        run.mkdir()
+        train._write_json(run / "settings.json", train._provenance(settings))
+        train.save(model, run)
+        expected[kind] = model.reconstruct(blobs(8, seed=9)[0]).numpy()
+    np.savez(folder / "expected.npz", **expected)
+    return folder
+
+
+def test_every_model_gives_equal_reconstructions_in_a_fresh_process(saved):
+    code = f"""
+import sys; sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / "tests")!r}]
+from pathlib import Path
+import keras, numpy as np
+import model as models, train
+from spots import blobs
+folder = Path({str(saved)!r})
+expected = np.load(folder / "expected.npz")
+images = blobs(8, seed=9)[0]
+for kind in models.REGISTRY:
+    for model in (train.load(folder / kind), keras.models.load_model(folder / f"{{kind}}.keras")):
+        np.testing.assert_array_equal(model.reconstruct(images), expected[kind], kind)
+print("equal")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ, capture_output=True, text=True, timeout=300
+    )
+    assert done.stdout.strip().endswith("equal"), done.stderr[-2000:]
+
+
+@pytest.mark.parametrize("kind", models.REGISTRY)
+def test_a_loaded_model_goes_on_training(kind, saved):
+    model = keras.models.load_model(saved / f"{kind}.keras")
+    steps = int(model.steps)
+    model.fit(blobs(32)[0], batch_size=16, verbose=0, shuffle=False)
+    assert int(model.steps) == steps + 2
+
+
+@pytest.mark.parametrize("kind", models.REGISTRY)
+def test_fit_evaluate_and_predict_work_as_keras_users_know_them(kind, tiny):
+    images, labels = blobs(40)
+    model = compiled(tiny(model=kind))
+    history = model.fit(
+        images, labels, validation_data=(images[:16], labels[:16]), verbose=0, batch_size=16
+    ).history
+    assert {"loss", "reconstruction", "ssim", "active_units"} <= set(history)
+    assert {f"val_{name}" for name in history if not name.startswith("val_")} <= set(history)
+    assert model.predict(images, verbose=0).shape == images.shape
+    measured = model.evaluate(images[:16], batch_size=16, verbose=0, return_dict=True)
+    assert measured["loss"] == pytest.approx(history["val_loss"][0], rel=1e-4)
+
+
+def test_averages_are_means_over_all_steps_and_not_the_last_step(tiny):
+    model = compiled(tiny())
+    seen = []
+    images, _ = blobs(48)
+    record = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: seen.append(logs["loss"])
+    )
+    history = model.fit(images, batch_size=16, verbose=0, callbacks=[record]).history
+    assert history["loss"][0] == pytest.approx(seen[-1])
+    assert seen[0] != seen[-1] and len(seen) == 3
+
+
+def test_validation_noise_is_the_same_after_every_epoch(tiny):
+    model = compiled(tiny(binarize="dynamic"))
+    images, _ = blobs(48)
+    first = model.evaluate(images, batch_size=16, verbose=0, return_dict=True)
+    assert first == model.evaluate(images, batch_size=16, verbose=0, return_dict=True)
+
+
+# --- randomness of a step ------------------------------------------------------------------------
+
+
+def test_no_two_draws_of_a_step_are_equal(tiny, monkeypatch):
+    model = models.from_settings(
+        tiny(model="InfoVAE", binarize="dynamic", dropout=0.2, batch_norm=True)
+    )
+    keys = []
+    bits = randomness.bits
+    monkeypatch.setattr(
+        randomness, "bits", lambda key, shape: keys.append(tuple(key.numpy())) or bits(key, shape)
+    )
+    for step in (1, 2):
+        model.objective(one_pass(model, training=True, step=step))
+        model.objective(one_pass(model, training=False, step=step))
+    # binarisation, noise, prior and, in training, three dropout layers
+    assert len(keys) == 2 * (3 + 3) + 2 * 3
+    assert len(set(keys)) == len(keys)
+
+
+def test_dynamic_binarisation_shows_the_encoder_and_the_likelihood_the_same_binary_image(tiny):
+    model = models.from_settings(tiny(binarize="dynamic"))
+    first, second = one_pass(model, step=1), one_pass(model, step=2)
+    assert set(np.unique(first.targets)) == {0.0, 1.0}
+    assert np.any(first.targets.numpy() != second.targets.numpy())
+    np.testing.assert_array_equal(first.images, blobs(16)[0] / np.float32(255))
+    np.testing.assert_allclose(first.z_mean, model.encode(first.targets)[0], rtol=1e-6)
+
+
+def test_binarisation_is_right_on_average(tiny):
+    model = models.from_settings(tiny(binarize="dynamic"))
+    images = np.full((400, *SHAPE), 0.3, np.float32)
+    targets = model.forward(images, training=True, step=0).targets
+    assert np.mean(targets) == pytest.approx(0.3, abs=0.01)
+
+
+@pytest.mark.parametrize("corrupt", ["gaussian", "mask"])
+def test_a_denoiser_sees_a_corrupted_image_and_answers_for_the_clean_one(corrupt, tiny):
+    model = models.from_settings(tiny(model="Autoencoder", corrupt=corrupt, corrupt_level=0.5))
+    result = one_pass(model, training=True, step=1)
+    np.testing.assert_array_equal(result.targets, result.images)
+    clean, _ = model.encode(result.images)
+    assert np.abs(result.z_mean - clean).max() > 0.1
+    seen = model._corrupted(result.images, model.key("corrupt", True, 1)).numpy()
+    assert seen.min() >= 0.0 and seen.max() <= 1.0
+    if corrupt == "mask":
+        lit = result.images.numpy() > 0
+        assert np.mean(seen[lit] == 0) == pytest.approx(0.5, abs=0.05)
+
+
+def test_a_pass_samples_the_posterior_that_it_reports(tiny):
+    model = models.from_settings(tiny())
+    images = np.repeat(blobs(1)[0], 4000, axis=0)
+    result = model.forward(images, training=False, step=0)
+    np.testing.assert_allclose(np.mean(result.z, 0), result.z_mean[0], atol=0.1)
+    expected = np.exp(0.5 * result.z_log_var[0])
+    np.testing.assert_allclose(np.std(result.z, 0), expected, rtol=0.06)
+
+
+# --- objectives ----------------------------------------------------------------------------------
+
+
+def test_the_loss_at_beta_1_is_the_negative_elbo_in_nats_per_image(tiny):
+    model = models.from_settings(tiny())
+    result = one_pass(model)
+    kl = losses.kl_to_standard_normal(result.z_mean, result.z_log_var)
+    expected = np.mean(losses.bernoulli_nll(result.targets, result.logits) + kl)
+    assert sum(np.mean(term) for term in model.objective(result).values()) == pytest.approx(
+        expected
+    )
+
+
+def test_beta_multiplies_the_kl(tiny):
+    plain, doubled = (models.from_settings(tiny(beta=beta)) for beta in (1.0, 2.0))
+    np.testing.assert_allclose(
+        2 * plain.regularizer(one_pass(plain)), doubled.regularizer(one_pass(doubled)), rtol=1e-5
+    )
+
+
+def test_kl_warm_up_rises_linearly_in_training_and_is_over_in_evaluation(tiny):
+    model = models.from_settings(tiny(kl_warmup_steps=10))
+    full = models.from_settings(tiny()).regularizer(one_pass(models.from_settings(tiny())))
+    for step, share in ((0, 0.0), (5, 0.5), (10, 1.0), (50, 1.0)):
+        model.steps.assign(step)
+        in_training = model.regularizer(one_pass(model)._replace(training=True))
+        np.testing.assert_allclose(in_training, share * full, rtol=1e-5)
+        np.testing.assert_allclose(model.regularizer(one_pass(model)), full, rtol=1e-5)
+
+
+def test_free_bits_and_capacity_replace_the_kl(tiny):
+    plain = models.from_settings(tiny())
+    result = one_pass(plain)
+    kl_axes = losses.kl_per_axis(result.z_mean, result.z_log_var)
+    free = models.from_settings(tiny(free_bits=2.0))
+    assert float(free.regularizer(result)) == pytest.approx(float(losses.free_bits(kl_axes, 2.0)))
+    held = models.from_settings(tiny(kl_capacity=5.0, capacity_steps=10, beta=3.0))
+    kl = np.mean(np.sum(kl_axes, axis=1))
+    assert float(held.regularizer(result)) == pytest.approx(3 * abs(kl - 5.0), rel=1e-5)
+    held.steps.assign(4)
+    in_training = held.regularizer(result._replace(training=True))
+    assert float(in_training) == pytest.approx(3 * abs(kl - 2.0), rel=1e-5)
+
+
+def test_free_bits_beside_a_capacity_are_refused(tiny):
+    with pytest.raises(ValueError, match="free_bits and kl_capacity"):
+        models.from_settings(tiny(free_bits=0.1, kl_capacity=5.0))
+
+
+def test_infovae_weighs_kl_and_mmd_as_its_paper_does(tiny):
+    model = models.from_settings(tiny(model="InfoVAE", alpha=0.4, lambda_mmd=50.0))
+    result = one_pass(model)
+    prior = randomness.normal(model.key("prior", False, 0), result.z.shape)
+    expected = (1 - 0.4) * losses.kl_to_standard_normal(result.z_mean, result.z_log_var) + (
+        0.4 + 50.0 - 1
+    ) * losses.mmd(result.z, prior)
+    np.testing.assert_allclose(model.regularizer(result), expected, rtol=1e-5)
+
+
+def test_mmd_autoencoder_has_no_kl_and_decodes_its_code(tiny):
+    model = models.from_settings(tiny(model="MMD-AE", lambda_mmd=50.0))
+    result = one_pass(model)
+    assert result.z_log_var is None
+    np.testing.assert_array_equal(result.z, result.z_mean)
+    prior = randomness.normal(model.key("prior", False, 0), result.z.shape)
+    assert float(model.regularizer(result)) == pytest.approx(
+        50.0 * float(losses.mmd(result.z, prior)), rel=1e-4
+    )
+    assert np.all(model.encode(blobs(2)[0])[1] == -np.inf)
+
+
+def test_an_infovae_with_a_kl_refuses_an_encoder_without_variance():
+    options = {"image_shape": SHAPE, "latent_dim": 2, "widths": (4,)}
+    encoder = networks.encoder(**options, stochastic=False)
+    with pytest.raises(ValueError, match="alpha = 0.0"):
+        models.InfoVAE(encoder, networks.decoder(**options))
+
+
+def test_a_learned_sigma_is_trained_and_a_fixed_one_is_not(tiny):
+    for reconstruction, moves in (("gaussian", False), ("learned-gaussian", True)):
+        model = compiled(tiny(reconstruction=reconstruction, learning_rate=1e-2))
+        before = float(model.log_sigma)
+        model.fit(blobs(32)[0], batch_size=16, verbose=0)
+        assert (float(model.log_sigma) != before) == moves
+
+
+def test_dssim_enters_the_loss_with_its_weight(tiny):
+    model = models.from_settings(tiny(dssim_weight=7.0))
+    result = one_pass(model)
+    expected = 7.0 * losses.dssim(result.images, tf.sigmoid(result.logits))
+    np.testing.assert_allclose(model.objective(result)["dssim"], expected, rtol=1e-5)
+
+
+def test_bfloat16_trains_with_finite_losses_close_to_float32(tiny):
+    final = {}
+    for precision in ("float32", "bfloat16"):
+        model = compiled(tiny(precision=precision, dropout=0.1, residual=True))
+        history = model.fit(blobs(64)[0], batch_size=16, epochs=3, verbose=0, shuffle=False).history
+        final[precision] = history["loss"][-1]
+    assert final["bfloat16"] == pytest.approx(final["float32"], rel=0.05)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("size", [(28, 28), (33, 47), (100, 75), (256, 256)])
+def test_images_of_any_size_train_for_a_step_and_come_back_in_their_own(size, channels, tiny):
+    shape = (*size, channels)
+    images, _ = blobs(4, shape)
+    model = models.from_settings(tiny(image_shape=shape, widths=(4, 4, 4)))
+    model.compile(keras.optimizers.Adam(1e-3), run_eagerly=True)
+    before = model.decoder.get_weights()[0]
+    assert np.isfinite(model.fit(images, verbose=0).history["loss"][0])
+    assert np.any(before != model.decoder.get_weights()[0])
+    assert model.predict(images, verbose=0).shape == (4, *shape)
+
+
+# --- what users call -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", models.REGISTRY)
+def test_samples_and_reconstructions_are_images_and_depend_on_the_seed_alone(kind, tiny):
+    model = models.from_settings(tiny(model=kind))
+    sample = model.sample(5, seed=1).numpy()
+    assert sample.shape == (5, *SHAPE) and 0.0 <= sample.min() and sample.max() <= 1.0
+    np.testing.assert_array_equal(sample, model.sample(5, seed=1))
+    assert np.any(sample != model.sample(5, seed=2).numpy())
+
+
+def test_uint8_and_float_images_give_the_same_latents(tiny):
+    model = models.from_settings(tiny())
+    images, _ = blobs(4)
+    np.testing.assert_allclose(
+        model.encode(images)[0], model.encode(images / np.float32(255))[0], rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize("name", ["reconstruction", "corrupt", "binarize"])
+def test_an_unknown_choice_is_refused_by_name(name):
+    options = {"image_shape": SHAPE, "latent_dim": 2, "widths": (4,)}
+    networks_made = networks.encoder(**options), networks.decoder(**options)
+    with pytest.raises(ValueError, match=f"{name} = 'mdd' is not possible; allowed: "):
+        models.VAE(*networks_made, **{name: "mdd"})
+
+
+def test_every_registered_model_is_a_choice_of_the_settings():
+    (field,) = [each for each in fields(config.Settings) if each.name == "model"]
+    assert set(field.metadata["allowed"]) == set(models.REGISTRY)
+
+
+def test_every_setting_is_used_somewhere():
+    text = "".join((ROOT / f"{name}.py").read_text() for name in ("model", "train", "data"))
+    unused = [
+        each.name
+        for each in fields(config.Settings)
+        if f".{each.name}" not in text and f'"{each.name}"' not in text
+    ]
+    assert not unused

@@ -1,0 +1,205 @@
+"""Training leaves a complete run that opens again, and refuses beforehand what cannot work."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+import config
+import data
+import model as models
+import train
+from spots import blobs
+
+
+@pytest.fixture
+def run(tmp_path, spots, tiny):
+    settings = tiny(epochs=2)
+    train.fit(models.from_settings(settings), spots, settings, tmp_path / "run", verbose=0)
+    return tmp_path / "run"
+
+
+def test_a_run_folder_is_complete(run, spots):
+    assert {each.name for each in run.iterdir()} >= {
+        "settings.json",
+        "split.csv",
+        "history.csv",
+        "samples",
+        train.WEIGHTS,
+        train.DIGEST,
+    }
+    assert not list(run.glob("saving*"))
+    assert len(pd.read_csv(run / "split.csv")) == 96
+    history = pd.read_csv(run / "history.csv")
+    assert list(history["epoch"]) == [0, 1]
+    assert {"loss", "val_loss", "kl", "val_kl", "ssim", "active_units"} <= set(history)
+    assert history.notna().all().all()
+
+
+def test_samples_show_the_same_latent_points_after_every_epoch(run, tiny):
+    first, second = (
+        np.asarray(Image.open(run / "samples" / f"epoch_{epoch:03d}.png")) for epoch in (1, 2)
+    )
+    assert first.shape == second.shape and np.any(first != second)
+    last = train.load(run).sample(train.SAMPLES).numpy()[0, ..., 0]
+    assert np.abs(second[:12, :12] / 255 - last).max() < 0.01
+
+
+def test_a_loaded_run_is_the_trained_model(tmp_path, spots, tiny):
+    settings = tiny(dropout=0.1, batch_norm=True)
+    model = models.from_settings(settings)
+    train.fit(model, spots, settings, tmp_path / "run", verbose=0)
+    again = train.load(tmp_path / "run")
+    images = spots.test.images
+    np.testing.assert_array_equal(again.reconstruct(images), model.reconstruct(images))
+    assert train.load_settings(tmp_path / "run") == settings
+    assert int(again.steps) == int(model.steps) == 2 * spots.train.steps(16)
+
+
+def test_the_same_seed_trains_the_same_weights(tmp_path, spots, tiny):
+    weights = []
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        settings = tiny(seed=seed, dropout=0.2, binarize="dynamic")
+        model = models.from_settings(settings)
+        train.fit(model, spots, settings, tmp_path / name, verbose=0)
+        weights.append(model.decoder.get_weights()[0])
+    np.testing.assert_array_equal(weights[0], weights[1])
+    assert np.any(weights[0] != weights[2])
+
+
+def test_two_steps_per_execution_train_the_same_weights_as_one(tmp_path, spots, tiny):
+    weights = []
+    for together in (1, 2):
+        settings = tiny(steps_per_execution=together)
+        model = models.from_settings(settings)
+        train.fit(model, spots, settings, tmp_path / str(together), verbose=0)
+        weights.append(model.decoder.get_weights()[0])
+    np.testing.assert_array_equal(*weights)
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "exponential"])
+def test_a_schedule_ends_at_a_hundredth_of_the_learning_rate(schedule, tiny):
+    model = models.from_settings(tiny())
+    train.compile_model(model, tiny(schedule=schedule, learning_rate=1e-2, epochs=3), steps=4)
+    rate = model.optimizer._learning_rate
+    assert float(rate(0)) == pytest.approx(1e-2) and float(rate(12)) == pytest.approx(1e-4)
+
+
+def test_clipping_bounds_the_global_norm_of_the_gradient(tiny):
+    model = models.from_settings(tiny())
+    train.compile_model(model, tiny(clip_norm=5.0), steps=1)
+    assert model.optimizer.global_clipnorm == 5.0
+
+
+def test_early_stopping_ends_and_keeps_the_best_weights(tmp_path, spots, tiny):
+    settings = tiny(epochs=40, patience=1, learning_rate=0.3, seed=0)
+    model = models.from_settings(settings)
+    history = train.fit(model, spots, settings, tmp_path / "run", verbose=0)
+    assert len(history) < 40
+    best = history["val_loss"].min()
+    measured = train.load(tmp_path / "run")
+    train.compile_model(measured, settings, steps=1)
+    again = measured.evaluate(spots.validation.batches(16), verbose=0, return_dict=True)
+    assert again["loss"] == pytest.approx(best, rel=1e-4)
+
+
+# --- refusals ------------------------------------------------------------------------------------
+
+
+def test_a_folder_that_holds_a_run_is_not_overwritten(run, spots, tiny):
+    before = (run / train.WEIGHTS).read_bytes()
+    with pytest.raises(FileExistsError, match="holds a trained run already"):
+        train.fit(models.from_settings(tiny()), spots, tiny(), run, verbose=0)
+    assert (run / train.WEIGHTS).read_bytes() == before
+
+
+def test_images_of_another_size_than_the_model_are_refused_before_training(tmp_path, tiny):
+    images, labels = blobs(40, (10, 14, 1))
+    with pytest.raises(ValueError, match=r"\(12, 12, 1\).*\(10, 14, 1\)"):
+        train.fit(
+            models.from_settings(tiny()), data.from_arrays(images, labels), tiny(), tmp_path / "run"
+        )
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_batch_larger_than_the_training_split_is_refused_before_training(tmp_path, spots, tiny):
+    with pytest.raises(ValueError, match="batch_size = 128"):
+        settings = tiny(batch_size=128)
+        train.fit(models.from_settings(settings), spots, settings, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_loss_that_is_not_finite_ends_training_and_its_weights_are_not_saved(
+    tmp_path, spots, tiny
+):
+    settings = tiny(learning_rate=1.0, reconstruction="gaussian", sigma=1e-4, epochs=5)
+    model = models.from_settings(settings)
+    model.log_sigma.assign(np.nan)
+    with pytest.raises(FloatingPointError, match="after epoch 1.*learning_rate"):
+        train.fit(model, spots, settings, tmp_path / "run", verbose=0)
+    assert not (tmp_path / "run" / train.WEIGHTS).exists()
+
+
+def test_damaged_weights_are_not_loaded(run):
+    weights = run / train.WEIGHTS
+    content = bytearray(weights.read_bytes())
+    content[len(content) // 2] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(ValueError, match="damaged"):
+        train.load(run)
+
+
+def test_what_is_not_a_run_is_refused_by_name(tmp_path, run):
+    with pytest.raises(FileNotFoundError, match="not a run folder"):
+        train.load(tmp_path)
+    values = json.loads((run / "settings.json").read_text())
+    values["settings"]["latent_dim"] = 10**9
+    (run / "settings.json").write_text(json.dumps(values))
+    with pytest.raises(ValueError, match="settings.json.*latent_dim = 1000000000"):
+        train.load(run)
+
+
+# --- command line --------------------------------------------------------------------------------
+
+
+def test_the_command_line_trains_the_experiment_with_its_changes(tmp_path, capsys):
+    words = ["digits", "--epochs", "1", "--model", "MMD-AE", "--set", "latent_dim=5"]
+    words += ["--set", "widths=(4, 4)", "--set", "mmd_kernel=rbf", "--out", str(tmp_path / "run")]
+    train.main(words)
+    settings = train.load_settings(tmp_path / "run")
+    expected = replace(
+        config.settings("digits"),
+        epochs=1,
+        model="MMD-AE",
+        latent_dim=5,
+        widths=(4, 4),
+        mmd_kernel="rbf",
+    )
+    assert settings == expected
+    assert f"python evaluate.py {tmp_path / 'run'}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["digits", "--set", "beta=-1"], "beta = -1"),
+        (["digits", "--set", "bta=1"], "no setting is called 'bta'"),
+        (["digits", "--set", "beta"], "write it as field=value"),
+        (["digits", "--model", "GAN"], "model = 'GAN'"),
+        (["digit"], "EXPERIMENT = 'digit' is unknown"),
+        (["digits", "--epochs", "0"], "epochs = 0"),
+    ],
+)
+def test_a_bad_command_line_ends_with_one_sentence_and_makes_no_run(words, message, capsys):
+    before = set(config.RUNS_DIR.glob("*"))
+    with pytest.raises(SystemExit, match=f"train.py: .*{message}"):
+        train.main(words)
+    assert set(config.RUNS_DIR.glob("*")) == before
+
+
+def test_new_runs_never_share_a_folder():
+    first, second = train.new_run("twice"), train.new_run("twice")
+    assert first != second and first.is_dir() and second.is_dir()
