@@ -45,7 +45,7 @@ class Pass(NamedTuple):
 
 
 class Averages(keras.metrics.Metric):
-    """Running means of named scalars, in one variable and with one update per step.
+    """Running means over images of named scalars, in one variable and with one update per step.
 
     The names are those of the first update, so a model need not announce its terms.
     """
@@ -53,20 +53,22 @@ class Averages(keras.metrics.Metric):
     def __init__(self, name="averages"):
         super().__init__(name=name)
         self.names = ()
-        self.count = self.add_variable((), "zeros", dtype="int64", name="count")
+        self.images = self.add_variable((), "zeros", dtype="int64", name="images")
 
-    def update_state(self, values):
+    def update_state(self, means, images):
+        """Takes the means over one batch of that many images."""
         if not self.names:
             with tf.init_scope():  # out of the graph that is being traced
-                self.totals = self.add_variable((len(values),), "zeros", name="totals")
-            self.names = tuple(values)
-        self.totals.assign_add(tf.stack([values[name] for name in self.names]))
-        self.count.assign_add(1)
+                self.totals = self.add_variable((len(means),), "zeros", name="totals")
+            self.names = tuple(means)
+        weight = tf.cast(images, tf.float32)
+        self.totals.assign_add(weight * tf.stack([means[name] for name in self.names]))
+        self.images.assign_add(tf.cast(images, tf.int64))
 
     def result(self):
         if not self.names:
             return {}
-        means = self.totals / tf.cast(tf.maximum(self.count.value, 1), tf.float32)
+        means = self.totals / tf.cast(tf.maximum(self.images.value, 1), tf.float32)
         return dict(zip(self.names, tf.unstack(means), strict=True))
 
 
@@ -201,26 +203,26 @@ class Autoencoder(keras.Model):
     # --- the step ------------------------------------------------------------------------------
 
     def _step(self, batch, training):
-        # Evaluated batches are counted from the last reset, so a validation's noise is the same
+        # Evaluation counts the images since the last reset, so a validation draws the same noise
         # after every epoch.
-        step = self.steps if training else self.averages.count
+        step = self.steps if training else self.averages.images
         result = self.forward(batch, training, step)
         terms = {name: tf.reduce_mean(term) for name, term in self.objective(result).items()}
         loss = tf.add_n(list(terms.values()))
-        return loss, {"loss": loss, **terms, **self.monitor(result)}
+        shown = {"loss": loss, **terms, **self.monitor(result)}
+        self.averages.update_state(shown, tf.shape(result.images)[0])
+        return loss
 
     def train_step(self, batch):
         self.steps.assign_add(1)
         with tf.GradientTape() as tape:
-            loss, shown = self._step(batch, training=True)
+            loss = self._step(batch, training=True)
         gradients = tape.gradient(loss, [weight.value for weight in self.trainable_variables])
         self.optimizer.apply(gradients, self.trainable_variables)
-        self.averages.update_state(shown)
         return self.averages.result()
 
     def test_step(self, batch):
-        _, shown = self._step(batch, training=False)
-        self.averages.update_state(shown)
+        self._step(batch, training=False)
         return self.averages.result()
 
     def key(self, stream, training, step):

@@ -144,6 +144,30 @@ def test_averages_are_means_over_all_steps_and_not_the_last_step(tiny):
     assert seen[0] != seen[-1] and len(seen) == 3
 
 
+def test_a_smaller_last_batch_counts_for_its_images_alone(tiny):
+    model = compiled(tiny())
+    images = np.zeros((17, *SHAPE), np.uint8)
+    images[16] = 255  # a batch of its own
+    dark, bright, both = (
+        model.evaluate(each, batch_size=16, verbose=0, return_dict=True)["kl"]
+        for each in (images[:16], images[16:], images)
+    )
+    assert both == pytest.approx((16 * dark + bright) / 17, rel=1e-5)
+
+
+def test_every_epoch_of_fit_has_an_order_of_its_own(spots, tiny):
+    model, seen = compiled(tiny()), []
+    batches = spots.train.batches(16, shuffle=True).map(
+        lambda images: tf.py_function(
+            lambda x: seen.append(x.numpy().tobytes()) or x, [images], "uint8"
+        )
+    )
+    batches = batches.map(lambda images: tf.ensure_shape(images, (16, *SHAPE)))
+    steps = spots.train.steps(16)
+    model.fit(batches, epochs=2, steps_per_epoch=steps, verbose=0, shuffle=False)
+    assert len(set(seen[: 2 * steps])) == 2 * steps
+
+
 def test_validation_noise_is_the_same_after_every_epoch(tiny):
     model = compiled(tiny(binarize="dynamic"))
     images, _ = blobs(48)

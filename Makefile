@@ -1,0 +1,52 @@
+# `make run` and `make test` need nothing but Python 3.11 or 3.12 and a package registry.
+FITS = import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))
+PYTHON ?= $(shell for each in python3.11 python3.12 python3; do \
+	$$each -c '$(FITS)' 2>/dev/null && echo $$each && break; done)
+# `make GPU=1 ...` adds the CUDA libraries that this TensorFlow was built for (several GB).
+EXTRA = $(if $(GPU),"tensorflow[and-cuda]")
+PY = .venv/bin/python
+READY = .venv/ready
+NOTEBOOKS = run.ipynb $(wildcard notebooks/*.ipynb)
+
+.PHONY: run notebook test lint format notebooks bench lock clean
+
+run: $(READY)  ## train a VAE on the embedded digits and look into it, headless
+	@echo "Executing run.ipynb (about a minute on two cores) ..."
+	@$(PY) notebooks/execute.py run.ipynb --into runs
+
+notebook: $(READY)  ## open run.ipynb in Jupyter
+	.venv/bin/jupyter notebook run.ipynb
+
+test: $(READY) lint  ## lint, unit tests, and every notebook against its stored outputs
+	@echo "Running the tests (about six minutes on two cores) ..."
+	@$(PY) -m pytest -q --durations=5 tests
+	@$(PY) -m pytest -q --nbval $(NOTEBOOKS)
+
+lint: $(READY)
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check .
+
+format: $(READY)
+	.venv/bin/ruff check --fix .
+	.venv/bin/ruff format .
+
+notebooks: $(READY)  ## execute every notebook anew on the embedded data and store its outputs
+	ATLAS_EMBEDDED=1 $(PY) notebooks/execute.py $(NOTEBOOKS)
+
+bench: $(READY)  ## what `fit` costs beside a bare loop over the same step
+	$(PY) benchmarks/fit_overhead.py
+
+lock: $(READY)  ## choose versions anew (asks for uv)
+	uv pip compile --universal --python-version 3.11 --no-header --no-annotate -q \
+		pyproject.toml -o requirements.txt
+
+$(READY): requirements.txt
+	@$(PYTHON) -c '$(FITS)' 2>/dev/null \
+		|| { echo "Python 3.11 or 3.12 is needed; name it: make PYTHON=/path/to/python3.11 ..."; exit 1; }
+	@echo "Making the environment in .venv (1.5 GB; a minute or two) ..."
+	@$(PYTHON) -m venv .venv
+	@$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt $(EXTRA)
+	@touch $(READY)
+
+clean:
+	rm -rf .venv runs

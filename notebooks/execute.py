@@ -1,0 +1,91 @@
+"""Executes notebooks headless and keeps only outputs that are worth keeping.
+
+    python notebooks/execute.py NOTEBOOK [NOTEBOOK ...] [--into DIR]
+
+In place by default; with `--into`, the executed copies go there and the originals stay as they are.
+A kernel's standard error (TensorFlow's start-up lines) and the times of cells are dropped, and of a
+long progress display the beginning and the end are kept: what remains is what nbval can check.
+"""
+
+import argparse
+import re
+import sys
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+
+KEPT_LINES = 4  # of a long display, at either end
+
+
+def settled(text: str) -> str:
+    """What a terminal shows in the end of text with backspaces and carriage returns."""
+    lines = []
+    for line in re.sub("\x1b\\[[0-9;]*m", "", text).split("\n"):
+        shown, column = [], 0
+        for character in line:
+            if character == "\b":
+                column = max(column - 1, 0)
+            elif character == "\r":
+                column = 0
+            else:
+                shown[column : column + 1] = [character]
+                column += 1
+        lines.append("".join(shown).rstrip())
+    if len(lines) > 2 * KEPT_LINES + 4:
+        lines = [*lines[:KEPT_LINES], "...", *lines[-KEPT_LINES - 1 :]]
+    return "\n".join(lines)
+
+
+def cleaned(notebook):
+    """The notebook without standard error, times and the noise of progress bars."""
+    notebook.metadata = {
+        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+        "language_info": {"name": "python"},
+    }
+    for cell in notebook.cells:
+        cell.metadata.pop("execution", None)
+        if cell.cell_type != "code":
+            continue
+        cell.outputs = [each for each in cell.outputs if each.get("name") != "stderr"]
+        for output in cell.outputs:
+            if output.output_type == "stream":
+                output.text = settled(output.text)
+    return notebook
+
+
+def execute(path: Path, target: Path) -> str:
+    """Runs one notebook in its own folder and writes it; returns what its last cell printed."""
+    notebook = nbformat.read(path, as_version=4)
+    code = [index for index, cell in enumerate(notebook.cells) if cell.cell_type == "code"]
+
+    def tell(cell, cell_index):
+        print(f"{path}: cell {code.index(cell_index) + 1} of {len(code)}", flush=True)
+
+    folder = {"metadata": {"path": str(path.resolve().parent)}}
+    client = NotebookClient(notebook, timeout=7200, resources=folder, on_cell_execute=tell)
+    client.execute()
+    notebook = cleaned(notebook)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(notebook, target)
+    last = notebook.cells[code[-1]]
+    return "".join(each.text for each in last.outputs if each.output_type == "stream")
+
+
+def main():
+    parser = argparse.ArgumentParser(description="Execute notebooks headless.")
+    parser.add_argument("notebooks", nargs="+", type=Path)
+    parser.add_argument("--into", type=Path, metavar="DIR", help="leave the originals unchanged")
+    arguments = parser.parse_args()
+    for path in arguments.notebooks:
+        target = arguments.into / path.name if arguments.into else path
+        try:
+            printed = execute(path, target)
+        except CellExecutionError as error:
+            sys.exit(f"{path}: {error}")
+        print(f"\n{printed}Executed notebook: {target}")
+
+
+if __name__ == "__main__":
+    main()

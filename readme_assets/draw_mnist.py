@@ -1,0 +1,85 @@
+"""The MNIST figures and table of the README, from trained runs.
+
+    python readme_assets/draw_mnist.py runs/mnist --beside runs/keras-example
+
+Reads `metrics.json` of each run as `evaluate.py` wrote it; draws from the first.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent))
+
+import numpy as np
+import pandas as pd
+
+import data
+import evaluate
+import latent
+import plots
+import train
+
+
+def draw(run):
+    images = data.load(train.load_settings(run))
+    model = train.load(run)
+    originals = images.test.images[:16]
+    rows = {"original": originals, "reconstruction": model.reconstruct(originals).numpy()}
+    plots.save(plots.image_rows(rows, width=9.5), HERE / "mnist_reconstructions.png")
+    samples = model.sample(80, seed=1).numpy()
+    plots.save(plots.image_grid(samples, columns=20, width=9.5), HERE / "mnist_samples.png")
+    plots.save(plots.loss_curves(pd.read_csv(run / "history.csv")), HERE / "mnist_training.png")
+
+    z_mean, _ = latent.encode(model, images.test)
+    points, share = latent.plane(z_mean)
+    labels = images.test.labels("digit")
+    title = f"Posterior means of {len(labels):,} test images, PCA ({share:.0%} of the variance)"
+    figure = plots.latent_map(points, labels, images.classes, title, ("PC 1", "PC 2"))
+    plots.save(figure, HERE / "mnist_latent_map.png")
+
+    # From one test digit of each class to the next: the first that the table lists.
+    first = [z_mean[np.argmax(labels == digit)] for digit in range(10)]
+    ways = [latent.lerp(first[digit], first[(digit + 1) % 10], 16) for digit in range(0, 10, 2)]
+    decoded = latent.in_batches(model.decode, np.concatenate(ways))
+    plots.save(plots.image_grid(decoded, columns=16, width=9.5), HERE / "mnist_paths.png")
+
+
+def write_table(runs):
+    written = {run.name: json.loads((run / "metrics.json").read_text()) for run in runs}
+    reports = {name: each["metrics"] for name, each in written.items()}
+    table = evaluate.table(reports)
+    first = written[runs[0].name]
+    protocols = [f"- `{name}`: {each['protocol']}" for name, each in first["metrics"].items()]
+    text = [
+        "# MNIST",
+        "",
+        *_markdown(table),
+        "",
+        f"{first['images']}. Numbers are means over the 10,000 test images ± their standard error.",
+        "",
+        *protocols,
+        "",
+    ]
+    (HERE / "mnist.md").write_text("\n".join(text))
+
+
+def _markdown(table):
+    cells = [["metric", *table.columns], ["---"] * (len(table.columns) + 1)]
+    cells += [[name, *row] for name, row in zip(table.index, table.to_numpy(), strict=True)]
+    return ["| " + " | ".join(row) + " |" for row in cells]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--beside", type=Path, nargs="*", default=[])
+    arguments = parser.parse_args()
+    draw(arguments.run)
+    write_table([arguments.run, *arguments.beside])
+
+
+if __name__ == "__main__":
+    main()
