@@ -167,10 +167,11 @@ EXPERIMENTS = {
         image_shape=(32, 32, 1),
         binarize="dynamic",
         widths=(16, 32, 64),
+        dense_widths=(64,),
         latent_dim=2,
-        epochs=60,
+        epochs=50,
         batch_size=64,
-        learning_rate=2e-3,
+        learning_rate=4e-3,
         schedule="cosine",
     ),
     # MNIST: 14 minutes on two cores.
@@ -183,7 +184,7 @@ EXPERIMENTS = {
         latent_dim=32,
         epochs=48,
         batch_size=128,
-        learning_rate=1e-3,
+        learning_rate=2e-3,
         schedule="cosine",
     ),
 }

@@ -10,8 +10,7 @@ import json
 import sys
 from pathlib import Path
 
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent))
+sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import numpy as np
 import pandas as pd
@@ -21,6 +20,8 @@ import evaluate
 import latent
 import plots
 import train
+
+HERE = Path(__file__).parent
 
 
 def draw(run):
