@@ -8,7 +8,7 @@ PY = .venv/bin/python
 READY = .venv/ready
 NOTEBOOKS = run.ipynb $(wildcard notebooks/*.ipynb)
 
-.PHONY: run notebook test lint format notebooks bench lock clean
+.PHONY: run notebook test lint format notebooks robust bench lock clean
 
 run: $(READY)  ## train a VAE on the embedded digits and look into it, headless
 	@echo "Executing run.ipynb (about a minute on two cores) ..."
@@ -32,6 +32,10 @@ format: $(READY)
 
 notebooks: $(READY)  ## execute every notebook anew on the embedded data and store its outputs
 	ATLAS_EMBEDDED=1 $(PY) notebooks/execute.py $(NOTEBOOKS)
+
+robust: $(READY)  ## do the stored outputs hold with other seeds and on one thread?
+	ATLAS_SEED=1 $(PY) -m pytest -q --nbval $(NOTEBOOKS)
+	ATLAS_SEED=2 TF_NUM_INTRAOP_THREADS=1 $(PY) -m pytest -q --nbval $(NOTEBOOKS)
 
 bench: $(READY)  ## what `fit` costs beside a bare loop over the same step
 	$(PY) benchmarks/fit_overhead.py

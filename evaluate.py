@@ -128,8 +128,10 @@ def _printed(each):
     value, error = each["value"], each["standard_error"]
     if isinstance(value, int):
         return str(value)
-    digits = 4 if abs(value) < 1 else 2
-    return f"{value:.{digits}f}" + ("" if error is None else f" ± {error:.{digits}f}")
+    if not error:
+        return f"{value:.4f}"
+    digits = max(2, math.ceil(-math.log10(error)))  # down to the error's first digit
+    return f"{value:.{digits}f} ± {error:.{digits}f}"
 
 
 def _likelihoods(model, pixels):

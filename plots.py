@@ -129,8 +129,10 @@ def loss_curves(history, terms=("loss", "reconstruction", "kl", "ssim"), unit="n
             )
         axis.set(title=term, xlabel="epoch", ylabel="" if term == "ssim" else unit)
         if term != "ssim":  # the first epochs would flatten all that follows
-            settled = history[term].iloc[len(history) // 10 :]
-            axis.set_ylim(top=1.02 * settled.max() - 0.02 * settled.min())
+            curves = [line.get_ydata()[len(history) // 8 :] for line in axis.lines]
+            low, high = min(map(np.min, curves)), max(map(np.max, curves))
+            margin = 0.15 * (high - low) + 1e-9
+            axis.set_ylim(low - margin, high + margin)
     axes[0, -1].legend(loc="lower right")
     return figure
 

@@ -105,10 +105,17 @@ def compile_model(model, settings, steps):
 
 
 def save(model, run):
-    """Writes a run's weights under another name, then renames: the old file is never half new."""
+    """Writes a run's weights under another name, then renames: the old file is never half new.
+
+    The optimizer's state stays out: it is twice the size, and using a model does not need it.
+    """
     run = Path(run)
     temporary = run / f"saving.{WEIGHTS}"
-    model.save_weights(temporary)
+    optimizer, model.optimizer = model.optimizer, None  # Keras saves what hangs on the model
+    try:
+        model.save_weights(temporary)
+    finally:
+        model.optimizer = optimizer
     digest = _sha256(temporary)
     os.replace(temporary, run / WEIGHTS)
     (run / DIGEST).write_text(f"{digest}  {WEIGHTS}\n")

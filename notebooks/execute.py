@@ -9,6 +9,7 @@ long progress display the beginning and the end are kept: what remains is what n
 
 import argparse
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -48,10 +49,18 @@ def cleaned(notebook):
         cell.metadata.pop("execution", None)
         if cell.cell_type != "code":
             continue
-        cell.outputs = [each for each in cell.outputs if each.get("name") != "stderr"]
+        outputs = []
         for output in cell.outputs:
+            if output.get("name") == "stderr":
+                continue
+            if output.output_type == "stream" and outputs and "text" in outputs[-1]:
+                outputs[-1].text += output.text  # one display came in many pieces
+            else:
+                outputs.append(output)
+        for output in outputs:
             if output.output_type == "stream":
                 output.text = settled(output.text)
+        cell.outputs = outputs
     return notebook
 
 
@@ -65,7 +74,7 @@ def execute(path: Path, target: Path) -> str:
 
     folder = {"metadata": {"path": str(path.resolve().parent)}}
     client = NotebookClient(notebook, timeout=7200, resources=folder, on_cell_execute=tell)
-    client.execute()
+    client.execute(stderr=subprocess.DEVNULL)  # of the kernel's process: TensorFlow's start-up
     notebook = cleaned(notebook)
     target.parent.mkdir(parents=True, exist_ok=True)
     nbformat.write(notebook, target)

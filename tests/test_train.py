@@ -59,6 +59,22 @@ def test_a_loaded_run_is_the_trained_model(tmp_path, spots, tiny):
     assert int(again.steps) == int(model.steps) == 2 * spots.train.steps(16)
 
 
+def test_saving_in_the_middle_of_training_changes_nothing(tmp_path, spots, tiny):
+    settings, weights = tiny(epochs=3), []
+    for name in ("saved", "not saved"):
+        model = models.from_settings(settings)
+        train.compile_model(model, settings, spots.train.steps(16))
+        (tmp_path / name).mkdir()
+        batches = spots.train.batches(16, shuffle=True)
+        saving = [train.Save(tmp_path / name)] if name == "saved" else []
+        options = {"epochs": 3, "steps_per_epoch": spots.train.steps(16), "verbose": 0}
+        model.fit(batches, callbacks=saving, shuffle=False, **options)
+        weights.append(model.decoder.get_weights()[0])
+    np.testing.assert_array_equal(*weights)
+    size = (tmp_path / "saved" / train.WEIGHTS).stat().st_size
+    assert size < 4 * model.count_params() + 60_000  # no optimizer: float32 and some overhead
+
+
 def test_the_same_seed_trains_the_same_weights(tmp_path, spots, tiny):
     weights = []
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
