@@ -41,7 +41,7 @@ bench: $(READY)  ## what `fit` costs beside a bare loop over the same step
 	$(PY) benchmarks/fit_overhead.py
 
 lock: $(READY)  ## choose versions anew (asks for uv)
-	uv pip compile --universal --python-version 3.11 --no-header --no-annotate -q \
+	uv pip compile --universal --extra medical --python-version 3.11 --no-header --no-annotate -q \
 		pyproject.toml -o requirements.txt
 
 $(READY): requirements.txt

@@ -24,9 +24,15 @@ def _path(name: str, here: str | None) -> Path | None:
 
 EXPERIMENT = _chosen("EXPERIMENT", "digits", embedded="digits")  # one of EXPERIMENTS, below
 MNIST_PATH = _path("MNIST_PATH", None)  # "~/data/mnist.npz"; None: Keras' cache, or a download
+OASIS_DIR = _path("OASIS_DIR", None)  # "~/data/keras_png_slices_data"; None: a brain template
+CHEST_DIR = _path("CHEST_DIR", None)  # with images/ and Data_Entry_2017.csv; None: a phantom
+IMAGES_DIR = _path("IMAGES_DIR", None)  # any folder of images; None: crops of colour photos
+LABELS_CSV = _path("LABELS_CSV", None)  # for IMAGES_DIR: a table with a column of file names
 
 # Every training leaves a folder in here.
 RUNS_DIR = Path(os.environ.get("RUNS_DIR") or Path(__file__).parent / "runs").expanduser()
+# Decoded image files are kept here, so that no file is decoded twice.
+CACHE_DIR = Path(os.environ.get("CACHE_DIR") or Path(__file__).parent / "cache").expanduser()
 
 
 # The seed of every experiment that does not name another.
@@ -44,6 +50,14 @@ def _within(default, low, high):
     return field(default=default, metadata={"low": low, "high": high})
 
 
+def _word(default):
+    return field(default=default, metadata={"words": True})
+
+
+def _words():
+    return field(default=(), metadata={"words": True})
+
+
 @dataclass(frozen=True)
 class Settings:
     """What one experiment chooses; every value is checked when it is made.
@@ -55,12 +69,25 @@ class Settings:
     """
 
     # Images
-    dataset: str = _among("digits", "digits", "mnist")
+    dataset: str = _among("digits", "digits", "mnist", "brain", "chest", "gallery")
     image_shape: tuple[int, ...] = _within((32, 32, 1), 1, 4096)  # height, width, channels
     binarize: str = _among("none", "none", "dynamic")  # dynamic: pixels drawn anew at every step
     corrupt: str = _among("none", "none", "gaussian", "mask")  # what a denoiser must undo
     corrupt_level: float = _within(0.3, 0.0, 1.0)  # noise's sd in grey levels; share of pixels lost
     split_seed: int = _within(0, 0, 2**31 - 1)  # apart from `seed`: seeds compare on one split
+    shift: int = _within(0, 0, 64)  # augmentation: up to so many pixels each way
+    flip: str = _among("none", "none", "sideways", "upright")  # augmentation: mirror every other one
+
+    # Image files
+    fit: str = _among("crop", "crop", "stretch", "pad")  # to another aspect ratio
+    on_bad_file: str = _among("stop", "stop", "skip")
+    findings: tuple[str, ...] = _words()  # chest: keep images with any of these
+    views: tuple[str, ...] = _words()  # chest: keep these views, as in ("PA",)
+    stratify: str = _word("")  # column whose rare label every split must have its share of
+    labels: str = _among("none", "none", "folders", "csv")  # gallery: where labels come from
+    file_column: str = _word("file")  # of LABELS_CSV: the image's path below IMAGES_DIR
+    label_column: str = _word("label")
+    subject_column: str = _word("")  # images of one subject stay in one split; "": each its own
 
     # Model
     model: str = _among("VAE", "Autoencoder", "VAE", "InfoVAE", "MMD-AE")
@@ -142,6 +169,15 @@ def _checked(each, value):
         if value not in rule["allowed"]:
             _refuse(name, value, ", ".join(map(repr, rule["allowed"])))
         return value
+    if "words" in rule:
+        if isinstance(each.default, str):
+            if not isinstance(value, str):
+                _refuse(name, value, "a word in quotes")
+            return value
+        value = (value,) if isinstance(value, str) else value
+        if not isinstance(value, tuple | list) or not all(isinstance(one, str) for one in value):
+            _refuse(name, value, 'words in quotes, as in ("PA", "AP")')
+        return tuple(value)
     if each.type is bool:
         if not isinstance(value, bool):
             _refuse(name, value, "True or False")

@@ -1,137 +1,27 @@
 """Images from any source as `ImageData`: three splits, each pairing images with a table.
 
-Every source ends in `from_arrays` (or in tables of its own), and `load(settings)` chooses the
-source that the settings name.
+`load(settings)` chooses the source that the settings name. What a source returns, and how images
+are put into splits, stands in `splits.py`.
 """
 
-import hashlib
 import os
+import re
 import socket
-from dataclasses import dataclass
 from pathlib import Path
 
 import keras
 import numpy as np
 import pandas as pd
-import tensorflow as tf
 from skimage.transform import resize
 from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 
 import config
+import files
+import phantoms
+import splits
+from splits import ImageData, Split, as_uint8, from_arrays, from_table
 
-
-@dataclass(frozen=True)
-class Split:
-    """Images and what is known of each, row by row.
-
-    Args:
-        images: uint8, shape `(n, height, width, channels)`.
-        table: One row per image in the same order: `file`, `subject`, labels, covariates.
-    """
-
-    images: np.ndarray
-    table: pd.DataFrame
-
-    def __len__(self):
-        return len(self.images)
-
-    def labels(self, column: str):
-        """Integer labels of one column, shape `(n,)`; -1 where the table has none."""
-        if column not in self.table:
-            known = ", ".join(self.table.columns)
-            raise ValueError(f"the table has no column {column!r}; it has: {known}")
-        return self.table[column].fillna(-1).to_numpy(np.int32)
-
-    def batches(self, batch_size, shuffle=False, seed=0, first_epoch=0, labels=None):
-        """Batches for `fit`, as uint8; the model's step turns them into floats.
-
-        Args:
-            batch_size: Images per batch.
-            shuffle: If so, the batches never end and are all full; `steps(batch_size)` of them
-                make an epoch, whose order is a function of (seed, epoch) alone. If not, they come
-                once, in the table's order, and the last may be smaller.
-            first_epoch: Where the endless sequence starts, to go on with an interrupted run.
-            labels: Name of a column; batches are then `(images, labels)`.
-
-        Returns:
-            `tf.data.Dataset` of uint8 `(batch, height, width, channels)`.
-        """
-        if not len(self):
-            raise ValueError("the split is empty: there is nothing to batch")
-        if shuffle:
-            self.steps(batch_size)  # refuses a batch larger than the split
-        images = tf.constant(self.images)
-        numbers = None if labels is None else tf.constant(self.labels(labels))
-
-        def order(epoch):
-            rows = tf.range(len(self), dtype=tf.int32)
-            key = tf.stack([tf.constant(seed, tf.int64), epoch])
-            rows = tf.random.experimental.stateless_shuffle(rows, key)
-            return tf.data.Dataset.from_tensor_slices(rows).batch(batch_size, drop_remainder=True)
-
-        def gather(rows):
-            batch = tf.gather(images, rows)
-            return batch if numbers is None else (batch, tf.gather(numbers, rows))
-
-        if shuffle:
-            endless = tf.data.Dataset.range(first_epoch, np.iinfo(np.int64).max)
-            rows = endless.flat_map(order)
-        else:
-            rows = tf.data.Dataset.range(len(self), output_type=tf.int32).batch(batch_size)
-        return rows.map(gather, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
-
-    def steps(self, batch_size):
-        """Full batches in an epoch; an error where the split does not fill one."""
-        if batch_size > len(self):
-            raise ValueError(
-                f"batch_size = {batch_size} is more than the {len(self)} training images; "
-                f"set it to {len(self)} or less"
-            )
-        return len(self) // batch_size
-
-
-@dataclass(frozen=True)
-class ImageData:
-    """Three disjoint splits of one source, and what is known of it.
-
-    Attributes:
-        name: For titles and files.
-        label: Column of the tables that holds the class, or None.
-        classes: Names of the classes; the label is an index into them.
-        note: Where the images come from and how they were split: part of every protocol.
-        embedded: Whether these are the built-in images that stand in for a user's own.
-    """
-
-    name: str
-    train: Split
-    validation: Split
-    test: Split
-    label: str | None = None
-    classes: tuple[str, ...] = ()
-    note: str = ""
-    embedded: bool = False
-
-    @property
-    def image_shape(self):
-        return self.train.images.shape[1:]
-
-    @property
-    def splits(self):
-        return {"train": self.train, "validation": self.validation, "test": self.test}
-
-    def membership(self):
-        """One row per image: file, subject, split, size in bytes and digest of its pixels."""
-        parts = []
-        for name, split in self.splits.items():
-            rows = split.table[["file", "subject"]].assign(split=name)
-            rows["size"] = split.images[0].nbytes if len(split) else 0
-            rows["digest"] = [
-                hashlib.blake2s(image.tobytes(), digest_size=8).hexdigest()
-                for image in split.images
-            ]
-            parts.append(rows)
-        return pd.concat(parts, ignore_index=True)
+__all__ = ["ImageData", "Split", "as_uint8", "from_arrays", "from_table", "load"]
 
 
 def load(settings) -> ImageData:
@@ -142,121 +32,14 @@ def load(settings) -> ImageData:
             f"settings: image_shape = {settings.image_shape}, but {images.name} comes in "
             f"{images.image_shape}; set image_shape to that"
         )
+    for name, split in images.splits.items():
+        if not len(split):
+            raise ValueError(
+                f"{images.name}: the {name} split is empty; give more images or another split_seed"
+            )
     if images.embedded:
         print(f"Embedded images: {images.note}")
     return images
-
-
-# --- arrays --------------------------------------------------------------------------------------
-
-
-def as_uint8(images, name="images"):
-    """Checks an array of images and brings it into the one form that the pipelines know.
-
-    Args:
-        images: `(n, height, width)` or `(n, height, width, channels)`, 1 or 3 channels, uint8 in
-            0..255 or floats in [0, 1] (kept to 1/255).
-        name: How to call the array in an error.
-
-    Returns:
-        uint8 `(n, height, width, channels)`.
-
-    Raises:
-        ValueError: naming the array, what is wrong with it, where, and what to do.
-    """
-    images = np.asarray(images)
-    if images.ndim == 3:
-        images = images[..., None]
-    if images.ndim != 4 or images.shape[3] not in (1, 3):
-        raise ValueError(
-            f"{name}: shape {images.shape} is no stack of images; give (n, height, width) or "
-            "(n, height, width, channels) with 1 or 3 channels"
-        )
-    if not len(images):
-        raise ValueError(f"{name}: there are no images in it; give at least one")
-    if images.dtype == np.uint8:
-        return images
-    if images.dtype == bool:
-        return images.astype(np.uint8) * 255
-    if not np.issubdtype(images.dtype, np.floating):
-        raise ValueError(f"{name}: dtype {images.dtype}; give uint8 in 0..255 or floats in [0, 1]")
-    bad = ~np.isfinite(images).all(axis=(1, 2, 3))
-    if bad.any():
-        raise ValueError(
-            f"{name}: NaN or infinite pixels in {bad.sum()} images, the first at index "
-            f"{int(np.argmax(bad))}; leave those out or repair them"
-        )
-    low, high = float(images.min()), float(images.max())
-    if low < 0.0 or high > 1.0:
-        raise ValueError(
-            f"{name}: pixels lie in [{low:g}, {high:g}], not in [0, 1]; divide by the full range "
-            "(255 for 8-bit values), or give uint8"
-        )
-    return np.round(images * 255.0).astype(np.uint8)
-
-
-def from_arrays(
-    images,
-    labels=None,
-    test_images=None,
-    test_labels=None,
-    name="arrays",
-    label="label",
-    classes=(),
-    fractions=(0.15, 0.15),
-    seed=0,
-    note="",
-    embedded=False,
-) -> ImageData:
-    """Any numpy arrays as `ImageData`, split by a seeded rule, stratified where there are labels.
-
-    Args:
-        images: See `as_uint8`.
-        labels: Whole numbers, shape `(n,)`, or None.
-        test_images, test_labels: A test set that is given; else one is split off.
-        label: Name of the label's column in the tables.
-        classes: Names of the classes; default: the numbers themselves.
-        fractions: Shares of validation and test (the latter unused where a test set is given).
-        seed: Of the split.
-    """
-    pixels = as_uint8(images)
-    table = _table(name, len(pixels), label, labels)
-    rows = np.arange(len(pixels))
-    if test_images is not None:
-        test = Split(as_uint8(test_images, "test images"), None)
-        test = Split(test.images, _table(f"{name}-test", len(test), label, test_labels))
-    else:
-        rows, held_out = _two_parts(rows, table, label, fractions[1], seed)
-        test = Split(pixels[held_out], table.iloc[held_out].reset_index(drop=True))
-        fractions = (fractions[0] / (1.0 - fractions[1]),)
-    rows, chosen = _two_parts(rows, table, label, fractions[0], seed)
-    train = Split(pixels[rows], table.iloc[rows].reset_index(drop=True))
-    validation = Split(pixels[chosen], table.iloc[chosen].reset_index(drop=True))
-    if labels is not None and not classes:
-        classes = tuple(str(number) for number in sorted(set(np.asarray(labels).tolist())))
-    column = None if labels is None else label
-    return ImageData(name, train, validation, test, column, tuple(classes), note, embedded)
-
-
-def _table(name, n, label, labels):
-    files = [f"{name}/{row:05d}" for row in range(n)]
-    table = pd.DataFrame({"file": files, "subject": files})  # every image is its own subject
-    if labels is not None:
-        labels = np.asarray(labels)
-        if labels.shape != (n,):
-            raise ValueError(f"labels: shape {labels.shape} beside {n} images; give one for each")
-        table[label] = labels.astype(np.int32)
-    return table
-
-
-def _two_parts(rows, table, label, fraction, seed):
-    strata = table[label].to_numpy()[rows] if label in table else None
-    if strata is not None and np.unique(strata, return_counts=True)[1].min() < 2:
-        strata = None  # a class of one image cannot stand on both sides
-    first, second = train_test_split(
-        rows, test_size=fraction, random_state=seed, shuffle=True, stratify=strata
-    )
-    return np.sort(first), np.sort(second)
 
 
 # --- embedded digits and MNIST -------------------------------------------------------------------
@@ -342,4 +125,273 @@ def _no_mnist(cached, cause):
     )
 
 
-SOURCES = {"digits": digits, "mnist": mnist}
+# --- files ---------------------------------------------------------------------------------------
+
+
+def _read(root, names, settings):
+    """Images and table of the named files, read, checked and cached as the settings say."""
+    reading = files.Reading(settings.image_shape, settings.fit)
+    return files.gather(root, names, reading, config.CACHE_DIR, settings.on_bad_file)
+
+
+def _folder(name, path, layout):
+    """A folder that a setting names, or an error that says what is expected there."""
+    if not path.is_dir():
+        raise FileNotFoundError(
+            f"{name}: there is no folder {path}; correct it in config.py or the environment, or "
+            f"unset it for the embedded images. Expected there: {layout}"
+        )
+    return path
+
+
+OASIS_LAYOUT = (
+    "keras_png_slices_train, keras_png_slices_validate and keras_png_slices_test, "
+    "with files such as case_001_slice_0.nii.png"
+)
+
+
+def brain(settings) -> ImageData:
+    """OASIS slices from `config.OASIS_DIR`; where it is not set, slices of a brain template."""
+    if config.OASIS_DIR is None:
+        images, table = phantoms.brains(settings.image_shape[0], seed=settings.split_seed)
+        places = splits.by_hash(table["subject"], settings.split_seed)
+        return from_table(
+            images, table, places, "brain template", note=phantoms.BRAIN_NOTE, embedded=True
+        )
+    root = _folder("OASIS_DIR", config.OASIS_DIR, OASIS_LAYOUT)
+    inside = ("", "slices", "keras_png_slices_data", "keras_png_slices_data/slices")
+    levels = [root / each for each in inside if (root / each / "keras_png_slices_train").is_dir()]
+    if not levels:
+        raise FileNotFoundError(f"OASIS_DIR: {root} does not hold {OASIS_LAYOUT}")
+    names, rows, strange = [], [], 0
+    for folder, place in zip(("train", "validate", "test"), splits.NAMES, strict=True):
+        here = _folder("OASIS_DIR", levels[0] / f"keras_png_slices_{folder}", OASIS_LAYOUT)
+        for file in files.listed(here, files.PICTURES):
+            parts = re.fullmatch(r"case_(\d+)_slice_(\d+)(\.nii)?\.png", file)
+            if parts is None:
+                strange += 1
+                continue
+            names.append(f"{here.name}/{file}")
+            rows.append((names[-1], parts[1], int(parts[2]), place))
+    if strange:
+        print(f"{root}: left out {strange} files not called like case_001_slice_0.nii.png")
+    if not names:
+        raise FileNotFoundError(f"OASIS_DIR: {root} does not hold {OASIS_LAYOUT}")
+    images, read = _read(levels[0], names, settings)
+    known = pd.DataFrame(rows, columns=["file", "subject", "slice", "split"])
+    table = read[["file", "digest"]].merge(known, on="file", how="left", validate="one_to_one")
+    places = table.pop("split").to_numpy()
+    note = "OASIS-1 axial T1 slices in the split they come with, by subject"
+    return from_table(images, table, places, "OASIS", note=note)
+
+
+FINDINGS = (
+    "Atelectasis",
+    "Cardiomegaly",
+    "Consolidation",
+    "Edema",
+    "Effusion",
+    "Emphysema",
+    "Fibrosis",
+    "Hernia",
+    "Infiltration",
+    "Mass",
+    "No Finding",
+    "Nodule",
+    "Pleural_Thickening",
+    "Pneumonia",
+    "Pneumothorax",
+)
+CHEST_LAYOUT = (
+    "images/ (or images_001/images ... images_012/images) beside Data_Entry_2017.csv or "
+    "Data_Entry_2017_v2020.csv"
+)
+
+
+def chest(settings) -> ImageData:
+    """NIH ChestX-ray14 from `config.CHEST_DIR`; where it is not set, a chest phantom."""
+    if config.CHEST_DIR is None:
+        images, table = phantoms.chests(settings.image_shape[0], seed=settings.split_seed)
+        places = splits.by_hash(table["subject"], settings.split_seed)
+        return from_table(
+            images,
+            table,
+            places,
+            "chest phantom",
+            "Hernia",
+            ("no", "yes"),
+            phantoms.CHEST_NOTE,
+            embedded=True,
+        )
+    root = _folder("CHEST_DIR", config.CHEST_DIR, CHEST_LAYOUT)
+    found = {
+        Path(name).name: name
+        for name in files.listed(root, files.PICTURES)
+        if Path(name).parent.name == "images"
+    }
+    entries = sorted(root.glob("Data_Entry_2017*.csv"))
+    if not found or not entries:
+        raise FileNotFoundError(f"CHEST_DIR: {root} does not hold {CHEST_LAYOUT}")
+    table = nih_table(entries[-1])
+    absent = ~table["file"].isin(found)
+    unlabelled = len(set(found) - set(table["file"]))
+    if absent.any() or unlabelled:
+        print(
+            f"{root}: {absent.sum():,} rows of {entries[-1].name} have no file and "
+            f"{unlabelled:,} files no row; both are left out"
+        )
+    table = table[~absent & _selected(table, settings)].reset_index(drop=True)
+    if table.empty:
+        raise ValueError(
+            f"settings: findings = {settings.findings}, views = {settings.views} leave no image "
+            f"of {root}"
+        )
+    short = table["file"]
+    table["file"] = short.map(found)
+    images, read = _read(root, list(table["file"]), settings)
+    table = read[["file", "digest"]].merge(table, on="file", how="left", validate="one_to_one")
+
+    rare = settings.stratify or "Hernia"
+    if rare not in table:
+        raise ValueError(f"settings: stratify = {rare!r} is no column; allowed: {list(table)}")
+    strata = table[rare].astype("Int8").fillna(-1)
+    places = splits.by_group(table["subject"], strata, settings.split_seed)
+    how = f"60 / 20 / 20 % by patient, stratified by {rare}"
+    given = root / "test_list.txt"
+    if given.is_file():
+        tested = set(given.read_text().split())
+        held_out = table["file"].map(lambda file: Path(file).name in tested).to_numpy()
+        places = np.where(places == "test", "train", places)
+        places[held_out] = "test"
+        how = f"the test list that comes with it; 20 % of the other patients, stratified by {rare}"
+    note = f"NIH ChestX-ray14 from {root.name}, split {how} (split seed {settings.split_seed})"
+    return from_table(images, table, places, "NIH chest X-rays", rare, ("no", "yes"), note)
+
+
+def nih_table(path) -> pd.DataFrame:
+    """One row per image of NIH's Data_Entry CSV, with a boolean column for each finding.
+
+    Its header holds unquoted commas, so columns are taken by name. Findings are separated by `|`
+    and told apart whatever their case; an image without any entry has no label, which is not the
+    same as "No Finding". Ages beyond 120 are known errors of the set and become missing.
+    """
+    columns = {
+        "Image Index": "file",
+        "Patient ID": "subject",
+        "Patient Age": "age",
+        "Patient Gender": "sex",
+        "View Position": "view",
+        "Finding Labels": "findings",
+    }
+    read = pd.read_csv(path, usecols=lambda name: name in columns, dtype=str).rename(
+        columns=columns
+    )
+    missing = {"file", "subject", "findings"} - set(read.columns)
+    if missing:
+        lacking = ", ".join(name for name, ours in columns.items() if ours in missing)
+        raise ValueError(f"{path}: has no column {lacking}; is it NIH's Data_Entry_2017 CSV?")
+    read = read.drop_duplicates("file").reset_index(drop=True)
+    if "age" in read:
+        age = pd.to_numeric(read["age"].str.rstrip("Yy"), errors="coerce")
+        read["age"] = age.where(age <= 120)
+    found = read.pop("findings").fillna("").str.split("|")
+    found = found.map(lambda labels: {each.strip().casefold() for each in labels} - {""})
+    known = {name.casefold() for name in FINDINGS}
+    strange = sorted(set().union(*found) - known)
+    if strange:
+        raise ValueError(f"{path}: unknown findings {strange}; known: {', '.join(FINDINGS)}")
+    for name in FINDINGS:
+        has = found.map(lambda labels, name=name: name.casefold() in labels).astype("boolean")
+        read[name] = has.where(found.map(len) > 0)
+    return read
+
+
+def _selected(table, settings):
+    """Which rows the settings' findings (any of them) and views let through."""
+    keep = pd.Series(True, index=table.index)
+    if settings.findings:
+        lacking = set(settings.findings) - set(FINDINGS)
+        if lacking:
+            allowed = ", ".join(FINDINGS)
+            raise ValueError(f"settings: findings = {sorted(lacking)}; allowed: {allowed}")
+        keep &= table[list(settings.findings)].fillna(False).any(axis=1)
+    if settings.views:
+        keep &= table["view"].isin(settings.views)
+    return keep
+
+
+def gallery(settings) -> ImageData:
+    """Any folder of images, `config.IMAGES_DIR`; where it is not set, crops of colour photos."""
+    if config.IMAGES_DIR is None:
+        height, width, channels = settings.image_shape
+        images, table = phantoms.photos(height, width, channels, seed=settings.split_seed)
+        places = splits.by_hash(table["file"], settings.split_seed)
+        return from_table(images, table, places, "photos", note=phantoms.PHOTO_NOTE, embedded=True)
+    layout = f"images ({', '.join(files.PICTURES + files.VOLUMES + files.DICOM)}), nested or not"
+    root = _folder("IMAGES_DIR", config.IMAGES_DIR, layout)
+    names = files.listed(root)
+    if not names:
+        raise FileNotFoundError(f"IMAGES_DIR: there are no images in {root}. Expected: {layout}")
+    images, table = _read(root, names, settings)
+    table["subject"] = table["file"]
+    label, classes = None, ()
+    if settings.labels == "folders":
+        folders = table["file"].map(lambda name: str(Path(name).parent))
+        classes = tuple(sorted(set(folders)))
+        label, table["folder"] = "folder", folders.map(classes.index)
+    elif settings.labels == "csv":
+        table, label, classes = _with_csv(table, settings)
+    if settings.stratify:
+        if settings.stratify not in table:
+            allowed = ", ".join(table)
+            raise ValueError(
+                f"settings: stratify = {settings.stratify!r} is no column; allowed: {allowed}"
+            )
+        strata = table[settings.stratify].astype("Int32").fillna(-1)
+        places = splits.by_group(table["subject"], strata, settings.split_seed)
+        how = f"60 / 20 / 20 % by subject, stratified by {settings.stratify}"
+    else:
+        places = splits.by_hash(table["subject"], settings.split_seed)
+        how = "70 / 15 / 15 % in expectation, by a hash of the subject or file"
+    note = f"{len(table):,} images of {root.name}, split {how} (split seed {settings.split_seed})"
+    return from_table(images, table, places, root.name, label, classes, note)
+
+
+def _with_csv(table, settings):
+    """The table with the columns of `config.LABELS_CSV` beside the files they name."""
+    path = config.LABELS_CSV
+    if path is None or not path.is_file():
+        raise FileNotFoundError(
+            f'LABELS_CSV: labels="csv" needs a file, and there is none at {path}'
+        )
+    read = pd.read_csv(path)
+    named = {settings.file_column: "the file", settings.label_column: "the label"}
+    if settings.subject_column:
+        named[settings.subject_column] = "the subject"
+    for column, what in named.items():
+        if column not in read:
+            allowed = ", ".join(read)
+            raise ValueError(f"{path}: no column {column!r} for {what}; it has: {allowed}")
+    read = read.drop_duplicates(settings.file_column).rename(columns={settings.file_column: "file"})
+    if settings.subject_column:
+        read = read.rename(columns={settings.subject_column: "subject"})
+        table = table.drop(columns="subject")
+    read["file"] = read["file"].astype(str)
+    known = set(table["file"])
+    without_file, without_row = len(set(read["file"]) - known), len(known - set(read["file"]))
+    if without_file or without_row:
+        print(
+            f"{path}: {without_file:,} rows have no file and are left out; "
+            f"{without_row:,} files have no row and stay without a label"
+        )
+    table = table.merge(read, on="file", how="left", validate="many_to_one")
+    if settings.subject_column:
+        table["subject"] = table["subject"].astype(object).fillna(table["file"]).astype(str)
+    values = table[settings.label_column]
+    classes = sorted(values.dropna().unique().tolist())
+    codes = {value: number for number, value in enumerate(classes)}
+    table[settings.label_column] = values.map(codes).astype("Int32")
+    return table, settings.label_column, tuple(map(str, classes))
+
+
+SOURCES = {"digits": digits, "mnist": mnist, "brain": brain, "chest": chest, "gallery": gallery}

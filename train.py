@@ -77,7 +77,13 @@ def fit(model, images, settings, run, verbose="auto"):
 
     compile_model(model, settings, steps)
     model.fit(
-        images.train.batches(settings.batch_size, shuffle=True, seed=settings.seed),
+        images.train.batches(
+            settings.batch_size,
+            shuffle=True,
+            seed=settings.seed,
+            shift=settings.shift,
+            flip=settings.flip,
+        ),
         epochs=settings.epochs,
         steps_per_epoch=steps,
         validation_data=images.validation.batches(settings.batch_size),

@@ -15,9 +15,9 @@ import yaml
 ROOT = Path(__file__).parent.parent
 # Every module may import from the layers above its own line, and from nothing else of ours.
 LAYERS = [
-    ("config", "randomness", "metrics"),
-    ("losses", "networks", "latent", "plots", "data"),
-    ("model",),
+    ("config", "randomness", "metrics", "files"),
+    ("losses", "networks", "latent", "plots", "phantoms", "splits"),
+    ("data", "model"),
     ("train",),
     ("evaluate",),
 ]

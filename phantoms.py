@@ -1,0 +1,356 @@
+"""Embedded stand-ins for images that cannot be shipped, with factors that are known.
+
+None of them is what it stands for, and none may be called so: the chest phantom is drawn by
+formulas, the brain slices are one averaged brain under random warps, the photos are crops of
+scikit-image's. What they have and patients lack is the truth: the factors behind every image, and
+the same image with one of them changed.
+"""
+
+import numpy as np
+import pandas as pd
+from scipy import ndimage
+from skimage import data as skimage_data
+
+import files
+
+CHEST_NOTE = (
+    "a procedural chest phantom (no patient), 600 subjects with 3 images each; split by a hash of "
+    "the subject, 70 / 15 / 15 % in expectation"
+)
+BRAIN_NOTE = (
+    "a brain template (MNI152, one averaged brain) under random smooth warps, 150 subjects with 8 "
+    "axial slices each; split by a hash of the subject, 70 / 15 / 15 % in expectation"
+)
+PHOTO_NOTE = (
+    "80 crops of 8 colour photos that come with scikit-image; split by photo: 6 to train on, one "
+    "to validate, one to test"
+)
+
+# Diameter of a hernia as a share of the image's width: from barely visible to large. Fixed before
+# any latent direction was measured.
+HERNIA_SIZES = (0.03, 0.28)
+HERNIA_SHARE = 0.3  # of subjects
+MASK_THRESHOLD = 4 / 255  # grey levels by which a twin must differ to count as changed
+
+
+# --- chest phantom -------------------------------------------------------------------------------
+
+
+def chest_factors(subjects=600, images=3, seed=0, confound=0.0) -> pd.DataFrame:
+    """What the phantom's patients and pictures are like; one row per image.
+
+    Anatomy and hernia belong to the subject, position, breath, exposure and noise to the image.
+
+    Args:
+        subjects: Number of patients.
+        images: Images of each.
+        seed: Of everything that is drawn.
+        confound: Correlation, in [0, 1), of having a hernia with age and with the heart's size,
+            as in real hospitals; 0 makes all factors independent.
+
+    Returns:
+        Columns `subject`, `age` (years), `sex`, `view`, `Hernia` (boolean), `hernia_size` (share
+        of the width, 0 without), `gas` (share of it that is gas), `hernia_x`, `heart`, `lungs`,
+        `wide`, `bones`, `breath`, `x`, `y`, `tilt`, `exposure`, `grain`, `noise_seed`.
+    """
+    random = np.random.default_rng(seed)
+    has = random.uniform(size=subjects) < HERNIA_SHARE
+    standard = (has - HERNIA_SHARE) / np.sqrt(HERNIA_SHARE * (1 - HERNIA_SHARE))
+
+    def drawn():
+        return confound * standard + np.sqrt(1 - confound**2) * random.normal(size=subjects)
+
+    low, high = HERNIA_SIZES
+    patients = pd.DataFrame(
+        {
+            "subject": [f"P{number:04d}" for number in range(subjects)],
+            "age": np.clip(np.round(55 + 16 * drawn()), 18, 95),
+            "heart": np.clip(1 + 0.14 * drawn(), 0.65, 1.5),
+            "sex": np.where(random.uniform(size=subjects) < 0.5, "F", "M"),
+            "view": "PA",
+            "Hernia": has,
+            "hernia_size": np.where(has, random.uniform(low, high, subjects), 0.0),
+            "gas": random.uniform(0.25, 0.5, subjects),
+            "hernia_x": random.uniform(-0.04, 0.12, subjects),
+            "lungs": np.clip(1 + 0.07 * random.normal(size=subjects), 0.8, 1.2),
+            "wide": np.clip(1 + 0.05 * random.normal(size=subjects), 0.88, 1.12),
+            "bones": random.uniform(0.7, 1.2, subjects),
+        }
+    )
+    table = patients.loc[patients.index.repeat(images)].reset_index(drop=True)
+    n = len(table)
+    table["breath"] = random.normal(0, 0.03, n)
+    table["x"] = random.normal(0, 0.03, n)
+    table["y"] = random.normal(0, 0.03, n)
+    table["tilt"] = random.normal(0, 0.02, n)
+    table["exposure"] = np.clip(random.normal(1, 0.1, n), 0.75, 1.3)
+    table["grain"] = random.uniform(0.008, 0.02, n)
+    table["noise_seed"] = random.integers(0, 2**31, n)
+    return table
+
+
+def render_chests(factors, size=64) -> np.ndarray:
+    """Radiographs of the given factors; the same row gives the same image, noise included.
+
+    Bright is dense, as on a film. Attenuations add up along the ray, and the film answers to them
+    through an exponential, so that bones show through the heart and a hernia behind it is faint.
+
+    Args:
+        factors: From `chest_factors`, or with some columns changed: the same patient with another
+            hernia is `factors.assign(hernia_size=0.2)`.
+        size: Height and width in pixels.
+
+    Returns:
+        uint8 `(n, size, size, 1)`.
+    """
+    parts = np.array_split(np.arange(len(factors)), max(1, len(factors) * size**2 // 2**20))
+    return np.concatenate([_chest_part(factors.iloc[rows], size) for rows in parts])
+
+
+def hernia_twins(factors, size=64):
+    """Every image without its hernia, and where the two differ.
+
+    Returns:
+        `(twins, masks)`: uint8 and boolean, both `(n, size, size, 1)`.
+    """
+    images = render_chests(factors, size)
+    twins = render_chests(factors.assign(hernia_size=0.0), size)
+    return twins, np.abs(images / 255.0 - twins / 255.0) > MASK_THRESHOLD
+
+
+def chests(size=64, subjects=600, images=3, seed=0, confound=0.0):
+    """Images and table of a chest phantom, `subjects * images` rows."""
+    table = chest_factors(subjects, images, seed, confound)
+    pictures = render_chests(table, size)
+    number = table.groupby("subject").cumcount()
+    table.insert(0, "file", [f"{a}_{b:03d}" for a, b in zip(table["subject"], number, strict=True)])
+    return pictures, table
+
+
+def _inside(distance, edge):
+    """1 inside (negative distance), 0 outside, smooth over `edge`."""
+    return 0.5 - 0.5 * np.tanh(distance / edge)
+
+
+def _ellipse(x, y, across, down, wide, high, edge):
+    """A soft-edged ellipse around (across, down) with half axes wide and high."""
+    radius = np.sqrt(((x - across) / wide) ** 2 + ((y - down) / high) ** 2)
+    return _inside((radius - 1) * np.minimum(wide, high), edge)
+
+
+def _chest_part(factors, size):
+    each = {
+        name: factors[name].to_numpy(np.float32)[:, None, None]
+        for name in factors.columns
+        if factors[name].dtype.kind in "fiub"
+    }
+    female = (factors["sex"] == "F").to_numpy(np.float32)[:, None, None]
+    axis = (np.arange(size, dtype=np.float32) + 0.5) / size * 2 - 1
+    across, down = axis[None, None, :], axis[None, :, None]
+    # The patient's own coordinates: 0 is the spine, y grows downwards, 1 is half the width.
+    x = across - each["x"] - each["tilt"] * down
+    y = down - each["y"]
+    side = np.abs(x)
+    edge = np.float32(1.2 / size + 0.008)
+
+    lung_x, lung_wide = 0.44 * each["wide"], 0.34 * each["wide"]
+    middle, bottom = 0.1, 0.42 * each["lungs"] + each["breath"]
+    right_dome = bottom - 0.1 * (1 - ((x + lung_x) / lung_wide) ** 2)
+    left_dome = bottom + 0.05 - 0.08 * (1 - ((x - lung_x) / lung_wide) ** 2)
+    dome = np.where(x < 0, right_dome, left_dome)
+    above = np.minimum(y - middle, 0) / (0.86 * each["lungs"])
+    narrowing = 1 + 0.25 * np.minimum(y - middle, 0)  # the apex leans to the spine
+    away = np.sqrt(((side - lung_x * narrowing) / lung_wide) ** 2 + above**2)
+    lungs = _inside((away - 1) * lung_wide, 2 * edge) * _inside(y - dome, 2 * edge)
+
+    shoulder = 0.2 + 0.78 * _inside(-(y + 0.8), 0.14) - 0.05 * _inside(-(y - 0.1), 0.3)
+    trunk = shoulder * each["wide"]
+    body = np.sqrt(np.maximum(1 - (side / trunk) ** 4, 0))
+    total = 1.15 * body * _inside(side - trunk, edge)
+    total = total + 0.35 * _inside(-(y - dome), 0.05) * body  # abdomen
+    total = total - 0.86 * lungs
+
+    # Bones: spine with its discs, ribs behind (falling outwards) and in front, collar bones.
+    bones = each["bones"] * (1.15 - 0.004 * each["age"])
+    spine = _inside(side - 0.085, 2 * edge) * (1 + 0.22 * np.cos(2 * np.pi * 6.5 * y))
+    total = total + 0.3 * bones * spine
+    cage = _inside(side - (lung_x + 1.02 * lung_wide), 3 * edge) * _inside(-(side - 0.07), edge)
+    out = side / (0.8 * each["wide"])
+    behind, before = np.float32(0), np.float32(0)
+    thick = 0.024 + 0.25 / size
+    for number in range(9):
+        start = -0.62 + 0.145 * number * each["lungs"]
+        line = start - 0.08 * np.sin(np.pi * np.minimum(out, 1)) + 0.26 * out**2.2
+        behind = behind + np.exp(-(((y - line) / thick) ** 4))
+        if number < 6:
+            line = start + 0.05 + 0.42 * np.maximum(1 - out, 0) ** 1.5
+            before = before + np.exp(-(((y - line) / thick) ** 4))
+    total = total + bones * cage * (0.13 * behind + 0.05 * before * (side > 0.3))
+    collar = y + 0.6 + 0.18 * (side - 0.1) - 0.05 * np.sin(5 * side)
+    reach = _inside(side - 0.72, 0.03) * _inside(-(side - 0.09), 0.02)
+    total = total + 0.24 * bones * reach * np.exp(-((collar / 0.035) ** 4))
+
+    # Soft parts in the middle: mediastinum, aortic knob (grows with age), heart, roots, vessels.
+    band = 0.11 + 0.05 * _inside(y + 0.5, 0.15)
+    total = total + 0.34 * _inside(side - band, 2 * edge) * _inside(y - dome - 0.1, 0.1)
+    knob = 0.055 + 0.0006 * each["age"]
+    total = total + 0.3 * _ellipse(x, y, 0.1, -0.28, knob, knob, 2 * edge)
+    heart = each["heart"]
+    leaning = x - 0.25 * (y - 0.2)
+    total = total + 0.5 * _ellipse(leaning, y, 0.11, 0.2, 0.3 * heart, 0.24 * heart, 2 * edge)
+    for sign in (-1, 1):
+        total = total + 0.12 * _ellipse(x, y, 0.19 * sign, -0.02, 0.09, 0.14, 0.08)
+    total = total + lungs * _vessels(factors, x, y)
+
+    # Breasts: a soft shadow with a sharper lower border.
+    breast = _ellipse(side, y, 0.47, 0.2, 0.33, 0.26, 0.06) * _inside(y - 0.44, 0.03)
+    total = total + 0.22 * female * breast
+    # Gas in the stomach, under the left dome.
+    total = total - 0.22 * _ellipse(x, y, 0.36, left_dome + 0.14, 0.13, 0.07, 0.03)
+
+    total = np.maximum(total + _hernia(each, x, y, bottom, edge), 0)
+    film = (1 - np.exp(-1.15 * each["exposure"] * total)) / (1 - np.exp(-2.8))
+    return _grained(film, factors)
+
+
+def _hernia(each, x, y, bottom, edge):
+    """A rounded mass behind the heart with a level of gas above fluid; nothing at size 0.
+
+    Its size is its diameter over the image's width, so half of it is the half axis.
+    """
+    half = np.maximum(each["hernia_size"], 1e-3)
+    there = each["hernia_size"] > 0
+    base = bottom + 0.02  # it rises through the diaphragm
+    centre = base - 0.8 * half
+    mass = _ellipse(x, y, each["hernia_x"], centre, half, 0.85 * half, edge)
+    level = centre + 0.85 * half * (2 * each["gas"] - 1)
+    gas = _ellipse(x, y, each["hernia_x"], centre, 0.85 * half, 0.72 * half, edge)
+    gas = gas * _inside(y - level, edge)
+    return there * (0.5 * mass - 0.75 * gas)
+
+
+def _vessels(factors, x, y):
+    """Branches from the roots of the lungs, thinner and fainter outwards; one set a patient."""
+    seeds = factors["subject"].map(lambda name: int(str(name).lstrip("P") or 0)).to_numpy()
+    angles = np.stack([np.random.default_rng([5, seed]).uniform(-1.3, 1.3, 16) for seed in seeds])
+    total = np.float32(0)
+    for number in range(16):
+        sign = -1 if number % 2 else 1
+        angle = angles[:, number, None, None].astype(np.float32)
+        along_x, along_y = x * sign - 0.15, y + 0.02
+        out = along_x * np.cos(angle) + along_y * np.sin(angle)
+        off = -along_x * np.sin(angle) + along_y * np.cos(angle) + 0.35 * out**2 * np.sin(9 * angle)
+        width = 0.008 + 0.014 * np.exp(-3 * np.maximum(out, 0))
+        total = total + (out > 0) * np.exp(-((off / width) ** 2) - 2.2 * np.maximum(out, 0))
+    return 0.16 * total
+
+
+def _grained(film, factors):
+    """The film with its grain, the same for the same row, as uint8 with a channel axis."""
+    noise = np.stack(
+        [
+            np.random.default_rng(int(seed)).normal(size=film.shape[1:]).astype(np.float32)
+            for seed in factors["noise_seed"]
+        ]
+    )
+    grain = factors["grain"].to_numpy(np.float32)[:, None, None]
+    film = film + grain * (0.5 + film) * noise
+    return np.round(255 * np.clip(film, 0, 1)).astype(np.uint8)[..., None]
+
+
+# --- brain template ------------------------------------------------------------------------------
+
+
+def brains(size=64, subjects=150, slices=8, seed=0):
+    """Axial slices of the MNI152 T1 average under random smooth warps and contrasts.
+
+    A subject has one warp, one contrast and one field of brightness for all its slices.
+
+    Args:
+        size: Height and width in pixels.
+        subjects, slices: Rows are their product.
+        seed: Of everything that is drawn.
+
+    Returns:
+        `(images, table)`: uint8 `(n, size, size, 1)`; columns `file`, `subject`, `slice`, `level`
+        (height of the slice in the template, mm), `scale`, `gamma`.
+    """
+    from nilearn.datasets import load_mni152_template
+
+    volume = load_mni152_template(resolution=2)
+    values = np.asarray(volume.dataobj, dtype=np.float32)
+    values = values / np.percentile(values[values > 0], 99.5)
+    levels = np.linspace(-4, 40, slices)  # mm: from the basal ganglia to above the ventricles
+    heights = (levels - volume.affine[2, 3]) / volume.affine[2, 2]
+    random = np.random.default_rng(seed)
+    pixel = (np.arange(size) + 0.5) / size * 2 - 1
+    down, across = np.meshgrid(pixel, pixel, indexing="ij")
+    images = np.empty((subjects, slices, size, size, 1), np.uint8)
+    rows = []
+    for subject in range(subjects):
+        scale, gamma = 1 + 0.05 * random.normal(), np.exp(0.15 * random.normal())
+        turn, stretch = 0.04 * random.normal(), 1 + 0.04 * random.normal()
+        field = 0.025 * _smooth(random, (2, size, size), knots=5)
+        bias = 1 + 0.06 * _smooth(random, (1, size, size), knots=3)[0]
+        # As OASIS shows it, the forehead points to the left.
+        front = -(across * np.cos(turn) - down * np.sin(turn)) / scale + field[0]
+        left = (across * np.sin(turn) + down * np.cos(turn)) / (scale * stretch) + field[1]
+        voxels_x = values.shape[0] / 2 + left * 118 / 2
+        voxels_y = values.shape[1] / 2 + front * 118 / 2
+        for number, height in enumerate(heights):
+            shift = height + 0.4 * random.normal()
+            where = [voxels_x, voxels_y, np.full_like(voxels_x, shift)]
+            picture = ndimage.map_coordinates(values, where, order=1, mode="constant")
+            picture = np.clip(picture * bias, 0, None) ** gamma
+            picture = 0.85 * picture + 0.012 * np.abs(random.normal(size=picture.shape))
+            images[subject, number, ..., 0] = np.round(255 * np.clip(picture, 0, 1))
+            name = f"T{subject:03d}"
+            rows.append((f"{name}_slice_{number}", name, number, levels[number], scale, gamma))
+    columns = ["file", "subject", "slice", "level", "scale", "gamma"]
+    return images.reshape(-1, size, size, 1), pd.DataFrame(rows, columns=columns)
+
+
+def _smooth(random, shape, knots):
+    """Smooth random fields of unit variance at their knots."""
+    coarse = random.normal(size=(shape[0], knots, knots))
+    factors = (1, shape[1] / knots, shape[2] / knots)
+    return ndimage.zoom(coarse, factors, order=3, mode="nearest", grid_mode=True)
+
+
+# --- photos --------------------------------------------------------------------------------------
+
+PHOTOS = (
+    "astronaut",
+    "chelsea",
+    "coffee",
+    "hubble_deep_field",
+    "immunohistochemistry",
+    "retina",
+    "rocket",
+    "stereo_motorcycle",
+)
+
+
+def photos(height=64, width=64, channels=3, crops=10, seed=0):
+    """Seeded crops of the colour photos that come with scikit-image.
+
+    Returns:
+        `(images, table)`: uint8 `(n, height, width, channels)`; columns `file`, `subject` (the
+        photo), `split`: crops of one photo overlap, so a photo stands in one split.
+    """
+    random = np.random.default_rng(seed)
+    reading = files.Reading((height, width, channels))
+    order = random.permutation(len(PHOTOS))
+    images, rows = [], []
+    for place, which in enumerate(order):
+        name = PHOTOS[which]
+        photo = getattr(skimage_data, name)()
+        photo = photo[0] if name == "stereo_motorcycle" else photo
+        split = {0: "test", 1: "validation"}.get(place, "train")
+        for number in range(crops):
+            side = int(min(photo.shape[:2]) * random.uniform(0.35, 0.9))
+            top = random.integers(0, photo.shape[0] - side + 1)
+            left = random.integers(0, photo.shape[1] - side + 1)
+            images.append(files.fitted(photo[top : top + side, left : left + side], reading))
+            rows.append((f"{name}_{number:02d}", name, split))
+    return np.stack(images), pd.DataFrame(rows, columns=["file", "subject", "split"])

@@ -1,0 +1,362 @@
+"""Images with their tables, divided into training, validation and test.
+
+`ImageData` is what every source becomes and everything else takes. Which image goes where is
+decided by one of three rules, pure functions of tables and seeds.
+"""
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import tensorflow as tf
+from sklearn.model_selection import StratifiedGroupKFold, train_test_split
+
+import files
+import randomness
+
+NAMES = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images and what is known of each, row by row.
+
+    Args:
+        images: uint8, shape `(n, height, width, channels)`: an array, or `files.Rows` on disk.
+        table: One row per image in the same order: `file`, `subject`, labels, covariates.
+        digests: Short hash of each image's pixels, or None to take them from the images.
+    """
+
+    images: np.ndarray | files.Rows
+    table: pd.DataFrame
+    digests: np.ndarray | None = None
+
+    def __len__(self):
+        return len(self.images)
+
+    def labels(self, column: str):
+        """Integer labels of one column, shape `(n,)`; -1 where the table has none."""
+        if column not in self.table:
+            known = ", ".join(self.table.columns)
+            raise ValueError(f"the table has no column {column!r}; it has: {known}")
+        return self.table[column].astype("Int32").fillna(-1).to_numpy(np.int32)
+
+    def batches(
+        self, batch_size, shuffle=False, seed=0, first_epoch=0, labels=None, shift=0, flip="none"
+    ):
+        """Batches for `fit`, as uint8; the model's step turns them into floats.
+
+        Args:
+            batch_size: Images per batch.
+            shuffle: If so, the batches never end and are all full; `steps(batch_size)` of them
+                make an epoch, whose order is a function of (seed, epoch) alone. If not, they come
+                once, in the table's order, and the last may be smaller.
+            first_epoch: Where the endless sequence starts, to go on with an interrupted run.
+            labels: Name of a column; batches are then `(images, labels)`.
+            shift: With `shuffle`, every image is moved by up to so many pixels each way (its edge
+                repeated); how far is a function of (seed, epoch, image).
+            flip: With `shuffle`, likewise mirrored or not: `"sideways"` (left becomes right),
+                `"upright"` (top becomes bottom), or `"none"`.
+
+        Returns:
+            `tf.data.Dataset` of uint8 `(batch, height, width, channels)`.
+        """
+        if not len(self):
+            raise ValueError("the split is empty: there is nothing to batch")
+        if shuffle:
+            self.steps(batch_size)  # refuses a batch larger than the split
+        numbers = None if labels is None else tf.constant(self.labels(labels))
+
+        def order(epoch):
+            key = tf.stack([tf.constant(seed, tf.int64), epoch])
+            rows = tf.random.experimental.stateless_shuffle(tf.range(len(self)), key)
+            draws = tf.gather(
+                randomness.uniform(randomness.key(seed, epoch, "augment"), moves), rows
+            )
+            both = tf.data.Dataset.from_tensor_slices((rows, draws))
+            return both.batch(batch_size, drop_remainder=True)
+
+        def gather(rows, draws=None):
+            # One call out of the graph a batch; the array may lie in memory or on disk.
+            images = tf.numpy_function(lambda chosen: self.images[chosen], [rows], tf.uint8, False)
+            images = tf.ensure_shape(images, (rows.shape[0], *self.images.shape[1:]))
+            if draws is not None and (shift or flip != "none"):
+                images = _moved(images, draws, shift, flip)
+            return images if numbers is None else (images, tf.gather(numbers, rows))
+
+        moves = (len(self), 3)  # down, across, mirrored
+        if shuffle:
+            endless = tf.data.Dataset.range(first_epoch, np.iinfo(np.int64).max)
+            batches = endless.flat_map(order).map(gather, num_parallel_calls=2)
+        else:
+            rows = tf.data.Dataset.range(len(self), output_type=tf.int32).batch(batch_size)
+            batches = rows.map(gather, num_parallel_calls=2)
+        return batches.prefetch(tf.data.AUTOTUNE)
+
+    def steps(self, batch_size):
+        """Full batches in an epoch; an error where the split does not fill one."""
+        if batch_size > len(self):
+            raise ValueError(
+                f"batch_size = {batch_size} is more than the {len(self)} training images; "
+                f"set it to {len(self)} or less"
+            )
+        return len(self) // batch_size
+
+
+@dataclass(frozen=True)
+class ImageData:
+    """Three disjoint splits of one source, and what is known of it.
+
+    Attributes:
+        name: For titles and files.
+        label: Column of the tables that holds the class, or None.
+        classes: Names of the classes; the label is an index into them.
+        note: Where the images come from and how they were split: part of every protocol.
+        embedded: Whether these are the built-in images that stand in for a user's own.
+    """
+
+    name: str
+    train: Split
+    validation: Split
+    test: Split
+    label: str | None = None
+    classes: tuple[str, ...] = ()
+    note: str = ""
+    embedded: bool = False
+
+    @property
+    def image_shape(self):
+        return self.train.images.shape[1:]
+
+    @property
+    def splits(self):
+        return {"train": self.train, "validation": self.validation, "test": self.test}
+
+    def membership(self):
+        """One row per image: file, subject, split, size in bytes and digest of its pixels."""
+        parts = []
+        for name, split in self.splits.items():
+            rows = split.table[["file", "subject"]].assign(split=name)
+            rows["size"] = split.images.nbytes // max(len(split), 1)
+            known = split.digests
+            rows["digest"] = (
+                [files.digest(each) for each in split.images] if known is None else known
+            )
+            parts.append(rows)
+        return pd.concat(parts, ignore_index=True)
+
+
+def _moved(images, draws, shift, flip):
+    """Every image of a batch moved and mirrored by its own three numbers in (0, 1)."""
+    batch, height, width, _ = images.shape
+    steps = tf.cast(tf.floor(draws[:, :2] * (2 * shift + 1)), tf.int32) - shift
+    down = tf.clip_by_value(tf.range(height) + steps[:, :1], 0, height - 1)
+    across = tf.clip_by_value(tf.range(width) + steps[:, 1:], 0, width - 1)
+    mirrored = draws[:, 2:] < 0.5
+    if flip == "sideways":
+        across = tf.where(mirrored, width - 1 - across, across)
+    elif flip == "upright":
+        down = tf.where(mirrored, height - 1 - down, down)
+    images = tf.gather(images, down, axis=1, batch_dims=1)
+    moved = tf.gather(tf.transpose(images, (0, 2, 1, 3)), across, axis=1, batch_dims=1)
+    return tf.transpose(moved, (0, 2, 1, 3))
+
+
+# --- from tables and arrays ----------------------------------------------------------------------
+
+
+def from_table(images, table, places, name, label=None, classes=(), note="", embedded=False):
+    """Images with a table, divided as `places` says; no subject may stand in two
+
+    Args:
+        images: uint8 array or `files.Rows`, n images.
+        table: n rows with `file`, `subject` and what else is known; `digest`, where there is one,
+            is taken out of it.
+        places: One of `NAMES` for each image, or anything else to leave it out.
+        label, classes, name, note, embedded: See `ImageData`.
+    """
+    both = shared(table["subject"], places)
+    if both:
+        raise ValueError(
+            f"{name}: {len(both)} subjects stand in more than one split, {both[0]!r} for one; "
+            "a number measured so would be too good. Put all images of a subject into one split"
+        )
+    digests = table["digest"].to_numpy() if "digest" in table else None
+    table = table.drop(columns="digest", errors="ignore")
+
+    def part(place):
+        rows = np.flatnonzero(np.asarray(places) == place)
+        chosen = images.only(rows) if isinstance(images, files.Rows) else images[rows]
+        known = None if digests is None else digests[rows]
+        return Split(chosen, table.iloc[rows].reset_index(drop=True), known)
+
+    return ImageData(name, *map(part, NAMES), label, tuple(classes), note, embedded)
+
+
+def as_uint8(images, name="images"):
+    """Checks an array of images and brings it into the one form that the pipelines know.
+
+    Args:
+        images: `(n, height, width)` or `(n, height, width, channels)`, 1 or 3 channels, uint8 in
+            0..255 or floats in [0, 1] (kept to 1/255).
+        name: How to call the array in an error.
+
+    Returns:
+        uint8 `(n, height, width, channels)`.
+
+    Raises:
+        ValueError: naming the array, what is wrong with it, where, and what to do.
+    """
+    images = np.asarray(images)
+    if images.ndim == 3:
+        images = images[..., None]
+    if images.ndim != 4 or images.shape[3] not in (1, 3):
+        raise ValueError(
+            f"{name}: shape {images.shape} is no stack of images; give (n, height, width) or "
+            "(n, height, width, channels) with 1 or 3 channels"
+        )
+    if not len(images):
+        raise ValueError(f"{name}: there are no images in it; give at least one")
+    if images.dtype == np.uint8:
+        return images
+    if images.dtype == bool:
+        return images.astype(np.uint8) * 255
+    if not np.issubdtype(images.dtype, np.floating):
+        raise ValueError(f"{name}: dtype {images.dtype}; give uint8 in 0..255 or floats in [0, 1]")
+    bad = ~np.isfinite(images).all(axis=(1, 2, 3))
+    if bad.any():
+        raise ValueError(
+            f"{name}: NaN or infinite pixels in {bad.sum()} images, the first at index "
+            f"{int(np.argmax(bad))}; leave those out or repair them"
+        )
+    low, high = float(images.min()), float(images.max())
+    if low < 0.0 or high > 1.0:
+        raise ValueError(
+            f"{name}: pixels lie in [{low:g}, {high:g}], not in [0, 1]; divide by the full range "
+            "(255 for 8-bit values), or give uint8"
+        )
+    return np.round(images * 255.0).astype(np.uint8)
+
+
+def from_arrays(
+    images,
+    labels=None,
+    test_images=None,
+    test_labels=None,
+    name="arrays",
+    label="label",
+    classes=(),
+    fractions=(0.15, 0.15),
+    seed=0,
+    note="",
+    embedded=False,
+) -> ImageData:
+    """Any numpy arrays as `ImageData`, split by a seeded rule, stratified where there are labels.
+
+    Args:
+        images: See `as_uint8`.
+        labels: Whole numbers, shape `(n,)`, or None.
+        test_images, test_labels: A test set that is given; else one is split off.
+        label: Name of the label's column in the tables.
+        classes: Names of the classes; default: the numbers themselves.
+        fractions: Shares of validation and test (the latter unused where a test set is given).
+        seed: Of the split.
+    """
+    pixels = as_uint8(images)
+    table = _table(name, len(pixels), label, labels)
+    strata = None if labels is None else table[label].to_numpy()
+    places = np.full(len(pixels), "train", dtype="<U10")
+    rows, share = np.arange(len(pixels)), fractions[0]
+    if test_images is None:
+        rows, held_out = two_parts(rows, strata, fractions[1], seed)
+        places[held_out] = "test"
+        share = fractions[0] / (1.0 - fractions[1])
+    else:
+        test_pixels = as_uint8(test_images, "test images")
+        test_table = _table(f"{name}-test", len(test_pixels), label, test_labels)
+        pixels, table = np.concatenate([pixels, test_pixels]), pd.concat([table, test_table])
+        places = np.concatenate([places, np.full(len(test_pixels), "test")])
+    chosen = two_parts(rows, None if strata is None else strata[rows], share, seed)[1]
+    places[chosen] = "validation"
+    if labels is not None and not classes:
+        classes = tuple(str(number) for number in sorted(set(np.asarray(labels).tolist())))
+    column = None if labels is None else label
+    return from_table(pixels, table, places, name, column, classes, note, embedded)
+
+
+def _table(name, n, label, labels):
+    files = [f"{name}/{row:05d}" for row in range(n)]
+    table = pd.DataFrame({"file": files, "subject": files})  # every image is its own subject
+    if labels is not None:
+        labels = np.asarray(labels)
+        if labels.shape != (n,):
+            raise ValueError(f"labels: shape {labels.shape} beside {n} images; give one for each")
+        table[label] = labels.astype(np.int32)
+    return table
+
+
+# --- which image goes where ----------------------------------------------------------------------
+
+
+def by_hash(subjects, seed=0, shares=(0.15, 0.15)):
+    """Each subject's split from the hash of its own name, so that it stays when others come.
+
+    Args:
+        subjects: One name per image, shape `(n,)`; all images of a subject go together.
+        seed: Another one gives another split.
+        shares: Of validation and test, in expectation: a few subjects may fall unevenly.
+
+    Returns:
+        Array of `NAMES`, shape `(n,)`.
+    """
+    validation, test = shares
+
+    def place(subject):
+        mark = hashlib.blake2s(f"{seed}/{subject}".encode(), digest_size=8).digest()
+        point = int.from_bytes(mark, "big") / 2**64
+        return "test" if point < test else "validation" if point < test + validation else "train"
+
+    places = {subject: place(subject) for subject in set(subjects)}
+    return np.array([places[subject] for subject in subjects])
+
+
+def by_group(subjects, strata, seed=0, folds=5):
+    """Subjects in equal parts, each with its share of a rare label: one part validates, one tests.
+
+    scikit-learn's StratifiedGroupKFold. Unlike `by_hash`, a new image may move others.
+
+    Args:
+        subjects: One name per image, shape `(n,)`.
+        strata: The label that every part must have its share of, shape `(n,)`.
+        folds: Parts; validation and test get one each, so 5 gives 20 % each.
+    """
+    strata, subjects = np.asarray(strata), np.asarray(subjects)
+    rule = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    places = np.full(len(strata), "train", dtype="<U10")
+    parts = [held_out for _, held_out in rule.split(strata, strata, subjects)]
+    places[parts[0]], places[parts[1]] = "test", "validation"
+    return places
+
+
+def two_parts(rows, strata, share, seed=0):
+    """Rows in two disjoint parts, the second of the given share, stratified where it can be.
+
+    Args:
+        rows: Indices, shape `(n,)`.
+        strata: A label for each row, or None.
+    """
+    if strata is not None and np.unique(strata, return_counts=True)[1].min() < 2:
+        strata = None  # a class of one image cannot stand on both sides
+    first, second = train_test_split(
+        rows, test_size=share, random_state=seed, shuffle=True, stratify=strata
+    )
+    return np.sort(first), np.sort(second)
+
+
+def shared(subjects, places):
+    """Subjects that stand in more than one split; an honest split has none."""
+    where = {}
+    for subject, place in zip(subjects, places, strict=True):
+        where.setdefault(subject, set()).add(place)
+    return sorted(subject for subject, places in where.items() if len(places) > 1)
