@@ -76,7 +76,9 @@ class Settings:
     corrupt_level: float = _within(0.3, 0.0, 1.0)  # noise's sd in grey levels; share of pixels lost
     split_seed: int = _within(0, 0, 2**31 - 1)  # apart from `seed`: seeds compare on one split
     shift: int = _within(0, 0, 64)  # augmentation: up to so many pixels each way
-    flip: str = _among("none", "none", "sideways", "upright")  # augmentation: mirror every other one
+    flip: str = _among(
+        "none", "none", "sideways", "upright"
+    )  # augmentation: mirror every other one
 
     # Image files
     fit: str = _among("crop", "crop", "stretch", "pad")  # to another aspect ratio
@@ -225,6 +227,50 @@ EXPERIMENTS = {
         epochs=48,
         batch_size=128,
         learning_rate=2e-3,
+        schedule="cosine",
+    ),
+    # OASIS at full size, 35 minutes on two cores; or, smaller, slices of a brain template.
+    "brain": Settings(
+        dataset="brain",
+        image_shape=(256, 256, 1) if OASIS_DIR else (64, 64, 1),
+        flip="upright",  # the head lies on its side: left and right are above and below
+        model="InfoVAE",
+        widths=(16, 32, 64, 128, 128) if OASIS_DIR else (16, 32, 64),
+        latent_dim=128 if OASIS_DIR else 32,
+        reconstruction="gaussian",
+        sigma=0.1,
+        dssim_weight=2e5 if OASIS_DIR else 12e3,  # about 3 nats a pixel
+        epochs=60 if OASIS_DIR else 12,
+        batch_size=16,
+        learning_rate=2e-3,
+        schedule="cosine",
+    ),
+    # NIH ChestX-ray14, or a phantom whose every factor is known.
+    "chest": Settings(
+        dataset="chest",
+        image_shape=(64, 64, 1),
+        stratify="Hernia",
+        widths=(32, 64, 64, 64),
+        latent_dim=64,
+        reconstruction="gaussian",
+        sigma=0.1,
+        epochs=60 if CHEST_DIR else 15,
+        batch_size=32,
+        learning_rate=1e-3,
+        schedule="cosine",
+    ),
+    # Any folder of images, or crops of colour photos.
+    "gallery": Settings(
+        dataset="gallery",
+        image_shape=(64, 64, 3),
+        flip="sideways",
+        shift=2,
+        widths=(32, 64, 128, 128),
+        latent_dim=64,
+        reconstruction="learned-gaussian",
+        epochs=200,
+        batch_size=16,
+        learning_rate=1e-3,
         schedule="cosine",
     ),
 }

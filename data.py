@@ -325,7 +325,7 @@ def gallery(settings) -> ImageData:
     if config.IMAGES_DIR is None:
         height, width, channels = settings.image_shape
         images, table = phantoms.photos(height, width, channels, seed=settings.split_seed)
-        places = splits.by_hash(table["file"], settings.split_seed)
+        places = table.pop("split").to_numpy()
         return from_table(images, table, places, "photos", note=phantoms.PHOTO_NOTE, embedded=True)
     layout = f"images ({', '.join(files.PICTURES + files.VOLUMES + files.DICOM)}), nested or not"
     root = _folder("IMAGES_DIR", config.IMAGES_DIR, layout)

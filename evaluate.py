@@ -16,6 +16,7 @@ import keras
 import numpy as np
 import pandas as pd
 import tensorflow as tf
+from sklearn.decomposition import PCA
 
 import config
 import data
@@ -43,6 +44,11 @@ PROTOCOL = {
         f"negative log-likelihood of the targets, one z for each of {DRAWS} fixed draws",
     ),
     "ssim": ("", "higher", "reconstruction from the posterior mean against the grey image"),
+    "ssim_foreground": (
+        "",
+        "higher",
+        "as ssim, only where the original's local mean exceeds 0.05: black margins left out",
+    ),
     "psnr": ("dB", "higher", "as ssim; mean over images of each image's dB"),
     "mse": ("squared grey levels", "lower", "as ssim; mean over pixels"),
     "active_units": ("axes", "", "variance of the posterior mean over images above 0.01"),
@@ -155,8 +161,16 @@ def _likelihoods(model, pixels):
     return {"negative_elbo": rate + distortion, "rate": rate, "distortion": distortion}
 
 
+LIKENESS = {
+    "ssim": metrics.ssim,
+    "ssim_foreground": metrics.ssim_foreground,
+    "psnr": metrics.psnr,
+    "mse": metrics.mse,
+}
+
+
 def _reconstructions(model, pixels):
-    """SSIM, PSNR and squared error of every image against its reconstruction."""
+    """How like its reconstruction every image is."""
 
     def measured(batch, rows):
         images = models.as_float(batch)
@@ -164,10 +178,44 @@ def _reconstructions(model, pixels):
             made = model.reconstruct(images)
         else:  # a denoiser is shown the corrupted image, and compared with the clean one
             made = model.decode(model.forward(batch, training=False, step=rows[0]).z_mean)
-        return tuple(each(images, made) for each in (metrics.ssim, metrics.psnr, metrics.mse))
+        return tuple(each(images, made) for each in LIKENESS.values())
 
-    parts = latent.in_batches(measured, pixels, np.arange(len(pixels)))
-    return dict(zip(("ssim", "psnr", "mse"), parts, strict=True))
+    parts = latent.in_batches(measured, pixels, np.arange(len(pixels)), batch_size=128)
+    return dict(zip(LIKENESS, parts, strict=True))
+
+
+def baselines(images, components, split="test", most=3000) -> pd.DataFrame:
+    """What needs no network: the mean training image, and PCA with as many numbers as a latent has.
+
+    Args:
+        images: `data.ImageData`.
+        components: Numbers that PCA may keep of an image.
+        split: Which split is drawn again.
+        most: Training images that PCA is fitted on, at most.
+
+    Returns:
+        One row per baseline, one column per measure of `LIKENESS`; means over images.
+    """
+    chosen = np.random.default_rng(0).permutation(len(images.train))[:most]
+    train_pixels = images.train.images[np.sort(chosen)].reshape(len(chosen), -1) / np.float32(255)
+    pixels = images.splits[split].images[:] / np.float32(255)
+    flat = pixels.reshape(len(pixels), -1)
+    pca = PCA(components, svd_solver="randomized", random_state=0).fit(train_pixels)
+    drawn = {
+        "mean image": np.broadcast_to(pca.mean_, flat.shape),
+        f"PCA, {components} components": pca.inverse_transform(pca.transform(flat)),
+    }
+    rows = {}
+    for name, made in drawn.items():
+        made = np.clip(made, 0.0, 1.0).astype(np.float32).reshape(pixels.shape)
+        parts = latent.in_batches(
+            lambda a, b: tuple(each(a, b) for each in LIKENESS.values()),
+            pixels,
+            made,
+            batch_size=128,
+        )
+        rows[name] = {key: float(part.mean()) for key, part in zip(LIKENESS, parts, strict=True)}
+    return pd.DataFrame(rows).T
 
 
 # --- the judge -----------------------------------------------------------------------------------

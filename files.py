@@ -130,7 +130,7 @@ def gather(root, names, reading, cache, on_bad_file="stop", in_memory=2**29):
     with FileLock(f"{base}.lock"):
         known, array = _remembered(base, reading)
         marks = {name: _mark(root / name) for name in names}
-        fresh = [name for name in names if known.get(name, {}).get("mark") != marks[name]]
+        fresh = [name for name in names if name not in known or known[name]["mark"] != marks[name]]
         if fresh:
             known, array = _decoded(root, base, reading, known, array, fresh, marks)
     bad = [(name, known[name]["reason"]) for name in names if known[name]["reason"]]
@@ -304,8 +304,12 @@ def _picture(path):
         with Image.open(path, formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise BadFile(f"claims {image.width} x {image.height} pixels, too many to be true")
+            if image.format == "TIFF" and image.tag_v2.get(274, 1) > 4:
+                raise BadFile("is a TIFF turned by its orientation tag; save it upright")
             image.load()
             image = ImageOps.exif_transpose(image)
+    except BadFile:
+        raise
     except UnidentifiedImageError:
         raise BadFile(f"is no {', '.join(FORMATS)} image ({_beginning(path)})") from None
     except Image.DecompressionBombError:

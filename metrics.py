@@ -24,8 +24,30 @@ def ssim(images, reconstructions):
     return tf.reduce_mean(ssim_map(images, reconstructions), axis=(1, 2, 3))
 
 
+def ssim_foreground(images, reconstructions, level=0.05):
+    """SSIM averaged over the places where the original is not black.
+
+    Black margins are easy to draw again, and where they fill half of an image they lift its SSIM
+    whatever the rest looks like. A place counts where the window's mean of the original, over all
+    channels, exceeds `level`; an image without such a place gets 1.
+
+    Returns:
+        Shape `(batch,)`.
+    """
+    similarity, brightness = _compared(images, reconstructions)
+    counts = tf.cast(tf.reduce_mean(brightness, axis=-1) > level, tf.float32)
+    places = tf.reduce_sum(counts, axis=(1, 2))
+    total = tf.reduce_sum(tf.reduce_mean(similarity, axis=-1) * counts, axis=(1, 2))
+    return tf.where(places > 0, total / tf.maximum(places, 1.0), 1.0)
+
+
 def ssim_map(images, reconstructions):
     """SSIM at every place where the whole window fits; `(batch, rows, columns, channels)`."""
+    return _compared(images, reconstructions)[0]
+
+
+def _compared(images, reconstructions):
+    """SSIM and the window's mean of the original at every place where the whole window fits."""
     _, height, width, channels = images.shape
     side = min(height, width, 11)
     side = side if side % 2 else side - 1
@@ -38,6 +60,9 @@ def ssim_map(images, reconstructions):
         x = tf.reshape(tf.transpose(x, (0, 2, 1)), (-1, height))
         return tf.reshape(tf.matmul(x, down), (-1, columns, rows))
 
+    def upright(x):
+        return tf.transpose(tf.reshape(x, (-1, channels, columns, rows)), (0, 3, 2, 1))
+
     x, y = (
         tf.reshape(tf.transpose(tf.cast(each, tf.float32), (0, 3, 1, 2)), (-1, height, width))
         for each in (images, reconstructions)
@@ -49,7 +74,7 @@ def ssim_map(images, reconstructions):
     covariance = blur(x * y) - products
     luminance = (2.0 * products + 0.01**2) / (squares + 0.01**2)
     similarity = luminance * (2.0 * covariance + 0.03**2) / (variances + 0.03**2)
-    return tf.transpose(tf.reshape(similarity, (-1, channels, columns, rows)), (0, 3, 2, 1))
+    return upright(similarity), upright(mean_x)
 
 
 def _windows(length, side):

@@ -1,5 +1,6 @@
 """Data: disjoint splits that stay, an order that is a function of the epoch, errors that help."""
 
+import os
 import urllib.error
 from dataclasses import replace
 
@@ -7,6 +8,7 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 from skimage.transform import resize
 from sklearn.datasets import load_digits
 
@@ -243,3 +245,338 @@ def test_an_npz_that_is_not_mnist_names_what_it_lacks(tmp_path, monkeypatch):
     monkeypatch.setattr(config, "MNIST_PATH", tmp_path / "other.npz")
     with pytest.raises(ValueError, match="lacks x_test, y_test, y_train"):
         data.load(config.settings("mnist"))
+
+
+# --- OASIS ---------------------------------------------------------------------------------------
+
+
+def write_pictures(folder, names, shape=(24, 24), seed=0):
+    random = np.random.default_rng(seed)
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(random.integers(0, 256, shape, np.uint8)).save(path)
+
+
+@pytest.fixture
+def paths(tmp_path, monkeypatch):
+    """Points a setting of `config` at a folder, and the cache at a temporary one."""
+    monkeypatch.setattr(config, "CACHE_DIR", tmp_path / "cache")
+
+    def point(name, path):
+        monkeypatch.setattr(config, name, path)
+
+    return point
+
+
+OASIS = config.Settings(dataset="brain", image_shape=(12, 12, 1))
+OASIS_NAMES = [
+    f"keras_png_slices_{split}/case_{case:03d}_slice_{number}.nii.png"
+    for split, cases in (("train", (1, 2, 3)), ("validate", (4,)), ("test", (5, 6)))
+    for case in cases
+    for number in (0, 7)
+]
+
+
+@pytest.mark.parametrize("level", ["", "slices", "keras_png_slices_data/slices"])
+def test_oasis_is_found_at_every_level_with_the_split_it_comes_with(level, tmp_path, paths):
+    write_pictures(tmp_path / "oasis" / level, OASIS_NAMES)
+    paths("OASIS_DIR", tmp_path / "oasis")
+    images = data.load(OASIS)
+    assert {name: sorted(set(split.table["subject"])) for name, split in images.splits.items()} == {
+        "train": ["001", "002", "003"],
+        "validation": ["004"],
+        "test": ["005", "006"],
+    }
+    assert sorted(images.test.table["slice"]) == [0, 0, 7, 7]
+    assert images.image_shape == (12, 12, 1) and not images.embedded
+
+
+def test_an_oasis_subject_in_two_splits_is_refused(tmp_path, paths):
+    write_pictures(tmp_path, [*OASIS_NAMES, "keras_png_slices_test/case_001_slice_3.nii.png"])
+    paths("OASIS_DIR", tmp_path)
+    with pytest.raises(ValueError, match="OASIS: 1 subjects stand in more than one split, '001'"):
+        data.load(OASIS)
+
+
+def test_oasis_files_with_strange_names_are_counted(tmp_path, paths, capsys):
+    write_pictures(tmp_path, [*OASIS_NAMES, "keras_png_slices_train/thumbnail.png"])
+    paths("OASIS_DIR", tmp_path)
+    assert len(data.load(OASIS).train) == 6
+    assert "left out 1 files not called like case_001_slice_0.nii.png" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("setting", "dataset"),
+    [("OASIS_DIR", "brain"), ("CHEST_DIR", "chest"), ("IMAGES_DIR", "gallery")],
+)
+@pytest.mark.parametrize("empty", [False, True])
+def test_a_missing_or_empty_folder_names_setting_path_and_layout(
+    setting, dataset, empty, tmp_path, paths
+):
+    folder = tmp_path / "nowhere"
+    if empty:
+        folder.mkdir()
+    paths(setting, folder)
+    with pytest.raises(FileNotFoundError, match=f"{setting}: .*nowhere.*") as caught:
+        data.load(config.Settings(dataset=dataset, image_shape=(12, 12, 1)))
+    assert any(word in str(caught.value) for word in ("case_001", "Data_Entry", ".png"))
+
+
+# --- NIH chest X-rays ----------------------------------------------------------------------------
+
+HEADER = (
+    "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,"
+    "OriginalImage[Width,Height],OriginalImagePixelSpacing[x,y],\n"
+)
+
+
+def nih_rows(rows):
+    lines = [
+        f"{name},{findings},0,{patient},{age},{sex},{view},1024,1024,0.1,0.1,\n"
+        for name, findings, patient, age, sex, view in rows
+    ]
+    return HEADER + "".join(lines)
+
+
+@pytest.fixture
+def nih(tmp_path, paths):
+    """A small set in NIH's layout: 60 patients, every sixth with a hernia."""
+    rows = [
+        (
+            f"{patient:08d}_{number:03d}.png",
+            "Hernia|Effusion" if patient % 6 == 0 else "No Finding",
+            patient,
+            f"{40 + patient:03d}Y" if patient % 2 else 40 + patient,
+            "FM"[patient % 2],
+            "PA" if number == 0 else "AP",
+        )
+        for patient in range(60)
+        for number in range(2)
+    ]
+    rows[5] = (*rows[5][:1], "pleural_thickening|MASS", *rows[5][2:3], 414, *rows[5][4:])
+    rows[7] = (*rows[7][:1], "", *rows[7][2:])
+    write_pictures(tmp_path / "nih" / "images_001" / "images", [row[0] for row in rows[:60]])
+    write_pictures(tmp_path / "nih" / "images_002" / "images", [row[0] for row in rows[60:]])
+    (tmp_path / "nih" / "Data_Entry_2017_v2020.csv").write_text(nih_rows(rows))
+    paths("CHEST_DIR", tmp_path / "nih")
+    return tmp_path / "nih"
+
+
+CHEST = config.Settings(dataset="chest", image_shape=(12, 12, 1))
+
+
+def whole_table(images):
+    table = pd.concat([split.table for split in images.splits.values()])
+    return table.assign(name=table["file"].str.split("/").str[-1]).set_index("name")
+
+
+def test_nih_has_a_boolean_column_for_each_finding_whatever_its_case(nih):
+    table = whole_table(data.load(CHEST))
+    assert len(table) == 120 and set(data.FINDINGS) <= set(table.columns)
+    both = table.loc["00000006_000.png"]
+    assert both["Hernia"] and both["Effusion"] and not both["No Finding"]
+    odd = table.loc["00000002_001.png"]
+    assert odd["Pleural_Thickening"] and odd["Mass"] and pd.isna(odd["age"])
+    assert table["Hernia"].sum() == 20
+
+
+def test_an_empty_finding_is_no_label_and_not_no_finding(nih):
+    images = data.load(CHEST)
+    row = whole_table(images).loc["00000003_001.png"]
+    assert pd.isna(row["No Finding"]) and pd.isna(row["Hernia"])
+    labels = np.concatenate([split.labels("Hernia") for split in images.splits.values()])
+    assert sorted(set(labels)) == [-1, 0, 1] and (labels == -1).sum() == 1
+
+
+def test_nih_ages_are_numbers_with_or_without_a_y(nih):
+    table = whole_table(data.load(CHEST))
+    assert table.loc["00000001_000.png", "age"] == 41 and table.loc["00000004_000.png", "age"] == 44
+
+
+def test_nih_patients_are_disjoint_and_hernias_in_every_split(nih):
+    images = data.load(CHEST)
+    subjects = [set(split.table["subject"]) for split in images.splits.values()]
+    assert not (subjects[0] & subjects[1] or subjects[0] & subjects[2] or subjects[1] & subjects[2])
+    hernias = [int((split.labels("Hernia") == 1).sum()) for split in images.splits.values()]
+    assert hernias == [12, 4, 4]
+
+
+def test_nih_test_list_is_kept_and_validation_comes_from_the_others(nih):
+    tested = [f"{patient:08d}_{number:03d}.png" for patient in range(12) for number in range(2)]
+    (nih / "test_list.txt").write_text("\n".join(tested))
+    images = data.load(CHEST)
+    assert sorted(name.split("/")[-1] for name in images.test.table["file"]) == tested
+    assert len(images.validation) > 0
+    assert "test list that comes with it" in images.note
+
+
+def test_nih_selection_by_finding_and_view(nih):
+    settings = replace(CHEST, findings=("Hernia",), views=("PA",))
+    table = whole_table(data.load(settings))
+    assert len(table) == 10 and table["Hernia"].all() and set(table["view"]) == {"PA"}
+    with pytest.raises(ValueError, match=r"findings = \['Hernja'\]; allowed: Atelectasis"):
+        data.load(replace(CHEST, findings=("Hernja",)))
+    with pytest.raises(ValueError, match="leave no image"):
+        data.load(replace(CHEST, views=("LL",)))
+
+
+def test_rows_without_a_file_and_files_without_a_row_are_counted(nih, capsys):
+    (nih / "images_001" / "images" / "00000001_000.png").unlink()
+    write_pictures(nih / "images_002" / "images", ["99999999_000.png", "99999999_001.png"])
+    assert len(whole_table(data.load(CHEST))) == 119
+    assert "1 rows of Data_Entry_2017_v2020.csv have no file and 2 files no row" in (
+        capsys.readouterr().out
+    )
+
+
+def test_a_csv_that_is_not_nihs_names_what_it_lacks(tmp_path):
+    (tmp_path / "other.csv").write_text("file,label\na.png,x\n")
+    with pytest.raises(ValueError, match="has no column Image Index, Patient ID, Finding Labels"):
+        data.nih_table(tmp_path / "other.csv")
+
+
+def test_an_unknown_finding_is_refused_by_name(tmp_path):
+    rows = [("a.png", "Hernia|Gremlins", 1, 50, "F", "PA")]
+    (tmp_path / "table.csv").write_text(nih_rows(rows))
+    with pytest.raises(ValueError, match=r"unknown findings \['gremlins'\]"):
+        data.nih_table(tmp_path / "table.csv")
+
+
+# --- any folder ----------------------------------------------------------------------------------
+
+GALLERY = config.Settings(dataset="gallery", image_shape=(12, 12, 3))
+
+
+@pytest.fixture
+def folder(tmp_path, paths):
+    """Sixty pictures of many sizes in two nested folders."""
+    for number in range(60):
+        kind = "cats" if number % 3 else "dogs"
+        shape = (10 + number, 30 - number % 7)
+        write_pictures(tmp_path / "pets" / kind, [f"{number:02d}.png"], shape, seed=number)
+    paths("IMAGES_DIR", tmp_path / "pets")
+    return tmp_path / "pets"
+
+
+def test_any_folder_is_read_whatever_the_sizes(folder):
+    images = data.load(GALLERY)
+    assert sum(map(len, images.splits.values())) == 60 and images.image_shape == (12, 12, 3)
+    assert images.label is None and images.name == "pets"
+
+
+def test_a_file_that_is_added_moves_no_other(folder):
+    before = data.load(GALLERY).membership().set_index("file")["split"]
+    write_pictures(folder / "cats", [f"new{number}.png" for number in range(20)])
+    after = data.load(GALLERY).membership().set_index("file")["split"]
+    assert len(after) == 80 and (after[before.index] == before).all()
+
+
+def test_nested_folders_are_labels_where_that_is_asked_for(folder):
+    images = data.load(replace(GALLERY, labels="folders"))
+    assert images.label == "folder" and images.classes == ("cats", "dogs")
+    for split in images.splits.values():
+        expected = [0 if "cats" in file else 1 for file in split.table["file"]]
+        assert split.labels("folder").tolist() == expected
+
+
+@pytest.fixture
+def labelled(folder, tmp_path, paths):
+    """A CSV for that folder: a label and an owner for all but the last ten files."""
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.png"))
+    table = pd.DataFrame(
+        {"path": names, "mood": ["calm", "wild"] * 30, "owner": np.arange(60) // 4}
+    )
+    table = pd.concat([table[:50], pd.DataFrame({"path": ["gone.png"], "mood": ["calm"]})])
+    table.to_csv(tmp_path / "labels.csv", index=False)
+    paths("LABELS_CSV", tmp_path / "labels.csv")
+    return replace(GALLERY, labels="csv", file_column="path", label_column="mood")
+
+
+def test_labels_come_from_a_csv_and_what_does_not_match_is_counted(labelled, capsys):
+    images = data.load(labelled)
+    labels = np.concatenate([split.labels("mood") for split in images.splits.values()])
+    assert images.classes == ("calm", "wild")
+    assert np.bincount(labels + 1).tolist() == [10, 25, 25]
+    assert "1 rows have no file" in (out := capsys.readouterr().out)
+    assert "10 files have no row and stay without a label" in out
+
+
+def test_images_of_one_owner_stay_in_one_split(labelled):
+    images = data.load(replace(labelled, subject_column="owner"))
+    subjects = [set(split.table["subject"]) for split in images.splits.values()]
+    assert not (subjects[0] & subjects[1] or subjects[0] & subjects[2] or subjects[1] & subjects[2])
+    assert len(set.union(*subjects)) == 13 + 10  # owners, and each file without a row
+
+
+def test_a_split_can_be_stratified_by_a_label(labelled):
+    images = data.load(replace(labelled, stratify="mood"))
+    wild = [int((split.labels("mood") == 1).sum()) for split in images.splits.values()]
+    assert wild == [15, 5, 5]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"label_column": "temper"}, "no column 'temper' for the label; it has: path, mood, owner"),
+        ({"file_column": "file"}, "no column 'file' for the file"),
+        ({"subject_column": "herd"}, "no column 'herd' for the subject"),
+        ({"stratify": "colour"}, "stratify = 'colour' is no column"),
+    ],
+)
+def test_a_column_that_is_not_there_is_named_with_those_that_are(changes, message, labelled):
+    with pytest.raises(ValueError, match=message):
+        data.load(replace(labelled, **changes))
+
+
+def test_labels_from_a_csv_that_is_not_set_name_the_setting(folder, paths):
+    paths("LABELS_CSV", None)
+    with pytest.raises(FileNotFoundError, match='LABELS_CSV: labels="csv" needs a file'):
+        data.load(replace(GALLERY, labels="csv"))
+
+
+def test_one_bad_file_stops_before_training_and_is_named(folder):
+    (folder / "cats" / "torn.png").write_bytes(b"\x89PNG torn")
+    with pytest.raises(ValueError, match="cats/torn.png: is no PNG"):
+        data.load(GALLERY)
+    assert sum(map(len, data.load(replace(GALLERY, on_bad_file="skip")).splits.values())) == 60
+
+
+# --- stand-ins -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("dataset", "shape", "name"),
+    [
+        ("brain", (32, 32, 1), "brain template"),
+        ("chest", (32, 32, 1), "chest phantom"),
+        ("gallery", (32, 32, 3), "photos"),
+    ],
+)
+def test_without_a_path_a_stand_in_is_announced_and_never_called_by_the_real_name(
+    dataset, shape, name, capsys
+):
+    images = data.load(config.Settings(dataset=dataset, image_shape=shape))
+    announced = capsys.readouterr().out
+    assert images.embedded and images.name == name
+    assert announced.startswith("Embedded images: ") and announced.count("\n") == 1
+    assert "OASIS" not in announced and "NIH" not in announced
+    assert min(map(len, images.splits.values())) >= 10
+    subjects = [set(split.table["subject"]) for split in images.splits.values()]
+    assert not (subjects[0] & subjects[1] or subjects[0] & subjects[2] or subjects[1] & subjects[2])
+
+
+# --- real data, where they are -------------------------------------------------------------------
+
+
+@pytest.mark.skipif("REAL_CHEST_DIR" not in os.environ, reason="REAL_CHEST_DIR is not set")
+def test_the_real_chest_subset_has_its_known_counts(paths):
+    from pathlib import Path
+
+    paths("CHEST_DIR", Path(os.environ["REAL_CHEST_DIR"]))
+    images = data.load(config.Settings(dataset="chest", image_shape=(64, 64, 1)))
+    table = whole_table(images)
+    counts = len(table), int(table["Hernia"].sum()), int(table["No Finding"].sum())
+    assert counts == (1593, 44, 441)
+    for split in (images.validation, images.test):
+        assert (split.labels("Hernia") == 1).sum() >= 5

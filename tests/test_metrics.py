@@ -37,6 +37,29 @@ def test_ssim_is_1_for_equal_images_however_small(side):
     np.testing.assert_allclose(metrics.ssim(images, images), 1.0, atol=1e-6)
 
 
+def test_the_ssim_map_is_scikit_images_place_by_place(pairs):
+    options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "full": True}
+    measured = metrics.ssim_map(*pairs)
+    for index, (a, b) in enumerate(zip(*pairs, strict=True)):
+        _, whole = skimage.metrics.structural_similarity(
+            a, b, data_range=1.0, channel_axis=-1, **options
+        )
+        np.testing.assert_allclose(measured[index], whole[5:-5, 5:-5], atol=1e-5)
+
+
+def test_foreground_ssim_leaves_the_black_margin_out():
+    random = np.random.default_rng(0)
+    inner = random.uniform(0.3, 1.0, (2, 120, 120, 1)).astype(np.float32)
+    other = random.uniform(0.3, 1.0, (2, 120, 120, 1)).astype(np.float32)
+    margin = ((0, 0), (120, 120), (120, 120), (0, 0))
+    framed = [np.pad(each, margin) for each in (inner, other)]
+    inside = metrics.ssim(inner, other).numpy()
+    assert np.all(metrics.ssim(*framed).numpy() > 0.7)  # the margin is drawn perfectly
+    assert np.all(np.abs(metrics.ssim_foreground(*framed).numpy() - inside) < 0.1)
+    np.testing.assert_allclose(metrics.ssim_foreground(inner, other), inside, rtol=1e-5)
+    np.testing.assert_array_equal(metrics.ssim_foreground(0 * inner, other), 1.0)
+
+
 def test_psnr_and_mse_are_scikit_images(pairs):
     images, noisy = pairs
     for ours, theirs in (

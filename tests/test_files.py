@@ -1,0 +1,448 @@
+"""Image files: every good kind becomes the same array, every bad one is named with its reason."""
+
+import json
+import multiprocessing
+import os
+import signal
+import struct
+import time
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import files
+
+SHAPE = (12, 16, 1)
+READING = files.Reading(SHAPE)
+
+
+def ramp(height=12, width=16, seed=0):
+    """A grey picture, uint8."""
+    return np.random.default_rng(seed).integers(0, 256, (height, width), np.uint8)
+
+
+def gathered(folder, tmp_path, **options):
+    names = files.listed(folder)
+    return files.gather(
+        folder, names, options.pop("reading", READING), tmp_path / "cache", **options
+    )
+
+
+@pytest.fixture
+def folder(tmp_path):
+    path = tmp_path / "images"
+    path.mkdir()
+    for number in range(4):
+        Image.fromarray(ramp(seed=number)).save(path / f"{number}.png")
+    return path
+
+
+# --- good files ----------------------------------------------------------------------------------
+
+
+def test_pictures_come_back_as_they_are_in_the_order_of_their_names(folder, tmp_path):
+    images, table = gathered(folder, tmp_path)
+    expected = np.stack([ramp(seed=number) for number in range(4)])[..., None]
+    np.testing.assert_array_equal(images, expected)
+    assert list(table["file"]) == ["0.png", "1.png", "2.png", "3.png"]
+    assert list(table["digest"]) == [files.digest(image) for image in expected]
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "P", "1"])
+def test_every_mode_of_the_same_grey_picture_gives_the_same_image(mode, tmp_path):
+    grey = ramp() if mode != "1" else (ramp() > 127).astype(np.uint8) * 255
+    image = Image.fromarray(grey)
+    made = image.convert("RGB").convert("RGBA") if mode == "RGBA" else image.convert(mode)
+    if mode in ("RGBA", "LA"):
+        made.putalpha(40)  # dropped, not painted onto black
+    made.save(tmp_path / "image.png")
+    np.testing.assert_array_equal(files.read(tmp_path / "image.png", READING)[0, ..., 0], grey)
+
+
+@pytest.mark.parametrize("ending", ["png", "bmp", "tiff", "webp", "jpg"])
+def test_every_picture_format_is_read(ending, tmp_path):
+    smooth = np.linspace(0, 255, 12 * 16).reshape(12, 16).astype(np.uint8)
+    lossless = (
+        {"lossless": True} if ending == "webp" else {"quality": 95} if ending == "jpg" else {}
+    )
+    Image.fromarray(smooth).save(tmp_path / f"image.{ending}", **lossless)
+    read = files.read(tmp_path / f"image.{ending}", READING)[0, ..., 0]
+    assert np.abs(read.astype(int) - smooth).max() <= (4 if ending == "jpg" else 0)
+
+
+@pytest.mark.parametrize("bits", [10, 12, 16])
+def test_deep_pictures_are_scaled_by_their_true_range(bits, tmp_path):
+    deep = np.linspace(0, 2**bits - 1, 12 * 16).reshape(12, 16).astype(np.uint16)
+    Image.fromarray(deep).save(tmp_path / "deep.png")
+    read = files.read(tmp_path / "deep.png", READING)[0, ..., 0]
+    assert np.abs(read - deep / (2**bits - 1) * 255).max() <= 0.51
+
+
+def test_float_pictures_in_0_1_are_read(tmp_path):
+    values = np.linspace(0, 1, 12 * 16, dtype=np.float32).reshape(12, 16)
+    Image.fromarray(values).save(tmp_path / "float.tiff")
+    read = files.read(tmp_path / "float.tiff", READING)[0, ..., 0]
+    assert np.abs(read / 255 - values).max() <= 0.51 / 255
+
+
+def test_colour_is_kept_or_made_grey_as_the_shape_asks(tmp_path):
+    colour = np.random.default_rng(0).integers(0, 256, (12, 16, 3), np.uint8)
+    Image.fromarray(colour).save(tmp_path / "colour.png")
+    kept = files.read(tmp_path / "colour.png", files.Reading((12, 16, 3)))[0]
+    np.testing.assert_array_equal(kept, colour)
+    grey = files.read(tmp_path / "colour.png", READING)[0, ..., 0]
+    assert np.abs(grey - colour @ [0.299, 0.587, 0.114]).max() <= 1
+    Image.fromarray(ramp()).save(tmp_path / "grey.png")
+    tripled = files.read(tmp_path / "grey.png", files.Reading((12, 16, 3)))[0]
+    np.testing.assert_array_equal(tripled, ramp()[..., None].repeat(3, axis=2))
+
+
+def test_the_camera_s_rotation_is_undone_or_the_file_refused(tmp_path):
+    tag = Image.Exif()
+    tag[274] = 6  # the top of the scene is at the right
+    Image.fromarray(ramp(16, 12)).save(tmp_path / "turned.png", exif=tag)
+    read = files.read(tmp_path / "turned.png", READING)[0, ..., 0]
+    np.testing.assert_array_equal(read, np.rot90(ramp(16, 12), -1))
+    Image.fromarray(ramp(16, 12)).save(tmp_path / "turned.tiff", exif=tag)  # Pillow misreads it
+    with pytest.raises(files.BadFile, match="turned by its orientation tag"):
+        files.read(tmp_path / "turned.tiff", READING)
+
+
+# --- to one shape --------------------------------------------------------------------------------
+
+
+def test_on_the_way_down_every_pixel_is_the_mean_of_its_area():
+    large = ramp(48, 64)
+    small = files.fitted(large, READING)[..., 0]
+    expected = large.reshape(12, 4, 16, 4).mean(axis=(1, 3))
+    assert np.abs(small - expected).max() <= 1.0  # Pillow rounds twice, once along each axis
+
+
+@pytest.mark.parametrize("fit", files.FITS)
+def test_another_aspect_ratio_is_cropped_stretched_or_padded(fit):
+    wide = np.zeros((10, 40), np.uint8)
+    wide[:, :15], wide[:, 15:25], wide[:, 25:] = 50, 200, 100  # a middle 10 wide
+    image = files.fitted(wide, files.Reading((10, 10, 1), fit))[..., 0]
+    assert image.shape == (10, 10)
+    if fit == "crop":
+        assert np.all(image == 200)
+    elif fit == "stretch":
+        assert image[5, 0] == 50 and image[5, 5] == 200 and image[5, 9] == 100
+    else:
+        assert np.all(image[:3] == 0) and np.all(image[-3:] == 0) and image[5, 5] > 150
+
+
+def test_small_pictures_are_enlarged():
+    assert files.fitted(ramp(3, 4), READING).shape == SHAPE
+
+
+# --- bad files -----------------------------------------------------------------------------------
+
+
+def png_that_claims(width, height):
+    def chunk(kind, body):
+        check = struct.pack(">I", zlib.crc32(kind + body))
+        return struct.pack(">I", len(body)) + kind + body + check
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    pixels = chunk(b"IDAT", zlib.compress(b"\0" * 100))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + pixels + chunk(b"IEND", b"")
+
+
+def truncated():
+    from io import BytesIO
+
+    whole = BytesIO()
+    Image.fromarray(ramp(60, 60)).save(whole, "png")
+    return whole.getvalue()[:900]
+
+
+BAD = {
+    "empty.png": (lambda: b"", "is empty"),
+    "truncated.png": (truncated, "is damaged"),
+    "page.png": (
+        lambda: b"<!DOCTYPE html><html>not found</html>",
+        "no PNG.*begins with b'<!DOCTYPE",
+    ),
+    "noise.jpg": (lambda: bytes(range(256)), "is no PNG, JPEG"),
+    "bomb.png": (lambda: png_that_claims(30_000, 30_000), "claims .*pixels"),
+    "big.png": (lambda: png_that_claims(9_000, 9_000), "claims 9000 x 9000 pixels"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_file_is_named_with_its_reason_and_what_to_do(name, folder, tmp_path):
+    make, reason = BAD[name]
+    (folder / name).write_bytes(make())
+    with pytest.raises(
+        files.BadFiles, match=f"1 of 5 files cannot be used:\n  {name}: .*{reason}"
+    ) as e:
+        gathered(folder, tmp_path)
+    assert 'on_bad_file="skip"' in str(e.value)
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_a_decompression_bomb_costs_neither_time_nor_memory(folder, tmp_path):
+    import resource
+
+    (folder / "bomb.png").write_bytes(png_that_claims(30_000, 30_000))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    start = time.monotonic()
+    with pytest.raises(files.BadFiles):
+        gathered(folder, tmp_path)
+    assert time.monotonic() - start < 2
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # kB
+
+
+def test_a_gif_in_disguise_is_refused(folder, tmp_path):
+    Image.fromarray(ramp()).save(folder / "film.gif")
+    (folder / "film.gif").rename(folder / "film.png")
+    with pytest.raises(files.BadFiles, match="film.png: is no PNG"):
+        gathered(folder, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        (np.full((12, 16), np.nan, np.float32), "NaN or infinite"),
+        (np.full((12, 16), 300.5, np.float32), "fractional pixels up to 300.5"),
+        (np.full((12, 16), -1.0, np.float32), "negative pixels"),
+    ],
+)
+def test_pixels_that_are_no_grey_levels_are_refused(values, reason, tmp_path):
+    Image.fromarray(values).save(tmp_path / "float.tiff")
+    with pytest.raises(files.BadFile, match=reason):
+        files.read(tmp_path / "float.tiff", READING)
+
+
+def test_bad_files_are_all_named_up_to_ten_and_then_counted(folder, tmp_path):
+    for number in range(13):
+        (folder / f"bad{number:02d}.png").write_bytes(b"")
+    with pytest.raises(
+        files.BadFiles, match="(?s)13 of 17 files.*bad00.*bad09.*and 3 more"
+    ) as caught:
+        gathered(folder, tmp_path)
+    assert "bad10" not in str(caught.value)
+
+
+def test_bad_files_are_left_out_and_counted_where_that_is_asked_for(folder, tmp_path, capsys):
+    (folder / "1.png").write_bytes(b"")
+    images, table = gathered(folder, tmp_path, on_bad_file="skip")
+    assert list(table["file"]) == ["0.png", "2.png", "3.png"]
+    np.testing.assert_array_equal(images[1, ..., 0], ramp(seed=2))
+    assert "left out 1 of 4 files" in capsys.readouterr().out
+
+
+def test_nothing_but_bad_files_is_an_error_even_when_skipping(tmp_path):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "bad.png").write_bytes(b"")
+    with pytest.raises(files.BadFiles, match="not one of 1 files"):
+        gathered(tmp_path / "images", tmp_path, on_bad_file="skip")
+
+
+def test_a_name_without_a_file_is_named(folder, tmp_path):
+    with pytest.raises(files.BadFiles, match="gone.png: does not exist"):
+        files.gather(folder, ["0.png", "gone.png"], READING, tmp_path / "cache")
+
+
+# --- the cache -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    """Names of the files that were really decoded."""
+    seen, read = [], files.read
+    monkeypatch.setattr(
+        files, "read", lambda path, reading: seen.append(path.name) or read(path, reading)
+    )
+    return seen
+
+
+def test_no_file_is_decoded_twice(folder, tmp_path, decoded):
+    first, _ = gathered(folder, tmp_path)
+    again, table = gathered(folder, tmp_path)
+    assert sorted(decoded) == ["0.png", "1.png", "2.png", "3.png"]
+    np.testing.assert_array_equal(first, again)
+    assert len(table) == 4
+
+
+def test_only_new_and_changed_files_are_decoded(folder, tmp_path, decoded):
+    gathered(folder, tmp_path)
+    decoded.clear()
+    Image.fromarray(ramp(seed=9)).save(folder / "15.png")
+    Image.fromarray(ramp(seed=8)).resize((16, 12)).save(folder / "2.png")
+    os.utime(folder / "2.png", (1, 1))
+    images, table = gathered(folder, tmp_path)
+    assert sorted(decoded) == ["15.png", "2.png"]
+    seeds = {"0.png": 0, "1.png": 1, "15.png": 9, "2.png": 8, "3.png": 3}
+    for image, name in zip(images, table["file"], strict=True):
+        np.testing.assert_array_equal(image[..., 0], ramp(seed=seeds[name]))
+
+
+def test_a_bad_file_is_remembered_and_a_repaired_one_read(folder, tmp_path, decoded):
+    (folder / "1.png").write_bytes(b"")
+    for _ in range(2):
+        with pytest.raises(files.BadFiles):
+            gathered(folder, tmp_path)
+    assert sorted(decoded) == ["0.png", "1.png", "2.png", "3.png"]
+    Image.fromarray(ramp(seed=1)).save(folder / "1.png")
+    images, _ = gathered(folder, tmp_path)
+    assert decoded[4:] == ["1.png"]
+    np.testing.assert_array_equal(images[1, ..., 0], ramp(seed=1))
+
+
+def test_another_shape_has_a_cache_of_its_own(folder, tmp_path):
+    small, _ = gathered(folder, tmp_path, reading=files.Reading((6, 8, 1)))
+    large, _ = gathered(folder, tmp_path)
+    assert small.shape == (4, 6, 8, 1) and large.shape == (4, *SHAPE)
+    assert len(list((tmp_path / "cache").glob("*.npy"))) == 2
+
+
+@pytest.mark.parametrize("damage", ["index", "array", "missing"])
+def test_a_damaged_cache_is_made_anew(damage, folder, tmp_path):
+    gathered(folder, tmp_path)
+    (index,) = (tmp_path / "cache").glob("*.json")
+    array = index.with_name(json.loads(index.read_text())["array"])
+    if damage == "index":
+        index.write_text(index.read_text()[:50])
+    elif damage == "array":
+        array.write_bytes(array.read_bytes()[:200])
+    else:
+        array.unlink()
+    images, _ = gathered(folder, tmp_path)
+    np.testing.assert_array_equal(images[3, ..., 0], ramp(seed=3))
+
+
+def _gather_slowly(folder, cache):
+    read = files.read
+    files.read = lambda path, reading: time.sleep(0.2) or read(path, reading)
+    files.gather(folder, files.listed(folder), READING, cache)
+
+
+def test_a_kill_while_writing_leaves_a_cache_that_works(folder, tmp_path):
+    process = multiprocessing.get_context("fork").Process(
+        target=_gather_slowly, args=(folder, tmp_path / "cache")
+    )
+    process.start()
+    until = time.monotonic() + 30
+    while not list((tmp_path / "cache").glob("*.part")) and time.monotonic() < until:
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    images, _ = gathered(folder, tmp_path)
+    np.testing.assert_array_equal(images[3, ..., 0], ramp(seed=3))
+    assert not list((tmp_path / "cache").glob("*.part"))
+
+
+def test_two_processes_at_once_do_not_harm_each_other(folder, tmp_path):
+    context = multiprocessing.get_context("fork")
+    processes = [
+        context.Process(target=_gather_slowly, args=(folder, tmp_path / "cache")) for _ in range(2)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == [0, 0]
+    images, _ = gathered(folder, tmp_path)
+    np.testing.assert_array_equal(images[3, ..., 0], ramp(seed=3))
+
+
+def test_what_does_not_fit_in_memory_stays_on_disk_and_reads_the_same(folder, tmp_path):
+    held, _ = gathered(folder, tmp_path)
+    rows, _ = gathered(folder, tmp_path, in_memory=0)
+    assert isinstance(held, np.ndarray) and isinstance(rows, files.Rows)
+    assert rows.shape == held.shape and len(rows) == 4 and rows.nbytes == held.nbytes
+    np.testing.assert_array_equal(rows[[2, 0, 3]], held[[2, 0, 3]])
+    np.testing.assert_array_equal(rows[1], held[1])
+    np.testing.assert_array_equal(rows[1:3], held[1:3])
+    np.testing.assert_array_equal(np.stack(list(rows)), held)
+    np.testing.assert_array_equal(rows.only([3, 1])[:], held[[3, 1]])
+
+
+# --- medical files -------------------------------------------------------------------------------
+
+
+def test_a_volume_gives_its_slices_scaled_between_its_percentiles(tmp_path):
+    nibabel = pytest.importorskip("nibabel")
+    values = np.random.default_rng(0).normal(100, 20, (16, 12, 20)).astype(np.float32)
+    (tmp_path / "volumes").mkdir()
+    nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), tmp_path / "volumes" / "one.nii.gz")
+    reading = files.Reading(SHAPE, axis=2, span=(0.25, 0.75))
+    images, table = gathered(tmp_path / "volumes", tmp_path, reading=reading)
+    assert images.shape == (10, *SHAPE) and list(table["slice"]) == list(range(10))
+    low, high = np.percentile(values, (0.5, 99.5))
+    expected = np.rot90(np.clip((values[:, :, 5] - low) / (high - low), 0, 1) * 255)
+    assert np.abs(images[0, ..., 0] - expected).max() <= 0.51
+
+
+@pytest.mark.parametrize("content", [b"", b"no volume", b"\x1f\x8b\x08 torn"])
+def test_a_broken_volume_is_named(content, folder, tmp_path):
+    pytest.importorskip("nibabel")
+    (folder / "broken.nii.gz").write_bytes(content)
+    with pytest.raises(files.BadFiles, match="broken.nii.gz: is (empty|no NIfTI|damaged)"):
+        gathered(folder, tmp_path)
+
+
+@pytest.fixture
+def dicom(tmp_path):
+    """Writes a DICOM file of the given stored values and attributes."""
+    pydicom = pytest.importorskip("pydicom")
+    from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
+
+    def write(stored, **attributes):
+        file = pydicom.Dataset()
+        file.file_meta = pydicom.dataset.FileMetaDataset()
+        file.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        file.file_meta.MediaStorageSOPClassUID = SecondaryCaptureImageStorage
+        file.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+        file.Rows, file.Columns = stored.shape
+        file.SamplesPerPixel, file.BitsAllocated, file.BitsStored, file.HighBit = 1, 16, 12, 11
+        file.PixelRepresentation, file.PhotometricInterpretation = 0, "MONOCHROME2"
+        for name, value in attributes.items():
+            setattr(file, name, value)
+        file.PixelData = stored.astype(np.uint16).tobytes()
+        file.save_as(tmp_path / "image.dcm", enforce_file_format=True)
+        return tmp_path / "image.dcm"
+
+    return write
+
+
+STORED = np.linspace(0, 4095, 12 * 16).reshape(12, 16)
+
+
+def test_a_dicom_file_without_a_window_shows_all_that_it_holds(dicom):
+    read = files.read(dicom(STORED), READING)[0, ..., 0]
+    assert np.abs(read - STORED / 4095 * 255).max() <= 1
+
+
+def test_a_dicom_window_is_applied_after_the_rescale(dicom):
+    path = dicom(
+        STORED, RescaleSlope=2, RescaleIntercept=-1000, WindowCenter=1000, WindowWidth=2000
+    )
+    read = files.read(path, READING)[0, ..., 0]
+    hounsfield = STORED.astype(np.uint16) * 2.0 - 1000
+    expected = np.clip((hounsfield - 999.5) / 1999 + 0.5, 0, 1) * 255  # DICOM PS3.3 C.11.2.1.2
+    assert np.abs(read - expected).max() <= 1
+
+
+def test_monochrome1_is_inverted(dicom):
+    read = files.read(dicom(STORED, PhotometricInterpretation="MONOCHROME1"), READING)[0, ..., 0]
+    assert np.abs(read - (255 - STORED / 4095 * 255)).max() <= 1
+
+
+def test_what_is_no_dicom_is_named(tmp_path):
+    pytest.importorskip("pydicom")
+    (tmp_path / "image.dcm").write_bytes(b"not DICOM at all" * 20)
+    with pytest.raises(files.BadFile, match="cannot be read as DICOM"):
+        files.read(tmp_path / "image.dcm", READING)
+
+
+@pytest.mark.parametrize(("ending", "package"), [("dcm", "pydicom"), ("nii", "nibabel")])
+def test_a_missing_reader_gives_the_line_to_type(ending, package, tmp_path, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, package, None)
+    (tmp_path / f"image.{ending}").write_bytes(b"something")
+    with pytest.raises(files.BadFile, match=f"pip install {package}"):
+        files.read(tmp_path / f"image.{ending}", READING)
