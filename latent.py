@@ -22,9 +22,12 @@ def in_batches(function, *arrays, batch_size=512):
         raise ValueError("in_batches: there are no rows to work on")
     # One trace serves the full batches and the shorter last one.
     specs = [tf.TensorSpec((None, *each.shape[1:]), tf.as_dtype(each.dtype)) for each in arrays]
-    compiled = tf.function(function, input_signature=specs)
+    compiled = tf.function(function).get_concrete_function(*specs)
     starts = range(0, n, batch_size)
-    parts = [compiled(*(each[start : start + batch_size] for each in arrays)) for start in starts]
+    parts = [
+        compiled(*(tf.convert_to_tensor(each[start : start + batch_size]) for each in arrays))
+        for start in starts
+    ]
     if isinstance(parts[0], tuple | list):
         return tuple(np.concatenate(each) for each in zip(*parts, strict=True))
     return np.concatenate(parts)

@@ -401,7 +401,8 @@ class InfoVAE(VAE):
 
     Args:
         encoder, decoder, **kwargs: See `VAE`; an encoder without a variance needs `alpha = 1`.
-        alpha: At most 1; the share of the KL that is taken away.
+        alpha: At most 1; the share of the KL that is taken away. The warm-up of the KL
+            (`kl_warmup_steps`) holds for the MMD too.
         lambda_mmd: Weight lambda, in nats per unit of MMD.
         mmd_kernel: `"imq"` or `"rbf"` (`losses.mmd`).
     """
@@ -424,7 +425,8 @@ class InfoVAE(VAE):
         key = self.key("prior", result.training, result.step)
         prior = randomness.normal(key, tf.shape(result.z))
         mmd = losses.mmd(result.z, prior, self.mmd_kernel)
-        weighted = (self.alpha + self.lambda_mmd - 1.0) * mmd
+        ramp = self._ramp(self.kl_warmup_steps, result.training)
+        weighted = ramp * (self.alpha + self.lambda_mmd - 1.0) * mmd
         if self.alpha == 1.0:
             return weighted
         return weighted + (1.0 - self.alpha) * super().regularizer(result)
@@ -466,7 +468,7 @@ def _one_of(name, value, allowed):
 
 _ANY = ("reconstruction", "sigma", "dssim_weight", "binarize", "corrupt", "corrupt_level", "seed")
 _KL = ("beta", "kl_warmup_steps", "free_bits", "kl_capacity", "capacity_steps")
-_MMD = ("lambda_mmd", "mmd_kernel")
+_MMD = ("lambda_mmd", "mmd_kernel", "kl_warmup_steps")
 
 # What `Settings.model` may be: the class, and the settings that it takes.
 REGISTRY = {

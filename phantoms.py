@@ -18,7 +18,7 @@ CHEST_NOTE = (
     "the subject, 70 / 15 / 15 % in expectation"
 )
 BRAIN_NOTE = (
-    "a brain template (MNI152, one averaged brain) under random smooth warps, 150 subjects with 8 "
+    "a brain template (MNI152, one averaged brain) under random smooth warps, 100 subjects with 8 "
     "axial slices each; split by a hash of the subject, 70 / 15 / 15 % in expectation"
 )
 PHOTO_NOTE = (
@@ -261,7 +261,7 @@ def _grained(film, factors):
 # --- brain template ------------------------------------------------------------------------------
 
 
-def brains(size=64, subjects=150, slices=8, seed=0):
+def brains(size=64, subjects=100, slices=8, seed=0):
     """Axial slices of the MNI152 T1 average under random smooth warps and contrasts.
 
     A subject has one warp, one contrast and one field of brightness for all its slices.

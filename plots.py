@@ -138,6 +138,27 @@ def loss_curves(history, terms=("loss", "reconstruction", "kl", "ssim"), unit="n
 
 
 @styled
+def curve(x, lines, xlabel, ylabel, log=False, width=5.0):
+    """Lines with a mark at every value.
+
+    Args:
+        x: Values of the horizontal axis, shape `(n,)`.
+        lines: Dictionary of names to n values.
+        log: Whether the horizontal axis is logarithmic (base 2).
+    """
+    figure, axes = _figure(width, 0.62 * width)
+    axis = axes[0, 0]
+    for name, values in lines.items():
+        axis.plot(x, values, marker="o", label=name)
+    if log:
+        axis.set_xscale("log", base=2)
+        axis.set_xticks(list(x), [f"{value:g}" for value in x])
+    axis.set(xlabel=xlabel, ylabel=ylabel)
+    axis.legend()
+    return figure
+
+
+@styled
 def latent_map(points, labels=None, classes=(), title=None, names=("$z_1$", "$z_2$"), width=6.5):
     """Scatter of latents in a plane, coloured by class.
 

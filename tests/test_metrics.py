@@ -55,7 +55,7 @@ def test_foreground_ssim_leaves_the_black_margin_out():
     framed = [np.pad(each, margin) for each in (inner, other)]
     inside = metrics.ssim(inner, other).numpy()
     assert np.all(metrics.ssim(*framed).numpy() > 0.7)  # the margin is drawn perfectly
-    assert np.all(np.abs(metrics.ssim_foreground(*framed).numpy() - inside) < 0.1)
+    assert np.all(np.abs(metrics.ssim_foreground(*framed).numpy() - inside) < 0.15)
     np.testing.assert_allclose(metrics.ssim_foreground(inner, other), inside, rtol=1e-5)
     np.testing.assert_array_equal(metrics.ssim_foreground(0 * inner, other), 1.0)
 

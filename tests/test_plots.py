@@ -48,6 +48,13 @@ def test_loss_curves_has_a_panel_for_each_term_that_is_there():
     np.testing.assert_array_equal(figure.axes[0].lines[1].get_ydata(), [2.5, 1.5])
 
 
+def test_curve_draws_every_line_over_its_values():
+    figure = plots.curve([2, 8, 32], {"a": [1, 2, 3], "b": [3, 2, 1]}, "x", "y", log=True)
+    (axis,) = figure.axes
+    np.testing.assert_array_equal(axis.lines[1].get_xydata(), [[2, 3], [8, 2], [32, 1]])
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["a", "b"]
+
+
 def test_latent_map_draws_every_point_in_its_class():
     points = np.arange(20.0).reshape(10, 2)
     labels = np.array([0, 1] * 4 + [-1, -1])
