@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import losses
 import networks
 
 SIZES = [(28, 28), (33, 47), (100, 75), (256, 256)]
@@ -45,6 +46,18 @@ def test_log_variance_stays_in_its_range_for_absurd_inputs():
     encoder = networks.encoder((8, 8, 1), 2, widths=(4,))
     _, z_log_var = encoder(tf.fill((1, 8, 8, 1), 1e9))
     assert set(z_log_var.numpy().ravel()) <= set(networks.LOG_VAR_RANGE)
+
+
+def test_a_posterior_that_was_thrown_out_of_its_range_finds_back():
+    encoder = networks.encoder((8, 8, 1), 2, widths=(4,))
+    images = tf.ones((1, 8, 8, 1))
+    for name, sign in (("too wide", 1.0), ("too narrow", -1.0)):
+        encoder.get_layer("z_log_var").bias.assign([sign * 50.0] * 2)
+        with tf.GradientTape() as tape:
+            z_mean, z_log_var = encoder(images)
+            kl = tf.reduce_sum(losses.kl_per_axis(0.0 * z_mean, z_log_var))
+        gradient = tape.gradient(kl, encoder.get_layer("z_log_var").bias.value)
+        assert np.all(np.sign(gradient) == sign), name
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others():
