@@ -229,7 +229,7 @@ EXPERIMENTS = {
         learning_rate=2e-3,
         schedule="cosine",
     ),
-    # OASIS at full size, half an hour on two cores; or, smaller, slices of a brain template. The
+    # OASIS at full size, 40 minutes on two cores; or, smaller, slices of a brain template. The
     # weight of DSSIM grows with the number of pixels, as the squared error beside it does.
     "brain": Settings(
         dataset="brain",
@@ -241,11 +241,9 @@ EXPERIMENTS = {
         reconstruction="gaussian",
         sigma=0.1,
         dssim_weight=2e5 if OASIS_DIR else 12e3,
-        batch_norm=not OASIS_DIR,
-        beta=1.0 if OASIS_DIR else 10.0,  # so that random points of the latent decode to heads
         lambda_mmd=1000.0 if OASIS_DIR else 5000.0,
         kl_warmup_steps=0 if OASIS_DIR else 200,
-        epochs=60 if OASIS_DIR else 12,
+        epochs=60 if OASIS_DIR else 20,
         batch_size=16,
         learning_rate=2e-3 if OASIS_DIR else 3e-3,
         schedule="cosine",
