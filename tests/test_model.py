@@ -390,3 +390,9 @@ def test_every_setting_is_used_somewhere():
         if f".{each.name}" not in text and f'"{each.name}"' not in text
     ]
     assert not unused
+
+
+@pytest.mark.parametrize("experiment", config.EXPERIMENTS)
+def test_every_experiment_describes_a_model_that_fits_its_images(experiment):
+    settings = config.settings(experiment)
+    assert models.from_settings(settings).image_shape == settings.image_shape
