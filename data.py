@@ -144,6 +144,14 @@ def _folder(name, path, layout):
     return path
 
 
+def _stratified(table, column, seed):
+    """Splits by subject in which every part has its share of a column's rare label."""
+    if column not in table:
+        allowed = ", ".join(table)
+        raise ValueError(f"settings: stratify = {column!r} is no column; allowed: {allowed}")
+    return splits.by_group(table["subject"], table[column].astype("Int32").fillna(-1), seed)
+
+
 OASIS_LAYOUT = (
     "keras_png_slices_train, keras_png_slices_validate and keras_png_slices_test, "
     "with files such as case_001_slice_0.nii.png"
@@ -246,16 +254,12 @@ def chest(settings) -> ImageData:
             f"settings: findings = {settings.findings}, views = {settings.views} leave no image "
             f"of {root}"
         )
-    short = table["file"]
-    table["file"] = short.map(found)
+    table["file"] = table["file"].map(found)
     images, read = _read(root, list(table["file"]), settings)
     table = read[["file", "digest"]].merge(table, on="file", how="left", validate="one_to_one")
 
     rare = settings.stratify or "Hernia"
-    if rare not in table:
-        raise ValueError(f"settings: stratify = {rare!r} is no column; allowed: {list(table)}")
-    strata = table[rare].astype("Int8").fillna(-1)
-    places = splits.by_group(table["subject"], strata, settings.split_seed)
+    places = _stratified(table, rare, settings.split_seed)
     how = f"60 / 20 / 20 % by patient, stratified by {rare}"
     given = root / "test_list.txt"
     if given.is_file():
@@ -342,13 +346,7 @@ def gallery(settings) -> ImageData:
     elif settings.labels == "csv":
         table, label, classes = _with_csv(table, settings)
     if settings.stratify:
-        if settings.stratify not in table:
-            allowed = ", ".join(table)
-            raise ValueError(
-                f"settings: stratify = {settings.stratify!r} is no column; allowed: {allowed}"
-            )
-        strata = table[settings.stratify].astype("Int32").fillna(-1)
-        places = splits.by_group(table["subject"], strata, settings.split_seed)
+        places = _stratified(table, settings.stratify, settings.split_seed)
         how = f"60 / 20 / 20 % by subject, stratified by {settings.stratify}"
     else:
         places = splits.by_hash(table["subject"], settings.split_seed)

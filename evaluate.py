@@ -5,7 +5,6 @@ python evaluate.py RUN [RUN ...]
 
 import argparse
 import hashlib
-import json
 import math
 import os
 import sys
@@ -107,9 +106,7 @@ def report(model, images, run=None, split="test") -> dict:
         }
     if run is not None:
         written = {"images": images.note, "metrics": numbers}
-        temporary = Path(run) / "saving.metrics.json"
-        temporary.write_text(json.dumps(written, indent=2) + "\n")
-        os.replace(temporary, Path(run) / "metrics.json")
+        train.write_json(Path(run) / "metrics.json", written)
     return numbers
 
 
@@ -169,6 +166,10 @@ LIKENESS = {
 }
 
 
+def _likeness(images, made):
+    return tuple(each(images, made) for each in LIKENESS.values())
+
+
 def _reconstructions(model, pixels):
     """How like its reconstruction every image is."""
 
@@ -178,7 +179,7 @@ def _reconstructions(model, pixels):
             made = model.reconstruct(images)
         else:  # a denoiser is shown the corrupted image, and compared with the clean one
             made = model.decode(model.forward(batch, training=False, step=rows[0]).z_mean)
-        return tuple(each(images, made) for each in LIKENESS.values())
+        return _likeness(images, made)
 
     parts = latent.in_batches(measured, pixels, np.arange(len(pixels)), batch_size=128)
     return dict(zip(LIKENESS, parts, strict=True))
@@ -208,12 +209,7 @@ def baselines(images, components, split="test", most=3000) -> pd.DataFrame:
     rows = {}
     for name, made in drawn.items():
         made = np.clip(made, 0.0, 1.0).astype(np.float32).reshape(pixels.shape)
-        parts = latent.in_batches(
-            lambda a, b: tuple(each(a, b) for each in LIKENESS.values()),
-            pixels,
-            made,
-            batch_size=128,
-        )
+        parts = latent.in_batches(_likeness, pixels, made, batch_size=128)
         rows[name] = {key: float(part.mean()) for key, part in zip(LIKENESS, parts, strict=True)}
     return pd.DataFrame(rows).T
 
@@ -233,10 +229,9 @@ class Judge(NamedTuple):
 
     def probabilities(self, images):
         """Of each class, for uint8 images or floats in [0, 1]; shape `(n, classes)`."""
-        images = np.asarray(images)
-        scale = 255.0 if images.dtype == np.uint8 else 1.0
-        images = (images / scale).astype(np.float32)
-        logits = latent.in_batches(lambda batch: self.network(batch, training=False), images)
+        logits = latent.in_batches(
+            lambda batch: self.network(models.as_float(batch), training=False), np.asarray(images)
+        )
         return tf.nn.softmax(logits).numpy()
 
     def labels(self, images):
@@ -291,7 +286,7 @@ def _train_judge(network, images, labels, seed, steps):
     )
 
     def ready(pixels, numbers):
-        return tf.cast(pixels, tf.float32) / 255.0, numbers
+        return models.as_float(pixels), numbers
 
     network.fit(
         images.train.batches(batch_size, shuffle=True, seed=seed, labels=labels).map(ready),

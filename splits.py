@@ -67,25 +67,25 @@ class Split:
         if shuffle:
             self.steps(batch_size)  # refuses a batch larger than the split
         numbers = None if labels is None else tf.constant(self.labels(labels))
+        augmented = shift or flip != "none"
 
         def order(epoch):
             key = tf.stack([tf.constant(seed, tf.int64), epoch])
             rows = tf.random.experimental.stateless_shuffle(tf.range(len(self)), key)
-            draws = tf.gather(
-                randomness.uniform(randomness.key(seed, epoch, "augment"), moves), rows
-            )
-            both = tf.data.Dataset.from_tensor_slices((rows, draws))
-            return both.batch(batch_size, drop_remainder=True)
+            parts = (rows,)
+            if augmented:  # three numbers for each image: down, across, mirrored
+                key = randomness.key(seed, epoch, "augment")
+                parts = (rows, tf.gather(randomness.uniform(key, (len(self), 3)), rows))
+            return tf.data.Dataset.from_tensor_slices(parts).batch(batch_size, drop_remainder=True)
 
         def gather(rows, draws=None):
             # One call out of the graph a batch; the array may lie in memory or on disk.
             images = tf.numpy_function(lambda chosen: self.images[chosen], [rows], tf.uint8, False)
             images = tf.ensure_shape(images, (rows.shape[0], *self.images.shape[1:]))
-            if draws is not None and (shift or flip != "none"):
+            if draws is not None:
                 images = _moved(images, draws, shift, flip)
             return images if numbers is None else (images, tf.gather(numbers, rows))
 
-        moves = (len(self), 3)  # down, across, mirrored
         if shuffle:
             endless = tf.data.Dataset.range(first_epoch, np.iinfo(np.int64).max)
             batches = endless.flat_map(order).map(gather, num_parallel_calls=2)
@@ -149,7 +149,7 @@ class ImageData:
 
 def _moved(images, draws, shift, flip):
     """Every image of a batch moved and mirrored by its own three numbers in (0, 1)."""
-    batch, height, width, _ = images.shape
+    _, height, width, _ = images.shape
     steps = tf.cast(tf.floor(draws[:, :2] * (2 * shift + 1)), tf.int32) - shift
     down = tf.clip_by_value(tf.range(height) + steps[:, :1], 0, height - 1)
     across = tf.clip_by_value(tf.range(width) + steps[:, 1:], 0, width - 1)
@@ -167,7 +167,7 @@ def _moved(images, draws, shift, flip):
 
 
 def from_table(images, table, places, name, label=None, classes=(), note="", embedded=False):
-    """Images with a table, divided as `places` says; no subject may stand in two
+    """Images with a table, divided as `places` says; no subject may stand in two splits.
 
     Args:
         images: uint8 array or `files.Rows`, n images.
@@ -286,8 +286,8 @@ def from_arrays(
 
 
 def _table(name, n, label, labels):
-    files = [f"{name}/{row:05d}" for row in range(n)]
-    table = pd.DataFrame({"file": files, "subject": files})  # every image is its own subject
+    names = [f"{name}/{row:05d}" for row in range(n)]
+    table = pd.DataFrame({"file": names, "subject": names})  # every image is its own subject
     if labels is not None:
         labels = np.asarray(labels)
         if labels.shape != (n,):

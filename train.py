@@ -72,7 +72,7 @@ def fit(model, images, settings, run, verbose="auto"):
         )
     steps = images.train.steps(settings.batch_size)
     (run / "samples").mkdir(parents=True, exist_ok=True)
-    _write_json(run / "settings.json", _provenance(settings))
+    write_json(run / "settings.json", _provenance(settings))
     images.membership().to_csv(run / "split.csv", index=False)
 
     compile_model(model, settings, steps)
@@ -164,7 +164,8 @@ def _provenance(settings):
     return {"settings": settings.to_dict(), "versions": versions}
 
 
-def _write_json(path, values):
+def write_json(path, values):
+    """Writes a JSON file under another name, then renames."""
     temporary = path.with_name(f"saving.{path.name}")
     temporary.write_text(json.dumps(values, indent=2) + "\n")
     os.replace(temporary, path)

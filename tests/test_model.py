@@ -82,7 +82,7 @@ def saved(tmp_path_factory):
         model.save(folder / f"{kind}.keras")
         run = folder / kind
         run.mkdir()
-        train._write_json(run / "settings.json", train._provenance(settings))
+        train.write_json(run / "settings.json", train._provenance(settings))
         train.save(model, run)
         expected[kind] = model.reconstruct(blobs(8, seed=9)[0]).numpy()
     np.savez(folder / "expected.npz", **expected)
