@@ -6,6 +6,7 @@ their sizes and dates. Nothing about a file is trusted: what cannot be read is n
 """
 
 import hashlib
+import itertools
 import json
 import mmap
 import os
@@ -25,8 +26,9 @@ DICOM = (".dcm", ".dicom")
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")  # by content, whatever the name says
 MAX_PIXELS = 64_000_000  # four times the largest radiograph; a decompression bomb claims more
 NAMED = 10  # bad files that an error lists
+TASK = 32  # files that a thread takes at a time
 FITS = ("crop", "stretch", "pad")
-VERSION = 1  # of what `read` makes of a file; a new one makes old caches worthless
+VERSION = 2  # of what `read` makes of a file; a new one makes old caches worthless
 
 
 class BadFile(ValueError):
@@ -72,7 +74,7 @@ class Rows:
         return len(self._rows)
 
     def __getitem__(self, wanted):
-        taken = np.array(self._array[self._rows[wanted]])
+        taken = np.take(np.asarray(self._array), self._rows[wanted], axis=0)  # always a copy
         if hasattr(mmap, "MADV_DONTNEED"):
             self._array._mmap.madvise(mmap.MADV_DONTNEED)
         return taken
@@ -243,16 +245,22 @@ def _decode(root, made, entries, fresh, reading):
         made[entry["first"] : entry["first"] + len(images)] = images
         entry["digests"] = [digest(image) for image in images]
 
+    def decode_all(part):
+        for name in part:
+            decode(name)
+        return len(part)
+
+    # Pillow decodes outside Python's lock. A task of one file would cost nearly as much as its file.
+    parts = [fresh[first : first + TASK] for first in range(0, len(fresh), TASK)]
     bar = keras.utils.Progbar(len(fresh), unit_name="file", verbose=len(fresh) > 2000)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes outside Python's lock
-        for done, _ in enumerate(pool.map(decode, fresh), start=1):
-            if done % 500 == 0 or done == len(fresh):
-                bar.update(done)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for done in itertools.accumulate(pool.map(decode_all, parts)):
+            bar.update(done)
 
 
 def digest(image) -> str:
     """Short hash of an image's pixels."""
-    return hashlib.blake2s(np.ascontiguousarray(image), digest_size=8).hexdigest()
+    return hashlib.sha256(np.ascontiguousarray(image)).hexdigest()[:16]
 
 
 # --- one file ------------------------------------------------------------------------------------
@@ -369,7 +377,7 @@ def fitted(image, reading):
         if reading.fit == "pad":
             scale = max(image.width / width, image.height / height)
             size = (max(round(image.width / scale), 1), max(round(image.height / scale), 1))
-    if (image.width, image.height) != size or reading.fit == "crop":
+    if box != (0, 0, *size):
         smaller = size[0] * size[1] < (box[2] - box[0]) * (box[3] - box[1])
         kind = Image.Resampling.BOX if smaller else Image.Resampling.BICUBIC
         image = image.resize(size, kind, box=box)
@@ -377,7 +385,7 @@ def fitted(image, reading):
     if values.dtype != np.uint8:
         values = np.round(np.clip(values, 0, 255)).astype(np.uint8)
     if values.ndim == 2:
-        values = values[..., None].repeat(channels, axis=2)
+        values = np.broadcast_to(values[..., None], (*values.shape, channels))
     rows, columns = height - values.shape[0], width - values.shape[1]
     if rows or columns:
         around = ((rows // 2, rows - rows // 2), (columns // 2, columns - columns // 2), (0, 0))

@@ -103,7 +103,8 @@ def render_chests(factors, size=64) -> np.ndarray:
     Returns:
         uint8 `(n, size, size, 1)`.
     """
-    parts = np.array_split(np.arange(len(factors)), max(1, len(factors) * size**2 // 2**20))
+    parts = np.array_split(np.arange(len(factors)), max(1, len(factors) * size**2 // 2**16))
+    # A few images at a time: their arrays stay in the processor's cache.
     return np.concatenate([_chest_part(factors.iloc[rows], size) for rows in parts])
 
 
@@ -130,6 +131,11 @@ def chests(size=64, subjects=600, images=3, seed=0, confound=0.0):
 def _inside(distance, edge):
     """1 inside (negative distance), 0 outside, smooth over `edge`."""
     return 0.5 - 0.5 * np.tanh(distance / edge)
+
+
+def _fourth(values):
+    """Fourth power by squares: NumPy's own `** 4` is ten times slower."""
+    return np.square(np.square(values))
 
 
 def _ellipse(x, y, across, down, wide, high, edge):
@@ -165,7 +171,7 @@ def _chest_part(factors, size):
 
     shoulder = 0.2 + 0.78 * _inside(-(y + 0.8), 0.14) - 0.05 * _inside(-(y - 0.1), 0.3)
     trunk = shoulder * each["wide"]
-    body = np.sqrt(np.maximum(1 - (side / trunk) ** 4, 0))
+    body = np.sqrt(np.maximum(1 - _fourth(side / trunk), 0))
     total = 1.15 * body * _inside(side - trunk, edge)
     total = total + 0.35 * _inside(-(y - dome), 0.05) * body  # abdomen
     total = total - 0.86 * lungs
@@ -176,19 +182,19 @@ def _chest_part(factors, size):
     total = total + 0.3 * bones * spine
     cage = _inside(side - (lung_x + 1.02 * lung_wide), 3 * edge) * _inside(-(side - 0.07), edge)
     out = side / (0.8 * each["wide"])
+    falling = 0.26 * out**2.2 - 0.08 * np.sin(np.pi * np.minimum(out, 1))
+    rising = 0.42 * np.maximum(1 - out, 0) ** 1.5
     behind, before = np.float32(0), np.float32(0)
     thick = 0.024 + 0.25 / size
     for number in range(9):
         start = -0.62 + 0.145 * number * each["lungs"]
-        line = start - 0.08 * np.sin(np.pi * np.minimum(out, 1)) + 0.26 * out**2.2
-        behind = behind + np.exp(-(((y - line) / thick) ** 4))
+        behind = behind + np.exp(-_fourth((y - start - falling) / thick))
         if number < 6:
-            line = start + 0.05 + 0.42 * np.maximum(1 - out, 0) ** 1.5
-            before = before + np.exp(-(((y - line) / thick) ** 4))
+            before = before + np.exp(-_fourth((y - start - 0.05 - rising) / thick))
     total = total + bones * cage * (0.13 * behind + 0.05 * before * (side > 0.3))
     collar = y + 0.6 + 0.18 * (side - 0.1) - 0.05 * np.sin(5 * side)
     reach = _inside(side - 0.72, 0.03) * _inside(-(side - 0.09), 0.02)
-    total = total + 0.24 * bones * reach * np.exp(-((collar / 0.035) ** 4))
+    total = total + 0.24 * bones * reach * np.exp(-_fourth(collar / 0.035))
 
     # Soft parts in the middle: mediastinum, aortic knob (grows with age), heart, roots, vessels.
     band = 0.11 + 0.05 * _inside(y + 0.5, 0.15)
