@@ -19,6 +19,7 @@ from sklearn.decomposition import PCA
 
 import config
 import data
+import files
 import latent
 import losses
 import metrics
@@ -106,7 +107,7 @@ def report(model, images, run=None, split="test") -> dict:
         }
     if run is not None:
         written = {"images": images.note, "metrics": numbers}
-        train.write_json(Path(run) / "metrics.json", written)
+        files.write_json(Path(run) / "metrics.json", written)
     return numbers
 
 
@@ -166,6 +167,19 @@ LIKENESS = {
 }
 
 
+def likeness(images, made) -> dict:
+    """How like its reconstruction every image is, by each measure of `LIKENESS`.
+
+    Args:
+        images, made: Floats in [0, 1], both `(n, height, width, channels)`.
+
+    Returns:
+        Arrays `(n,)` by name.
+    """
+    parts = latent.in_batches(_likeness, images, made, batch_size=128)
+    return dict(zip(LIKENESS, parts, strict=True))
+
+
 def _likeness(images, made):
     return tuple(each(images, made) for each in LIKENESS.values())
 
@@ -209,8 +223,7 @@ def baselines(images, components, split="test", most=3000) -> pd.DataFrame:
     rows = {}
     for name, made in drawn.items():
         made = np.clip(made, 0.0, 1.0).astype(np.float32).reshape(pixels.shape)
-        parts = latent.in_batches(_likeness, pixels, made, batch_size=128)
-        rows[name] = {key: float(part.mean()) for key, part in zip(LIKENESS, parts, strict=True)}
+        rows[name] = {key: float(each.mean()) for key, each in likeness(pixels, made).items()}
     return pd.DataFrame(rows).T
 
 

@@ -250,7 +250,7 @@ def _decode(root, made, entries, fresh, reading):
             decode(name)
         return len(part)
 
-    # Pillow decodes outside Python's lock. A task of one file would cost nearly as much as its file.
+    # Pillow decodes outside Python's lock; one task for every file would cost half as much again.
     parts = [fresh[first : first + TASK] for first in range(0, len(fresh), TASK)]
     bar = keras.utils.Progbar(len(fresh), unit_name="file", verbose=len(fresh) > 2000)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -261,6 +261,13 @@ def _decode(root, made, entries, fresh, reading):
 def digest(image) -> str:
     """Short hash of an image's pixels."""
     return hashlib.sha256(np.ascontiguousarray(image)).hexdigest()[:16]
+
+
+def write_json(path, values):
+    """Writes a JSON file under another name, then renames."""
+    temporary = path.with_name(f"saving.{path.name}")
+    temporary.write_text(json.dumps(values, indent=2) + "\n")
+    os.replace(temporary, path)
 
 
 # --- one file ------------------------------------------------------------------------------------

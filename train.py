@@ -20,6 +20,7 @@ import tensorflow as tf
 
 import config
 import data
+import files
 import model as models
 import plots
 
@@ -72,7 +73,7 @@ def fit(model, images, settings, run, verbose="auto"):
         )
     steps = images.train.steps(settings.batch_size)
     (run / "samples").mkdir(parents=True, exist_ok=True)
-    write_json(run / "settings.json", _provenance(settings))
+    files.write_json(run / "settings.json", _provenance(settings))
     images.membership().to_csv(run / "split.csv", index=False)
 
     compile_model(model, settings, steps)
@@ -162,13 +163,6 @@ def load(run):
 def _provenance(settings):
     versions = {"tensorflow": tf.__version__, "keras": keras.__version__}
     return {"settings": settings.to_dict(), "versions": versions}
-
-
-def write_json(path, values):
-    """Writes a JSON file under another name, then renames."""
-    temporary = path.with_name(f"saving.{path.name}")
-    temporary.write_text(json.dumps(values, indent=2) + "\n")
-    os.replace(temporary, path)
 
 
 def _sha256(path):

@@ -12,6 +12,7 @@ import pytest
 import tensorflow as tf
 
 import config
+import files
 import losses
 import model as models
 import networks
@@ -82,7 +83,7 @@ def saved(tmp_path_factory):
         model.save(folder / f"{kind}.keras")
         run = folder / kind
         run.mkdir()
-        train.write_json(run / "settings.json", train._provenance(settings))
+        files.write_json(run / "settings.json", train._provenance(settings))
         train.save(model, run)
         expected[kind] = model.reconstruct(blobs(8, seed=9)[0]).numpy()
     np.savez(folder / "expected.npz", **expected)

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 LAYERS = [
     ("config", "randomness", "metrics", "files"),
     ("losses", "networks", "latent", "plots", "phantoms", "splits"),
-    ("data", "model"),
+    ("data", "model", "directions"),
     ("train",),
     ("evaluate",),
 ]
@@ -46,7 +46,7 @@ def test_every_module_has_its_layer():
 def test_imports_point_one_way(name):
     (level,) = [index for index, layer in enumerate(LAYERS) if name in layer]
     allowed = {each for layer in LAYERS[:level] for each in layer}
-    if name in ("losses", "metrics", "latent", "plots"):
+    if name in ("losses", "metrics", "latent", "directions", "plots"):
         allowed -= {"config", "model"}
     ours = {each for each in imported(ROOT / f"{name}.py") if each in MODULES}
     assert ours <= allowed

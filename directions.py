@@ -1,0 +1,477 @@
+"""Directions of a label in a latent space, how far to trust them, and what they do to images.
+
+A direction is easy to get: the mean of ten latents less the mean of the others. Whether it means
+anything is the question, and `evidence` answers it on subjects that the direction has not seen.
+Arrays and callables in, arrays out; no model is known here.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import tensorflow as tf
+from sklearn.linear_model import LogisticRegression
+
+import files
+import latent
+
+METHODS = ("mean", "logistic")
+RIDGE = 0.1  # inverse strength of the logistic regression's penalty, on axes of unit variance
+FEW = 30  # subjects with the label, below which no single number is to be trusted
+
+
+# --- a direction ---------------------------------------------------------------------------------
+
+
+def fit(z, target, method="mean", covariates=None):
+    """Unit direction along which a label, or any number, grows.
+
+    `"mean"` is the difference of the two class means; for a number, the slope of each axis on it.
+    `"logistic"` is the weight vector of a logistic regression with balanced classes. With
+    covariates, either is adjusted: the slope of each axis on the label *beside* the covariates in
+    one linear regression, or the latent's weights in a logistic regression that sees them too.
+
+    Args:
+        z: Latents, shape `(n, latent_dim)`.
+        target: Shape `(n,)`: booleans, 0 and 1, or for `"mean"` any numbers.
+        method: One of `METHODS`.
+        covariates: Numbers to adjust for, shape `(n, k)`, from `design`; or None.
+
+    Returns:
+        float64 `(latent_dim,)` of length 1.
+
+    Raises:
+        ValueError: where the target does not vary, or only together with the covariates.
+    """
+    z = np.asarray(z, np.float64)
+    target = np.asarray(target, np.float64)
+    if method not in METHODS:
+        raise ValueError(f"method = {method!r} is not possible; allowed: {', '.join(METHODS)}")
+    others = np.empty((len(z), 0)) if covariates is None else np.asarray(covariates, np.float64)
+    if np.ptp(target) == 0:
+        raise ValueError("all rows have the same label: there is no direction between them")
+    if method == "logistic":
+        scale = z.std(axis=0) + 1e-12
+        columns = np.concatenate([(z - z.mean(axis=0)) / scale, others], axis=1)
+        model = LogisticRegression(C=RIDGE, class_weight="balanced", max_iter=1000)
+        vector = model.fit(columns, target > 0.5).coef_[0, : z.shape[1]] / scale
+    else:
+        # Frisch and Waugh: the slope beside the covariates is that on what they leave unexplained.
+        known = np.concatenate([np.ones((len(z), 1)), others], axis=1)
+        rest = target - known @ np.linalg.lstsq(known, target, rcond=None)[0]
+        if np.abs(rest).max() < 1e-9:
+            raise ValueError("the covariates explain the label entirely: nothing is left to fit")
+        vector = rest @ (z - z.mean(axis=0))
+    length = np.linalg.norm(vector)
+    if not length:
+        raise ValueError("the latents do not change with the label at all")
+    return vector / length
+
+
+def design(table, columns):
+    """Columns of a table as numbers to adjust for.
+
+    Numbers are standardised, words become one column per value but the first; where a number is
+    missing, its mean stands in and a column of its own says so.
+
+    Returns:
+        float64 `(n, k)`.
+    """
+    parts = []
+    for name in columns:
+        column = table[name]
+        if column.dtype.kind in "biuf":
+            values = column.to_numpy(np.float64)
+            missing = np.isnan(values)
+            values = np.where(missing, np.nanmean(values), values)
+            parts.append((values - values.mean()) / (values.std() + 1e-12))
+            if missing.any():
+                parts.append(missing.astype(np.float64))
+        else:
+            words = column.astype(str)
+            parts += [(words == word).to_numpy(np.float64) for word in sorted(set(words))[1:]]
+    return np.stack(parts, axis=1) if parts else np.empty((len(table), 0))
+
+
+@dataclass(frozen=True)
+class Direction:
+    """A unit direction with its unit of strength and where it comes from.
+
+    Args:
+        name: What grows along it.
+        vector: Shape `(latent_dim,)`, of length 1.
+        spread: Standard deviation of the latents' projection on it: strength 2 moves an image by
+            two of those, so that 2 means the same on every model.
+        method: One of `METHODS`.
+        adjusted_for: Names of the covariates.
+        images, subjects: How many had the label, and how many did not.
+        source: Free text: run, data, date.
+    """
+
+    name: str
+    vector: np.ndarray
+    spread: float
+    method: str = "mean"
+    adjusted_for: tuple[str, ...] = ()
+    images: tuple[int, int] = (0, 0)
+    subjects: tuple[int, int] = (0, 0)
+    source: str = ""
+
+    @classmethod
+    def of(cls, z, table, label, method="mean", adjust=(), source=""):
+        """The direction of a table's column, from all its rows.
+
+        Args:
+            z: Latents, row by row with the table.
+            table: With the label's column, `subject`, and the columns to adjust for.
+        """
+        target = table[label].to_numpy(bool)
+        covariates = design(table, adjust) if adjust else None
+        vector = fit(z, target, method, covariates)
+        subjects = table["subject"]
+        return cls(
+            name=label,
+            vector=vector,
+            spread=float((np.asarray(z, np.float64) @ vector).std()),
+            method=method,
+            adjusted_for=tuple(adjust),
+            images=(int(target.sum()), int((~target).sum())),
+            subjects=(subjects[target].nunique(), subjects[~target].nunique()),
+            source=source,
+        )
+
+    def project(self, z):
+        """How far along every latent lies, in units of strength; `(n,)`."""
+        return np.asarray(z, np.float64) @ self.vector / self.spread
+
+    def move(self, z, strength):
+        """Latents moved by a strength, or by one strength each; same shape."""
+        step = np.asarray(strength, np.float64)[..., None] * self.spread * self.vector
+        return (np.asarray(z, np.float64) + step).astype(np.float32)
+
+    def save(self, path):
+        """Writes the direction and its provenance as JSON."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        files.write_json(path, asdict(self) | {"vector": [float(each) for each in self.vector]})
+
+    @classmethod
+    def load(cls, path):
+        """A direction from `save`; an error that names the file where it is none."""
+        try:
+            values = json.loads(Path(path).read_text())
+            for name in ("adjusted_for", "images", "subjects"):
+                values[name] = tuple(values[name])
+            values["vector"] = np.array(values["vector"], np.float64)
+            return cls(**values)
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{path} cannot be read as a direction: {error}") from error
+
+
+def cosines(vectors) -> pd.DataFrame:
+    """Cosine of every direction with every other; a dictionary of names to unit vectors."""
+    stacked = np.stack(list(vectors.values()))
+    return pd.DataFrame(stacked @ stacked.T, index=list(vectors), columns=list(vectors))
+
+
+# --- how far to trust it -------------------------------------------------------------------------
+
+
+class Evidence(NamedTuple):
+    """What held-out subjects say of a direction; see `evidence`.
+
+    `auc` with its 95 % interval `low` to `high`, `p_value`, `stability`; `scores` are the held-out
+    projections and `folds` the fold of each row.
+    """
+
+    auc: float
+    low: float
+    high: float
+    p_value: float
+    stability: float
+    images: tuple[int, int]
+    subjects: tuple[int, int]
+    scores: np.ndarray
+    folds: np.ndarray
+
+    @property
+    def established(self) -> bool:
+        """Whether both the interval and the permutations say that the label is in the latent."""
+        return self.low > 0.5 and self.p_value < 0.05
+
+    @property
+    def caution(self) -> str:
+        """What cannot be concluded; empty where nothing speaks against the numbers."""
+        said = []
+        if not self.established:
+            said.append("not established: chance would do as well often enough")
+        if self.subjects[0] < FEW:
+            said.append(
+                f"only {self.subjects[0]} subjects have the label: neither the size of the effect "
+                f"nor its absence can be concluded from fewer than {FEW}"
+            )
+        if self.stability < 0.5:
+            said.append("two halves of the subjects give different directions")
+        return "; ".join(said)
+
+    def __str__(self):
+        text = (
+            f"AUC {self.auc:.2f} (95 % {self.low:.2f} to {self.high:.2f}), p = {self.p_value:.3g}, "
+            f"split-half cosine {self.stability:.2f}, {self.images[0]} images of "
+            f"{self.subjects[0]} subjects with the label, {self.images[1]} of {self.subjects[1]} "
+            "without"
+        )
+        return f"{text}. Caution: {self.caution}" if self.caution else text
+
+
+def evidence(
+    z,
+    labels,
+    subjects,
+    method="mean",
+    covariates=None,
+    folds=5,
+    bootstraps=1000,
+    permutations=499,
+    halves=25,
+    seed=0,
+) -> Evidence:
+    """Whether a direction holds on subjects that it has not seen.
+
+    Subjects are dealt into folds without a look at the labels; each fold is projected on the
+    direction of the others. The AUC counts pairs within folds. Its interval comes from drawing
+    subjects anew, those with the label apart from those without. The p-value repeats the whole
+    procedure with labels exchanged between subjects of equally many images, `(1 + k) / (1 + B)`
+    with k the permutations that do as well ([Phipson & Smyth,
+    2010](https://doi.org/10.2202/1544-6115.1585)). The stability is the mean cosine between the
+    directions of two random halves of the subjects.
+
+    Args:
+        z: Latents, shape `(n, latent_dim)`; or one such array per fold, `(folds, n, latent_dim)`,
+            where the encoder was trained anew without that fold.
+        labels: Booleans, shape `(n,)`.
+        subjects: Shape `(n,)`.
+        method, covariates: See `fit`.
+        folds: Their number, or the fold of each row, shape `(n,)`.
+        bootstraps, permutations, halves: How often each is repeated.
+        seed: Of all that is drawn.
+    """
+    z = np.asarray(z, np.float64)
+    labels = np.asarray(labels, bool)
+    _, groups = np.unique(np.asarray(subjects), return_inverse=True)
+    random = np.random.default_rng(seed)
+    if np.ndim(folds) == 0:
+        folds = deal(groups, folds, seed)
+    folds = np.unique(folds, return_inverse=True)[1]
+    latents = z if z.ndim == 3 else np.broadcast_to(z, (folds.max() + 1, *z.shape))
+    if len(latents) != folds.max() + 1:
+        raise ValueError(f"{len(latents)} arrays of latents for {folds.max() + 1} folds")
+
+    def held_out(target):
+        scores = np.empty(len(target))
+        for fold in range(folds.max() + 1):
+            seen = folds != fold
+            others = None if covariates is None else covariates[seen]
+            vector = fit(latents[fold][seen], target[seen], method, others)
+            scores[~seen] = latents[fold][~seen] @ vector
+        return scores
+
+    try:
+        scores = held_out(labels)
+    except ValueError as error:
+        raise ValueError(f"a direction needs the label in several subjects: {error}") from error
+    auc = float(auc_within(scores, labels, folds)[0])
+
+    has = np.bincount(groups, labels, minlength=groups.max() + 1) > 0
+    drawn = np.empty((len(has), bootstraps))
+    for kind in (has, ~has):
+        count = int(kind.sum())
+        drawn[kind] = random.multinomial(count, np.full(count, 1 / count), bootstraps).T
+    low, high = np.nanpercentile(auc_within(scores, labels, folds, drawn[groups]), (2.5, 97.5))
+
+    as_good = 0
+    for _ in range(permutations):
+        mixed = permuted(labels, groups, random)
+        as_good += float(auc_within(held_out(mixed), mixed, folds)[0]) >= auc
+    cosine = [
+        np.dot(*(_fit_rows(latents[0], labels, half, method, covariates) for half in pair))
+        for pair in _halves(groups, has, halves, random)
+    ]
+    without = np.bincount(groups, ~labels, minlength=groups.max() + 1) > 0
+    return Evidence(
+        auc=auc,
+        low=float(low),
+        high=float(high),
+        p_value=(1 + as_good) / (1 + permutations),
+        stability=float(np.mean(cosine)),
+        images=(int(labels.sum()), int((~labels).sum())),
+        subjects=(int(has.sum()), int(without.sum())),
+        scores=scores,
+        folds=folds,
+    )
+
+
+def _fit_rows(z, labels, rows, method, covariates):
+    return fit(z[rows], labels[rows], method, None if covariates is None else covariates[rows])
+
+
+def deal(subjects, folds, seed=0):
+    """A fold for every row, all rows of a subject in one; a function of subjects and seed alone."""
+    _, groups = np.unique(np.asarray(subjects), return_inverse=True)
+    count = groups.max() + 1
+    if count < folds:
+        raise ValueError(f"{count} subjects cannot fill {folds} folds; ask for fewer")
+    return np.random.default_rng(seed).permutation(np.arange(count) % folds)[groups]
+
+
+def permuted(labels, groups, random):
+    """Labels exchanged between subjects of equally many images, each subject's kept together.
+
+    Args:
+        labels: Shape `(n,)`.
+        groups: Number of each row's subject.
+        random: `numpy.random.Generator`.
+    """
+    order = np.argsort(groups, kind="stable")  # the rows of a subject side by side
+    sizes = np.bincount(groups)
+    starts = np.cumsum(sizes) - sizes
+    mixed = np.empty_like(labels)
+    for size in np.unique(sizes[sizes > 0]):
+        rows = order[starts[sizes == size][:, None] + np.arange(size)]
+        mixed[rows] = labels[rows[random.permutation(len(rows))]]
+    return mixed
+
+
+def _halves(groups, has, times, random):
+    """Pairs of rows of two halves of the subjects, those with the label dealt evenly."""
+    for _ in range(times):
+        side = np.empty(len(has), int)
+        for kind in (has, ~has):
+            count = int(kind.sum())
+            side[kind] = random.permutation((np.arange(count) + random.integers(2)) % 2)
+        if np.ptp(side[has]) == 0:
+            raise ValueError("a single subject has the label: there are no two halves")
+        yield np.flatnonzero(side[groups] == 0), np.flatnonzero(side[groups] == 1)
+
+
+def auc_within(scores, labels, folds=None, weights=None):
+    """Area under the ROC curve, counting only pairs of rows of one fold.
+
+    The share of pairs (with the label, without) in which the first has the higher score; ties
+    count half. Scores of different folds come from different directions and are not compared.
+
+    Args:
+        scores, labels: Shape `(n,)`.
+        folds: Shape `(n,)`, or None for one fold.
+        weights: How often each row counts, shape `(n, repeats)`; None: once.
+
+    Returns:
+        Shape `(repeats,)`; NaN where there is no pair.
+    """
+    scores, labels = np.asarray(scores, np.float64), np.asarray(labels, bool)
+    folds = np.zeros(len(scores), int) if folds is None else np.asarray(folds)
+    weights = np.ones((len(scores), 1)) if weights is None else weights
+    won, pairs = 0.0, 0.0
+    for fold in np.unique(folds):
+        yes, no = (np.flatnonzero((folds == fold) & (labels == kind)) for kind in (True, False))
+        no = no[np.argsort(scores[no])]
+        below = np.concatenate([np.zeros((1, weights.shape[1])), np.cumsum(weights[no], axis=0)])
+        first, last = (np.searchsorted(scores[no], scores[yes], side) for side in ("left", "right"))
+        won = won + np.sum(weights[yes] * (below[first] + below[last]) / 2, axis=0)
+        pairs = pairs + weights[yes].sum(axis=0) * below[-1]
+    return np.where(pairs > 0, won / np.maximum(pairs, 1e-12), np.nan)
+
+
+# --- what it does to images ----------------------------------------------------------------------
+
+
+def sweep(decode, z, direction, strengths):
+    """Images of some latents moved along a direction; strength 0 is the reconstruction.
+
+    Args:
+        decode: Latents `(batch, latent_dim)` to images.
+        z: Shape `(n, latent_dim)`.
+        direction: `Direction`.
+        strengths: Numbers, in units of the direction's spread.
+
+    Returns:
+        Shape `(strengths, n, height, width, channels)`.
+    """
+    moved = np.concatenate([direction.move(z, np.full(len(z), each)) for each in strengths])
+    images = latent.in_batches(decode, moved, batch_size=128)
+    return images.reshape(len(strengths), len(z), *images.shape[1:])
+
+
+def dose_response(images, score) -> pd.DataFrame:
+    """What an independent judge of images makes of a sweep.
+
+    Args:
+        images: From `sweep`.
+        score: Images `(n, height, width, channels)` to a number each.
+
+    Returns:
+        One row per strength: `mean`, and the `standard_error` over images of its difference from
+        the first strength (the images are the same, so their own differences cancel).
+    """
+    scores = np.stack([np.asarray(score(each), np.float64) for each in images])
+    changes = scores - scores[0]
+    error = changes.std(axis=1, ddof=1) / np.sqrt(scores.shape[1])
+    return pd.DataFrame({"mean": scores.mean(axis=1), "standard_error": error})
+
+
+def latent_shift(decode, score, z, shifts):
+    """Images moved along the gradient of a classifier seen through the decoder.
+
+    `z + shift * d score(decode(z)) / dz`, each gradient brought to length 1 so that shifts are in
+    units of the latent: [Cohen et al., 2021](https://arxiv.org/abs/2102.09475), Section 2, up to
+    that scale. It needs no labelled latents but a differentiable judge, and finds whatever raises
+    the judge's score, the label or not.
+
+    Args:
+        decode: Latents to images, differentiable.
+        score: Images to one number each, differentiable.
+        z: Shape `(n, latent_dim)`.
+        shifts: Numbers.
+
+    Returns:
+        `(images, gradients)`: shapes `(shifts, n, height, width, channels)` and
+        `(n, latent_dim)`, the latter of length 1 (0 where the score is flat).
+    """
+
+    def gradient(points):
+        with tf.GradientTape() as tape:
+            tape.watch(points)
+            total = tf.reduce_sum(score(decode(points)))
+        return tf.math.l2_normalize(tape.gradient(total, points), axis=-1)
+
+    z = np.asarray(z, np.float32)
+    gradients = latent.in_batches(gradient, z, batch_size=128)
+    moved = np.concatenate([z + np.float32(each) * gradients for each in shifts])
+    images = latent.in_batches(decode, moved, batch_size=128)
+    return images.reshape(len(shifts), len(z), *images.shape[1:]), gradients
+
+
+def inside(change, mask, margin=3):
+    """Share of a difference's energy within a mask grown by some pixels.
+
+    Args:
+        change: Differences of images, shape `(n, height, width, channels)`.
+        mask: Booleans, same shape.
+        margin: Pixels that the mask is grown by.
+
+    Returns:
+        Shape `(n,)`: squared differences inside over all of them.
+    """
+    from scipy import ndimage
+
+    energy = np.square(np.asarray(change, np.float64)).sum(axis=-1)
+    near = np.stack(
+        [
+            ndimage.binary_dilation(each, iterations=margin) if margin else each
+            for each in mask.any(-1)
+        ]
+    )
+    return (energy * near).sum(axis=(1, 2)) / np.maximum(energy.sum(axis=(1, 2)), 1e-12)

@@ -1,0 +1,259 @@
+"""Directions: known answers where the truth is known, and "no" where there is nothing."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import tensorflow as tf
+from scipy import stats
+from sklearn.metrics import roc_auc_score
+
+import directions
+from directions import Direction
+
+AXIS = np.array([0.6, 0.0, -0.8])
+
+
+def cohort(n_subjects=120, images=2, effect=3.0, seed=0):
+    """Latents in which a label, the same for all images of a subject, moves points along AXIS."""
+    random = np.random.default_rng(seed)
+    subjects = np.repeat(np.arange(n_subjects), images)
+    labels = np.repeat(random.uniform(size=n_subjects) < 0.4, images)
+    z = random.normal(size=(len(subjects), 3)) + effect * labels[:, None] * AXIS
+    return z, labels, subjects
+
+
+def table_of(labels, subjects, **columns):
+    return pd.DataFrame({"label": labels, "subject": subjects} | columns)
+
+
+# --- fit ---
+
+
+def test_the_mean_difference_is_found_exactly_where_there_is_no_noise():
+    labels = np.array([True, False, True, False])
+    z = labels[:, None] * 5 * AXIS + np.array([[1, 2, 3], [1, 2, 3], [-1, 0, 4], [-1, 0, 4]])
+    np.testing.assert_allclose(directions.fit(z, labels), AXIS, atol=1e-12)
+
+
+@pytest.mark.parametrize("method", directions.METHODS)
+def test_every_direction_has_length_1_and_points_to_the_label(method):
+    z, labels, _ = cohort()
+    vector = directions.fit(z, labels, method)
+    assert np.linalg.norm(vector) == pytest.approx(1)
+    assert vector @ AXIS > 0.95
+
+
+def test_a_number_gives_its_slope():
+    size = np.random.default_rng(0).normal(size=50)
+    np.testing.assert_allclose(directions.fit(size[:, None] * AXIS + 7, size), AXIS, atol=1e-12)
+
+
+@pytest.mark.parametrize("method", directions.METHODS)
+def test_an_adjusted_direction_leaves_the_confounder_out(method):
+    random = np.random.default_rng(0)
+    labels = random.uniform(size=4000) < 0.5
+    age = labels + 0.5 * random.normal(size=4000)
+    z = random.normal(size=(4000, 3)) + np.outer(labels, [2, 0, 0]) + np.outer(age, [0, 2, 0])
+    covariates = directions.design(pd.DataFrame({"age": age}), ["age"])
+    plain = directions.fit(z, labels, method)
+    adjusted = directions.fit(z, labels, method, covariates)
+    assert plain[1] > 0.4 and abs(adjusted[1]) < 0.1 and adjusted[0] > 0.99
+
+
+def test_the_adjusted_mean_is_the_least_squares_coefficient():
+    random = np.random.default_rng(1)
+    labels, other = random.uniform(size=200) < 0.3, random.normal(size=(200, 2))
+    z = random.normal(size=(200, 4)) + labels[:, None] + other @ random.normal(size=(2, 4))
+    columns = np.column_stack([labels, other, np.ones(200)])
+    expected = np.linalg.lstsq(columns, z, rcond=None)[0][0]
+    found = directions.fit(z, labels, covariates=other)
+    np.testing.assert_allclose(found, expected / np.linalg.norm(expected), atol=1e-10)
+
+
+def test_what_has_no_direction_is_refused():
+    z = np.random.default_rng(0).normal(size=(6, 3))
+    with pytest.raises(ValueError, match="same label"):
+        directions.fit(z, np.ones(6))
+    labels = np.array([1, 0, 1, 0, 1, 0])
+    with pytest.raises(ValueError, match="explain the label"):
+        directions.fit(z, labels, covariates=labels[:, None] * 2.0)
+    with pytest.raises(ValueError, match="allowed: mean, logistic"):
+        directions.fit(z, labels, "median")
+    with pytest.raises(ValueError, match="do not change"):
+        directions.fit(np.ones((6, 3)), labels)
+
+
+def test_design_turns_a_table_into_numbers():
+    table = pd.DataFrame({"age": [40.0, np.nan, 60.0], "sex": ["F", "M", "F"]})
+    made = directions.design(table, ["age", "sex"])
+    assert made.shape == (3, 3)  # age, "age is missing", and one column of two for sex
+    np.testing.assert_allclose(made[:, 0], [-1.2247449, 0, 1.2247449])
+    np.testing.assert_array_equal(made[:, 1:], [[0, 0], [1, 1], [0, 0]])
+    assert directions.design(table, []).shape == (3, 0)
+
+
+# --- a direction as a thing ---
+
+
+def test_strength_is_in_standard_deviations_of_the_projection():
+    z, labels, subjects = cohort()
+    direction = Direction.of(z, table_of(labels, subjects), "label")
+    assert direction.project(z).std() == pytest.approx(1)
+    moved = direction.move(z, np.full(len(z), 2.0))
+    np.testing.assert_allclose(direction.project(moved) - direction.project(z), 2, atol=1e-5)
+    np.testing.assert_array_equal(direction.move(z[:3], np.zeros(3)), z[:3].astype(np.float32))
+
+
+def test_a_direction_comes_back_from_its_file(tmp_path):
+    z, labels, subjects = cohort()
+    table = table_of(labels, subjects, age=np.arange(len(z)))
+    made = Direction.of(z, table, "label", adjust=("age",), source="a run")
+    made.save(tmp_path / "new" / "label.json")
+    read = Direction.load(tmp_path / "new" / "label.json")
+    np.testing.assert_array_equal(read.vector, made.vector)
+    assert (read.name, read.spread, read.adjusted_for, read.source) == (
+        "label",
+        made.spread,
+        ("age",),
+        "a run",
+    )
+    assert read.images == (labels.sum(), (~labels).sum()) and sum(read.subjects) == 120
+    (tmp_path / "bad.json").write_text('{"name": "x"}')
+    with pytest.raises(ValueError, match=r"bad\.json cannot be read as a direction"):
+        Direction.load(tmp_path / "bad.json")
+
+
+def test_cosines_of_known_vectors():
+    table = directions.cosines({"a": np.array([1.0, 0]), "b": np.array([0.6, 0.8])})
+    np.testing.assert_allclose(table, [[1, 0.6], [0.6, 1]])
+    assert list(table.index) == list(table.columns) == ["a", "b"]
+
+
+# --- evidence ---
+
+
+def test_auc_is_that_of_scikit_learn_ties_and_weights_included():
+    random = np.random.default_rng(0)
+    scores, labels = random.integers(0, 8, 60), random.uniform(size=60) < 0.4
+    counts = random.integers(0, 4, (60, 5))
+    found = directions.auc_within(scores, labels, weights=counts)
+    for column, value in zip(counts.T, found, strict=True):
+        assert value == pytest.approx(roc_auc_score(labels, scores, sample_weight=column))
+    assert np.isnan(directions.auc_within(scores, np.zeros(60, bool))[0])
+
+
+def test_auc_never_compares_two_folds():
+    scores = np.array([0.0, 1.0, 100.0, 101.0])
+    labels, folds = np.array([0, 1, 0, 1], bool), np.array([0, 0, 1, 1])
+    assert directions.auc_within(scores, labels, folds)[0] == 1.0
+    assert directions.auc_within(scores, labels)[0] == 0.75
+
+
+def test_folds_keep_subjects_together_and_do_not_look_at_labels():
+    _, _, subjects = cohort(31, images=3)
+    folds = directions.deal(subjects, 5, seed=1)
+    assert all(len(set(folds[subjects == each])) == 1 for each in range(31))
+    assert np.bincount(folds).max() - np.bincount(folds).min() <= 3
+    with pytest.raises(ValueError, match="3 subjects cannot fill 5 folds"):
+        directions.deal(np.arange(3), 5)
+
+
+def test_permuted_labels_keep_their_subjects_and_the_sizes_of_them():
+    groups = np.array([0, 1, 1, 2, 3, 3, 4])
+    labels = np.array([1, 1, 0, 0, 0, 0, 0], bool)
+    pairs, singles = set(), set()
+    for seed in range(40):
+        mixed = directions.permuted(labels, groups, np.random.default_rng(seed))
+        pairs.add((tuple(mixed[groups == 1]), tuple(mixed[groups == 3])))
+        singles.add(int(np.flatnonzero(mixed[[0, 3, 6]])[0]))
+        assert mixed.sum() == 2
+    on, off = (True, False), (False, False)
+    assert pairs == {(on, off), (off, on)} and singles == {0, 1, 2}
+
+
+@pytest.mark.parametrize("method", directions.METHODS)
+def test_a_real_effect_is_established_at_its_true_size(method):
+    z, labels, subjects = cohort(effect=1.5)
+    found = directions.evidence(z, labels, subjects, method, permutations=99)
+    truth = stats.norm.cdf(1.5 / np.sqrt(2))  # of two unit normals 1.5 apart
+    assert found.low < truth < found.high and found.p_value == 0.01
+    assert found.established and found.stability > 0.8
+    assert sum(found.images) == len(z) and sum(found.subjects) == 120
+    assert str(found).startswith(f"AUC {found.auc:.2f}") and not found.caution
+
+
+def test_coin_flips_are_not_established():
+    """20 coins: the interval holds 0.5 in 17 or more, the p-values are uniform."""
+    found = []
+    for seed in range(20):
+        z, _, subjects = cohort(seed=seed, effect=0.0)
+        coins = np.random.default_rng(1000 + seed).uniform(size=120) < 0.5
+        found.append(
+            directions.evidence(z, coins[subjects], subjects, permutations=199, bootstraps=400)
+        )
+    assert sum(each.low <= 0.5 <= each.high for each in found) >= 17
+    assert stats.kstest([each.p_value for each in found], "uniform").pvalue > 0.01
+
+
+def test_too_few_positives_are_said():
+    z, _, subjects = cohort(60, images=1, effect=0.0)
+    found = directions.evidence(z, subjects < 6, subjects, permutations=49, bootstraps=100)
+    assert "only 6 subjects have the label" in found.caution and found.caution in str(found)
+    with pytest.raises(ValueError, match="in several subjects"):
+        directions.evidence(z, subjects < 1, subjects)
+
+
+def test_latents_of_every_fold_are_used_for_that_fold():
+    z, labels, subjects = cohort(effect=3.0)
+    folds = directions.deal(subjects, 4)
+    turned = np.stack([z * sign for sign in (1, -1, 1, -1)])  # another encoder, another latent
+    one = directions.evidence(z, labels, subjects, folds=folds, permutations=1)
+    many = directions.evidence(turned, labels, subjects, folds=folds, permutations=1)
+    assert many.auc == one.auc
+    with pytest.raises(ValueError, match="3 arrays of latents for 4 folds"):
+        directions.evidence(turned[:3], labels, subjects, folds=folds)
+
+
+# --- images ---
+
+
+def linear_decoder(z):
+    """Four pixels, of which the second answers to AXIS alone."""
+    weights = tf.constant([[1.0, 0.6, 0, 0], [0, 0, 1.0, 0], [0, -0.8, 0, 1.0]])
+    return tf.reshape(z @ weights, (-1, 2, 2, 1))
+
+
+def test_a_sweep_of_a_linear_decoder_is_known():
+    z = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
+    direction = Direction("x", AXIS, spread=0.5)
+    images = directions.sweep(linear_decoder, z, direction, [0, 1, 2])
+    assert images.shape == (3, 5, 2, 2, 1)
+    np.testing.assert_allclose(images[0], linear_decoder(z), atol=1e-6)
+    steps = np.diff(images[:, :, 0, 1, 0], axis=0)
+    np.testing.assert_allclose(steps, 0.5, atol=1e-6)  # spread x |AXIS|^2
+
+
+def test_dose_response_of_a_known_judge():
+    images = np.arange(3.0)[:, None, None, None, None] * np.array([1.0, 3.0])[:, None, None, None]
+    response = directions.dose_response(images, lambda part: part.sum(axis=(1, 2, 3)))
+    np.testing.assert_allclose(response["mean"], [0, 2, 4])
+    np.testing.assert_allclose(response["standard_error"], [0, 1, 2])
+
+
+def test_latent_shift_climbs_the_judges_gradient():
+    z = np.zeros((2, 3), np.float32)
+    images, gradients = directions.latent_shift(
+        linear_decoder, lambda made: made[:, 0, 1, 0], z, [0.0, 2.0]
+    )
+    np.testing.assert_allclose(gradients, [AXIS, AXIS], atol=1e-6)
+    np.testing.assert_allclose(images[1, :, 0, 1, 0], 2.0, atol=1e-6)
+    np.testing.assert_allclose(images[0], linear_decoder(z))
+
+
+def test_energy_inside_a_mask_and_its_margin():
+    change = np.zeros((1, 9, 9, 1))
+    change[0, 4, 4], change[0, 4, 6], change[0, 0, 0] = 3.0, 4.0, 5.0
+    mask = np.zeros((1, 9, 9, 1), bool)
+    mask[0, 4, 4] = True
+    assert directions.inside(change, mask, margin=0)[0] == pytest.approx(9 / 50)
+    assert directions.inside(change, mask, margin=2)[0] == pytest.approx(25 / 50)
