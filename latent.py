@@ -1,8 +1,20 @@
 """Instruments for latent spaces: arrays and callables in, arrays out."""
 
+import hashlib
+import os
+from pathlib import Path
+
 import numpy as np
 import tensorflow as tf
+from scipy.sparse.csgraph import shortest_path
 from sklearn.decomposition import PCA
+from sklearn.manifold import TSNE
+from sklearn.mixture import GaussianMixture
+from sklearn.neighbors import NearestNeighbors, kneighbors_graph
+
+import files
+
+PLANES = ("axes", "pca", "tsne", "umap")
 
 
 def in_batches(function, *arrays, batch_size=512):
@@ -33,35 +45,80 @@ def in_batches(function, *arrays, batch_size=512):
     return np.concatenate(parts)
 
 
-def encode(model, split, batch_size=512):
+def encode(model, split, batch_size=512, cache=None):
     """Posteriors of a split's images, row by row with its table.
 
     Args:
         model: Anything with `encode(images) -> (z_mean, z_log_var)`.
         split: Anything with `images`.
+        batch_size: Images per call.
+        cache: Path of an `.npz` file, as in a run folder: read where it holds the latents of
+            these images by this model, else written.
 
     Returns:
         `(z_mean, z_log_var)`, float32 arrays of shape `(n, latent_dim)`.
     """
-    return in_batches(model.encode, split.images, batch_size=batch_size)
+    if cache is None:
+        return in_batches(model.encode, split.images, batch_size=batch_size)
+    cache, mark = Path(cache), _mark(model, split)
+    if cache.is_file():
+        with np.load(cache) as kept:
+            if str(kept["mark"]) == mark:
+                return kept["z_mean"], kept["z_log_var"]
+    z_mean, z_log_var = in_batches(model.encode, split.images, batch_size=batch_size)
+    cache.parent.mkdir(parents=True, exist_ok=True)
+    temporary = cache.with_name(f"saving-{os.getpid()}.npz")
+    np.savez(temporary, mark=mark, z_mean=z_mean, z_log_var=z_log_var)
+    os.replace(temporary, cache)
+    return z_mean, z_log_var
 
 
-def plane(z):
-    """Two coordinates to draw each latent at: its own where it has two, else PCA's first two.
+def _mark(model, split):
+    """Hash of what latents depend on: every weight and every image."""
+    content = hashlib.sha256()
+    for weight in model.get_weights():
+        content.update(np.ascontiguousarray(weight))
+    for image in split.images:
+        content.update(files.digest(image).encode())
+    return content.hexdigest()
+
+
+# --- maps ----------------------------------------------------------------------------------------
+
+
+def plane(z, kind=None, seed=0):
+    """Two coordinates to draw each latent at.
 
     Args:
         z: Shape `(n, latent_dim)`, latent_dim at least 2.
+        kind: `"axes"` (the first two), `"pca"`, `"tsne"` (keeps neighbours, not distances) or
+            `"umap"` (likewise; needs umap-learn); None: the axes of a 2-D latent, else PCA.
+        seed: Of t-SNE and UMAP.
 
     Returns:
-        `(points, share)`: shape `(n, 2)`, and the share of the variance that they show, in [0, 1].
+        `(points, share)`: shape `(n, 2)`, and the share of the variance that they show, in [0, 1]
+        (NaN for t-SNE and UMAP, which keep none).
     """
     z = np.asarray(z)
     if z.shape[1] < 2:
         raise ValueError("a plane needs a latent of at least 2 axes")
-    if z.shape[1] == 2:
-        return z, 1.0
-    pca = PCA(n_components=2, random_state=0)
-    return pca.fit_transform(z), float(pca.explained_variance_ratio_.sum())
+    kind = kind or ("axes" if z.shape[1] == 2 else "pca")
+    if kind == "axes":
+        return z[:, :2], float(z[:, :2].var(axis=0).sum() / z.var(axis=0).sum())
+    if kind == "pca":
+        pca = PCA(n_components=2, random_state=0)
+        return pca.fit_transform(z), float(pca.explained_variance_ratio_.sum())
+    if kind == "tsne":
+        perplexity = min(30.0, (len(z) - 1) / 3)
+        made = TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(z)
+        return made, float("nan")
+    if kind == "umap":
+        try:
+            from umap import UMAP
+        except ImportError:
+            raise ValueError('kind="umap" needs umap-learn: pip install umap-learn') from None
+        return UMAP(random_state=seed).fit_transform(z), float("nan")
+    raise ValueError(f"kind = {kind!r} is not possible; allowed: {', '.join(PLANES)}")
 
 
 def manifold(side, extent=2.0):
@@ -79,7 +136,167 @@ def manifold(side, extent=2.0):
     return np.stack([across.ravel(), up.ravel()], axis=1)
 
 
+def by_kl(z_mean, z_log_var):
+    """Latent axes, those that say most of the images first.
+
+    Args:
+        z_mean, z_log_var: From `encode`; minus infinity for a posterior without width, for which
+            the variance of the means decides.
+
+    Returns:
+        `(axes, nats)`: numbers of the axes, and the mean KL of each from N(0, 1), in that order.
+    """
+    z_mean, z_log_var = np.asarray(z_mean, np.float64), np.asarray(z_log_var, np.float64)
+    if np.isneginf(z_log_var).all():
+        nats = np.full(z_mean.shape[1], np.inf)
+        return np.argsort(-z_mean.var(axis=0), kind="stable"), nats
+    nats = 0.5 * (z_mean**2 + np.exp(z_log_var) - z_log_var - 1.0).mean(axis=0)
+    axes = np.argsort(-nats, kind="stable")
+    return axes, nats[axes]
+
+
+def traversal(z, axis, values):
+    """One latent with one of its axes set to each value; `(values, latent_dim)`."""
+    made = np.repeat(np.asarray(z, np.float32)[None], len(values), axis=0)
+    made[:, axis] = values
+    return made
+
+
+def nearest(points, among):
+    """For each point its nearest neighbour in another set, by Euclidean distance.
+
+    With images as points it answers whether a model memorised: a sample that is a training image
+    has one at distance 0.
+
+    Args:
+        points: Shape `(n, ...)`.
+        among: Shape `(m, ...)`.
+
+    Returns:
+        `(rows, distances)`: shape `(n,)` each; the rows are those of `among`.
+    """
+    points, among = (np.asarray(each, np.float32) for each in (points, among))
+    search = NearestNeighbors(n_neighbors=1, algorithm="brute")
+    found = search.fit(among.reshape(len(among), -1))
+    distances, rows = found.kneighbors(points.reshape(len(points), -1))
+    return rows[:, 0], distances[:, 0]
+
+
+# --- paths ---------------------------------------------------------------------------------------
+
+
 def lerp(start, end, steps):
     """Straight path from one latent to another, both ends included; `(steps, latent_dim)`."""
     share = np.linspace(0.0, 1.0, steps, dtype=np.float32)[:, None]
     return (1.0 - share) * np.asarray(start) + share * np.asarray(end)
+
+
+def slerp(start, end, steps):
+    """Path from one latent to another along the sphere, both ends included.
+
+    `sin((1 - t) a) / sin(a) start + sin(t a) / sin(a) end`, with `a` the angle between them
+    ([White, 2016](https://arxiv.org/abs/1609.04468)): it keeps the length that latents of the
+    prior have, where a straight path cuts through the thinly settled middle. Where the formula has
+    no answer (parallel, opposite or zero vectors) the path is the straight one.
+
+    Returns:
+        float32 `(steps, latent_dim)`.
+    """
+    start, end = np.asarray(start, np.float64), np.asarray(end, np.float64)
+    lengths = np.linalg.norm(start) * np.linalg.norm(end)
+    angle = np.arccos(np.clip(start @ end / lengths, -1.0, 1.0)) if lengths else 0.0
+    if np.sin(angle) < 1e-6:
+        return lerp(start, end, steps).astype(np.float32)
+    share = np.linspace(0.0, 1.0, steps)[:, None]
+    path = np.sin((1.0 - share) * angle) * start + np.sin(share * angle) * end
+    return (path / np.sin(angle)).astype(np.float32)
+
+
+def through_data(z, start, end, neighbours=8):
+    """Rows of the shortest path from one latent to another that steps only on latents.
+
+    The graph joins every latent with its nearest neighbours; an edge costs its squared length, so
+    that many small steps are preferred to one leap across an empty region.
+
+    Args:
+        z: Shape `(n, latent_dim)`.
+        start, end: Rows of z.
+        neighbours: Of each latent.
+
+    Returns:
+        Rows of z, from `start` to `end`.
+
+    Raises:
+        ValueError: where the two lie in parts of the graph that are not joined.
+    """
+    z = np.asarray(z, np.float64)
+    graph = kneighbors_graph(z, min(neighbours, len(z) - 1), mode="distance")
+    graph.data **= 2
+    _, before = shortest_path(
+        graph, method="D", directed=False, indices=start, return_predecessors=True
+    )
+    if start != end and before[end] < 0:
+        raise ValueError(
+            f"no path joins rows {start} and {end} over {neighbours} neighbours; ask for more"
+        )
+    rows = [int(end)]
+    while rows[-1] != start:
+        rows.append(int(before[rows[-1]]))
+    return np.array(rows[::-1])
+
+
+def along(points, steps):
+    """A path through some latents at an even pace: `steps` points, equally far from each other.
+
+    Args:
+        points: Shape `(k, latent_dim)`, k at least 1.
+        steps: Number of points, both ends included.
+
+    Returns:
+        float32 `(steps, latent_dim)`.
+    """
+    points = np.asarray(points, np.float64)
+    lengths = np.linalg.norm(np.diff(points, axis=0), axis=1)
+    reached = np.concatenate([[0.0], np.cumsum(lengths)])
+    wanted = np.linspace(0.0, reached[-1], steps)
+    made = [np.interp(wanted, reached, axis) for axis in points.T]
+    return np.stack(made, axis=1).astype(np.float32)
+
+
+def analogy(a, b, c):
+    """`a - b + c`: what a has and b lacks, given to c."""
+    return np.asarray(a) - np.asarray(b) + np.asarray(c)
+
+
+# --- samplers ------------------------------------------------------------------------------------
+
+
+class Sampler:
+    """Draws from a Gaussian mixture fitted on latents, to sample beside the prior.
+
+    One component is the Gaussian of the aggregated posterior, several follow its clusters: what
+    the decoder has seen, where the prior promises it only
+    ([Ghosh et al., 2020](https://arxiv.org/abs/1903.12436), Section 4).
+
+    Args:
+        z: Training latents, shape `(n, latent_dim)`: draws of the posteriors, or their means where
+            they have no width.
+        components: Gaussians with full covariances.
+        seed: Of the fit.
+    """
+
+    def __init__(self, z, components=1, seed=0):
+        self.mixture = GaussianMixture(components, random_state=seed, reg_covar=1e-5)
+        self.mixture.fit(np.asarray(z, np.float64))
+
+    def __call__(self, n, seed=0):
+        """`n` latents, float32 `(n, latent_dim)`; the same for the same seed."""
+        self.mixture.random_state = seed
+        drawn, _ = self.mixture.sample(n)
+        return np.random.default_rng(seed).permutation(drawn).astype(np.float32)
+
+
+def posterior_draws(z_mean, z_log_var, seed=0):
+    """One draw of every posterior; float32 of the same shape."""
+    noise = np.random.default_rng(seed).normal(size=np.shape(z_mean))
+    return (z_mean + np.exp(0.5 * np.asarray(z_log_var)) * noise).astype(np.float32)

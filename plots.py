@@ -138,18 +138,22 @@ def loss_curves(history, terms=("loss", "reconstruction", "kl", "ssim"), unit="n
 
 
 @styled
-def curve(x, lines, xlabel, ylabel, log=False, width=5.0):
+def curve(x, lines, xlabel, ylabel, log=False, errors=None, width=5.0):
     """Lines with a mark at every value.
 
     Args:
         x: Values of the horizontal axis, shape `(n,)`.
         lines: Dictionary of names to n values.
         log: Whether the horizontal axis is logarithmic (base 2).
+        errors: Dictionary of names to n half widths of a band, for some of the lines.
     """
     figure, axes = _figure(width, 0.62 * width)
     axis = axes[0, 0]
     for name, values in lines.items():
-        axis.plot(x, values, marker="o", label=name)
+        (line,) = axis.plot(x, values, marker="o", label=name)
+        if errors and name in errors:
+            middle, half = np.asarray(values), np.asarray(errors[name])
+            axis.fill_between(x, middle - half, middle + half, color=line.get_color(), alpha=0.2)
     if log:
         axis.set_xscale("log", base=2)
         axis.set_xticks(list(x), [f"{value:g}" for value in x])
@@ -184,6 +188,186 @@ def latent_map(points, labels=None, classes=(), title=None, names=("$z_1$", "$z_
             axis.text(*centre, name, ha="center", va="center", color=INK, bbox=box)
     axis.set(title=title or "", xlabel=names[0], ylabel=names[1], aspect="equal")
     return figure
+
+
+@styled
+def value_map(points, values, label, names=("$z_1$", "$z_2$"), width=6.0):
+    """Scatter of latents in a plane, coloured by a number: an age, a size, an error.
+
+    Args:
+        points: Shape `(n, 2)`, from `latent.plane`.
+        values: Shape `(n,)`.
+        label: What the numbers are.
+        names: Of the two axes.
+    """
+    points = np.asarray(points)
+    figure, axes = _figure(width, 0.75 * width)
+    size = float(np.clip(6000 / len(points), 3, 18))
+    dots = axes[0, 0].scatter(*points.T, s=size, c=values, cmap="viridis", alpha=0.8, linewidths=0)
+    figure.colorbar(dots, label=label)
+    axes[0, 0].set(xlabel=names[0], ylabel=names[1], aspect="equal")
+    return figure
+
+
+@styled
+def thumbnails(points, images, side=0.05, width=8.0):
+    """A map of images, each at its latent's place; one that would cover another is left out.
+
+    Args:
+        points: Shape `(n, 2)`, from `latent.plane`.
+        images: Shape `(n, height, width, channels)`.
+        side: Of a thumbnail, as a share of the map's.
+    """
+    figure, axes = _figure(width, width)
+    axis = axes[0, 0]
+    low, high = points.min(axis=0), points.max(axis=0)
+    places = (points - low) / np.maximum(high - low, 1e-9)
+    for row in apart(places, side):
+        left, bottom = places[row] - side / 2
+        image = np.asarray(images[row]).squeeze()
+        top = 255 if image.dtype == np.uint8 else 1.0
+        box = (left, left + side, bottom, bottom + side)
+        axis.imshow(image, cmap="gray", vmin=0, vmax=top, extent=box, interpolation="antialiased")
+    axis.set(xlim=(-side, 1 + side), ylim=(-side, 1 + side))
+    axis.set_axis_off()
+    return figure
+
+
+def apart(places, side):
+    """Rows of points whose squares do not overlap, taken greedily in their order.
+
+    Args:
+        places: Shape `(n, 2)`.
+        side: Of the squares.
+    """
+    kept = []
+    for row, place in enumerate(places):
+        if not kept or np.abs(places[kept] - place).max(axis=1).min() >= side:
+            kept.append(row)
+    return np.array(kept)
+
+
+@styled
+def histograms(z, axes=None, columns=6, width=9.0):
+    """The aggregated posterior on some latent axes, against the prior N(0, 1).
+
+    Args:
+        z: Draws of the posteriors, shape `(n, latent_dim)`.
+        axes: Which axes, in this order; None: the first twelve.
+    """
+    chosen = list(range(min(12, z.shape[1])) if axes is None else axes)
+    rows = -(-len(chosen) // columns)
+    figure, panels = _figure(width, 1.3 * rows, rows, columns, sharex=True, sharey=True)
+    grid = np.linspace(-4, 4, 81)
+    for axis, number in zip(panels.flat, chosen, strict=False):
+        axis.hist(z[:, number], bins=grid[::2], density=True, color=COLOURS[0], alpha=0.6)
+        axis.plot(grid, np.exp(-(grid**2) / 2) / np.sqrt(2 * np.pi), color=INK, linewidth=1)
+        axis.set_title(f"$z_{{{number}}}$", fontsize=9)
+    for axis in panels.flat[len(chosen) :]:
+        axis.set_axis_off()
+    for axis in panels.flat:
+        axis.set_yticks([])
+    return figure
+
+
+@styled
+def difference_maps(images, names, width=9.0):
+    """What a strength sweep changes: images, then their signed differences in one colour scale.
+
+    Args:
+        images: One picture at every strength, shape `(strengths, height, width, channels)`.
+        names: Of the strengths.
+
+    Returns:
+        Figure of three rows: the images; each less the one before it; each less the first.
+        Red is brighter, blue darker; colours are averaged away.
+    """
+    grey = np.asarray(images, np.float64).mean(axis=-1)
+    steps = np.concatenate([np.zeros_like(grey[:1]), np.diff(grey, axis=0)])
+    changes = grey - grey[:1]
+    limit = max(float(np.abs(changes).max()), 1e-3)
+    columns = len(grey)
+    aspect = grey.shape[1] / grey.shape[2]
+    figure, axes = _figure(width, 3 * aspect * (width - 1.0) / columns + 0.3, 3, columns)
+    for column in range(columns):
+        axes[0, column].imshow(grey[column], cmap="gray", vmin=0, vmax=1)
+        axes[0, column].set_title(names[column], fontsize=10, loc="center")
+        for row, kind in ((1, steps), (2, changes)):
+            shown = axes[row, column].imshow(kind[column], cmap="RdBu_r", vmin=-limit, vmax=limit)
+    for axis in axes.flat:
+        axis.set(xticks=[], yticks=[])
+        axis.spines[:].set_visible(False)
+    for axis, name in zip(axes[:, 0], ("image", "step", "in all"), strict=True):
+        axis.set_ylabel(name, rotation=0, ha="right", va="center")
+    figure.colorbar(shown, ax=axes[1:, :], shrink=0.7, label="grey levels, of 1")
+    return figure
+
+
+@styled
+def projections(scores, groups, xlabel, width=5.0):
+    """Histograms of one number in several groups, on one axis.
+
+    Args:
+        scores: Shape `(n,)`.
+        groups: Dictionary of names to booleans of shape `(n,)`.
+    """
+    figure, axes = _figure(width, 0.55 * width)
+    bins = np.linspace(scores.min(), scores.max(), 31)
+    for colour, (name, chosen) in zip(COLOURS, groups.items(), strict=False):
+        label = f"{name} ({int(np.sum(chosen))})"
+        axes[0, 0].hist(scores[chosen], bins, density=True, color=colour, alpha=0.5, label=label)
+    axes[0, 0].set(xlabel=xlabel, ylabel="density")
+    axes[0, 0].legend()
+    return figure
+
+
+@styled
+def cosine_table(table, width=None):
+    """A square table of cosines as colours with their numbers; see `directions.cosines`."""
+    side = width or 1.0 + 0.75 * len(table)
+    figure, axes = _figure(side + 0.6, side)
+    axes[0, 0].imshow(table, cmap="RdBu_r", vmin=-1, vmax=1)
+    for row in range(len(table)):
+        for column in range(len(table)):
+            value = table.iloc[row, column]
+            ink = "white" if abs(value) > 0.6 else INK
+            axes[0, 0].text(column, row, f"{value:.2f}", ha="center", va="center", color=ink)
+    axes[0, 0].set_xticks(range(len(table)), list(table.columns), rotation=35, ha="right")
+    axes[0, 0].set_yticks(range(len(table)), list(table.index))
+    axes[0, 0].spines[:].set_visible(False)
+    return figure
+
+
+def save_gif(images, path, seconds=4.0, hold=0.5, loop=True, scale=1):
+    """Writes frames as an animated GIF.
+
+    Args:
+        images: Floats in [0, 1] or uint8, shape `(frames, height, width, channels)`.
+        path: Where to.
+        seconds: That the frames take.
+        hold: Seconds that the first and the last one stay besides.
+        loop: Whether it starts again at its end, for ever.
+        scale: Whole number, side of the square that every pixel becomes.
+
+    Returns:
+        The path.
+    """
+    images = np.asarray(images)
+    if images.dtype != np.uint8:
+        images = np.round(255.0 * np.clip(images, 0.0, 1.0)).astype(np.uint8)
+    if images.shape[-1] == 1:
+        images = images[..., 0]
+    images = images.repeat(scale, axis=1).repeat(scale, axis=2)
+    times = np.full(len(images), max(20, round(1000 * seconds / len(images))))  # milliseconds
+    times[[0, -1]] += round(1000 * hold)
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    first, *others = map(Image.fromarray, images)
+    options = {"loop": 0} if loop else {}
+    first.save(
+        path, save_all=True, append_images=others, duration=times.tolist(), disposal=2, **options
+    )
+    return path
 
 
 @styled

@@ -38,7 +38,8 @@ def test_encode_is_aligned_with_the_split(spots, tiny):
 def test_a_plane_of_two_axes_is_those_axes():
     z = np.random.default_rng(0).normal(size=(10, 2))
     points, share = latent.plane(z)
-    assert points is z and share == 1.0
+    np.testing.assert_array_equal(points, z)
+    assert share == 1.0
 
 
 def test_a_plane_of_more_axes_holds_the_largest_variances():
@@ -64,3 +65,118 @@ def test_the_manifold_grid_runs_rightwards_and_upwards():
 def test_lerp_holds_both_ends_and_equal_steps():
     path = latent.lerp([0.0, 1.0], [4.0, -1.0], 5)
     np.testing.assert_allclose(path, [[0, 1], [1, 0.5], [2, 0], [3, -0.5], [4, -1]])
+
+
+def test_encoded_latents_are_kept_until_a_weight_or_an_image_changes(spots, tiny, tmp_path):
+    model, cache = models.from_settings(tiny()), tmp_path / "run" / "train.npz"
+    first = latent.encode(model, spots.train, cache=cache)
+    written = cache.stat().st_mtime_ns
+    again = latent.encode(model, spots.train, cache=cache)
+    np.testing.assert_array_equal(first, again)
+    assert cache.stat().st_mtime_ns == written
+    assert latent.encode(model, spots.test, cache=cache)[0].shape[0] == len(spots.test)
+    latent.encode(model, spots.train, cache=cache)
+    model.encoder.weights[0].assign_add(tf.ones_like(model.encoder.weights[0]))
+    changed, _ = latent.encode(model, spots.train, cache=cache)
+    assert np.abs(changed - first[0]).max() > 1e-3
+    assert [each.name for each in cache.parent.iterdir()] == ["train.npz"]
+
+
+@pytest.mark.parametrize("kind", ["axes", "pca", "tsne"])
+def test_every_plane_keeps_two_far_clusters_apart(kind):
+    random = np.random.default_rng(0)
+    labels = np.arange(60) % 2
+    z = random.normal(size=(60, 5)) + 20 * labels[:, None]
+    points, share = latent.plane(z, kind)
+    assert points.shape == (60, 2) and (np.isnan(share) == (kind == "tsne"))
+    within = max(np.ptp(points[labels == each], axis=0).max() for each in (0, 1))
+    apart = np.linalg.norm(points[labels == 0].mean(axis=0) - points[labels == 1].mean(axis=0))
+    assert apart > within / 2
+
+
+def test_a_plane_that_does_not_exist_is_refused():
+    with pytest.raises(ValueError, match="allowed: axes, pca, tsne, umap"):
+        latent.plane(np.zeros((4, 3)), "mds")
+
+
+def test_axes_are_ordered_by_their_kl():
+    z_mean = np.array([[1.0, 0.0, 2.0], [-1.0, 0.0, -2.0]])
+    axes, nats = latent.by_kl(z_mean, np.zeros((2, 3)))
+    np.testing.assert_array_equal(axes, [2, 0, 1])
+    np.testing.assert_allclose(nats, [2.0, 0.5, 0.0])  # mean^2 / 2 at unit variance
+    axes, nats = latent.by_kl(z_mean, np.full((2, 3), -np.inf))
+    np.testing.assert_array_equal(axes, [2, 0, 1])
+    assert np.isinf(nats).all()
+
+
+def test_a_traversal_changes_one_axis():
+    made = latent.traversal([1.0, 2.0, 3.0], 1, [-1.0, 0.0])
+    np.testing.assert_array_equal(made, [[1, -1, 3], [1, 0, 3]])
+
+
+def test_a_memorised_image_is_its_own_nearest():
+    images = np.random.default_rng(0).uniform(size=(9, 4, 4, 1))
+    rows, distances = latent.nearest(images[[7, 2]] + [[[[0.0]]], [[[0.25]]]], images)
+    np.testing.assert_array_equal(rows, [7, 2])
+    np.testing.assert_allclose(distances, [0.0, 0.25 * 4], atol=1e-5)
+
+
+def test_slerp_of_two_unit_vectors_keeps_length_and_angle():
+    path = latent.slerp([1.0, 0.0], [0.0, 1.0], 4)
+    angles = np.deg2rad([0, 30, 60, 90])
+    np.testing.assert_allclose(path, np.stack([np.cos(angles), np.sin(angles)], 1), atol=1e-6)
+
+
+@pytest.mark.parametrize("end", [[3.0, 0.0], [-1.0, 0.0], [0.0, 0.0]])
+def test_slerp_of_parallel_opposite_and_zero_vectors_is_straight(end):
+    path = latent.slerp([1.0, 0.0], end, 5)
+    np.testing.assert_allclose(path, latent.lerp([1.0, 0.0], end, 5), atol=1e-6)
+
+
+def test_the_path_through_a_circle_stays_on_it():
+    angles = np.linspace(0, 2 * np.pi, 40, endpoint=False)
+    circle = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    rows = latent.through_data(circle, 0, 12, neighbours=4)
+    assert rows[0] == 0 and rows[-1] == 12 and set(rows) <= set(range(13))
+    path = latent.along(circle[rows], 50)
+    assert np.linalg.norm(path, axis=1).min() > 0.98
+    steps = np.linalg.norm(np.diff(path, axis=0), axis=1)
+    np.testing.assert_allclose(steps, steps.mean(), rtol=0.02)
+
+
+def test_what_is_not_joined_has_no_path():
+    z = np.concatenate([np.arange(5.0), 1000 + np.arange(5.0)])[:, None]
+    assert list(latent.through_data(z, 3, 3, neighbours=2)) == [3]
+    with pytest.raises(ValueError, match="no path joins rows 0 and 9"):
+        latent.through_data(z, 0, 9, neighbours=2)
+
+
+def test_along_holds_both_ends_and_an_even_pace():
+    path = latent.along([[0.0, 0.0], [1.0, 0.0], [1.0, 3.0]], 5)
+    np.testing.assert_allclose(path, [[0, 0], [1, 0], [1, 1], [1, 2], [1, 3]])
+    np.testing.assert_array_equal(latent.along([[2.0, 1.0]], 3), [[2, 1]] * 3)
+
+
+def test_an_analogy_is_a_sum():
+    np.testing.assert_array_equal(latent.analogy([5, 1], [4, 1], [0, 7]), [1, 7])
+
+
+def test_a_sampler_draws_the_gaussian_and_the_clusters_that_it_was_fitted_on():
+    random = np.random.default_rng(0)
+    ends = np.where(random.uniform(size=4000) < 0.25, -6.0, 6.0)[:, None] * [1.0, 1.0]
+    z = ends + random.normal(size=(4000, 2)) @ [[1.0, 0.5], [0.0, 1.0]]
+    one, two = latent.Sampler(z), latent.Sampler(z, components=2)
+    np.testing.assert_allclose(np.cov(one(20000).T), np.cov(z.T), rtol=0.1)
+    drawn = two(4000, seed=3)
+    assert np.mean(drawn.sum(axis=1) < 0) == pytest.approx(0.25, abs=0.03)
+    assert np.abs(np.abs(drawn.sum(axis=1)) - 12).mean() < 3  # nothing in between
+    np.testing.assert_array_equal(drawn, two(4000, seed=3))
+    assert np.abs(drawn - two(4000, seed=4)).max() > 0
+
+
+def test_posterior_draws_have_the_posteriors_mean_and_width():
+    z_mean = np.array([[0.0, 5.0]]).repeat(20000, axis=0)
+    drawn = latent.posterior_draws(z_mean, np.array([0.0, np.log(4.0)]))
+    np.testing.assert_allclose(drawn.mean(axis=0), [0, 5], atol=0.05)
+    np.testing.assert_allclose(drawn.std(axis=0), [1, 2], rtol=0.03)
+    np.testing.assert_array_equal(latent.posterior_draws(z_mean, np.full((1, 2), -np.inf)), z_mean)

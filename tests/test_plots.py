@@ -85,3 +85,68 @@ def test_save_makes_the_folder_and_returns_the_figure(tmp_path):
     figure = plots.image_grid(images(), columns=3, title="five")
     assert plots.save(figure, tmp_path / "figures" / "five.png") is figure
     assert Image.open(tmp_path / "figures" / "five.png").width > 300
+
+
+def test_a_gif_holds_its_frames_and_their_times(tmp_path):
+    frames = np.linspace(0, 1, 5)[:, None, None, None] * np.ones((5, 4, 6, 1))
+    path = plots.save_gif(frames, tmp_path / "new" / "a.gif", seconds=0.5, hold=0.3, scale=2)
+    with Image.open(path) as gif:
+        assert (gif.n_frames, gif.size, gif.info["loop"]) == (5, (12, 8), 0)
+        times = []
+        for number in range(5):
+            gif.seek(number)
+            times.append(gif.info["duration"])
+            assert np.abs(np.asarray(gif.convert("L")) - 255.0 * number / 4).max() <= 2
+    assert times == [400, 100, 100, 100, 400]
+    once = plots.save_gif(images(3, 3), tmp_path / "b.gif", loop=False)
+    with Image.open(once) as gif:
+        assert "loop" not in gif.info and gif.n_frames == 3
+
+
+def test_thumbnails_never_overlap():
+    places = np.random.default_rng(0).uniform(size=(200, 2))
+    kept = plots.apart(places, 0.1)
+    far = np.abs(places[kept][:, None] - places[kept][None]).max(axis=-1)
+    assert far[~np.eye(len(kept), dtype=bool)].min() >= 0.1 and kept[0] == 0
+    left_out = np.setdiff1d(np.arange(200), kept)
+    assert np.abs(places[left_out][:, None] - places[kept][None]).max(-1).min(1).max() < 0.1
+    figure = plots.thumbnails(places, images(200), side=0.1)
+    assert len(figure.axes[0].images) == len(kept)
+
+
+def test_difference_maps_share_one_scale_and_show_the_differences():
+    sweep = np.stack([np.full((4, 4, 1), level) for level in (0.2, 0.3, 0.7)])
+    figure = plots.difference_maps(sweep, ["0", "1", "2"])
+    panels = np.array(figure.axes[:9]).reshape(3, 3)
+    step, change = (panels[row, 2].images[0] for row in (1, 2))
+    assert step.get_array().mean() == pytest.approx(0.4)
+    assert change.get_array().mean() == pytest.approx(0.5)
+    assert step.get_clim() == change.get_clim() == pytest.approx((-0.5, 0.5))
+
+
+def test_histograms_are_of_the_axes_asked_for():
+    z = np.random.default_rng(0).normal(size=(500, 4))
+    figure = plots.histograms(z, axes=[3, 0], columns=3)
+    titles = [axis.get_title(loc="left") for axis in figure.axes]
+    assert titles[:2] == ["$z_{3}$", "$z_{0}$"]
+    heights = [patch.get_height() for patch in figure.axes[0].patches]
+    assert sum(heights) * 0.2 == pytest.approx(1.0)
+
+
+def test_a_band_is_drawn_around_its_line():
+    figure = plots.curve([0, 1], {"a": [1.0, 2.0]}, "x", "y", errors={"a": [0.5, 0.25]})
+    (band,) = figure.axes[0].collections
+    heights = band.get_paths()[0].vertices[:, 1]
+    assert heights.min() == 0.5 and heights.max() == 2.25
+
+
+def test_projections_value_map_and_cosines_show_what_they_are_given():
+    scores, chosen = np.arange(10.0), np.arange(10) < 4
+    figure = plots.projections(scores, {"few": chosen, "many": ~chosen}, "score")
+    labels = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert labels == ["few (4)", "many (6)"]
+    figure = plots.value_map(np.arange(8.0).reshape(4, 2), np.arange(4), "age")
+    np.testing.assert_array_equal(figure.axes[0].collections[0].get_array(), np.arange(4))
+    table = pd.DataFrame([[1.0, 0.25], [0.25, 1.0]], ["a", "b"], ["a", "b"])
+    texts = [text.get_text() for text in plots.cosine_table(table).axes[0].texts]
+    assert texts == ["1.00", "0.25", "0.25", "1.00"]
