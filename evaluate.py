@@ -1,30 +1,24 @@
-"""One protocol for every model, its numbers beside what they mean; and a judge of images.
+"""One protocol for every model, its numbers beside what they mean.
 
 python evaluate.py RUN [RUN ...]
 """
 
 import argparse
-import hashlib
 import math
-import os
 import sys
 from pathlib import Path
-from typing import NamedTuple
 
-import keras
 import numpy as np
 import pandas as pd
 import tensorflow as tf
 from sklearn.decomposition import PCA
 
-import config
 import data
 import files
 import latent
 import losses
 import metrics
 import model as models
-import networks
 import train
 
 DRAWS = 5  # fixed draws of binary pixels and of z for each image
@@ -225,95 +219,6 @@ def baselines(images, components, split="test", most=3000) -> pd.DataFrame:
         made = np.clip(made, 0.0, 1.0).astype(np.float32).reshape(pixels.shape)
         rows[name] = {key: float(each.mean()) for key, each in likeness(pixels, made).items()}
     return pd.DataFrame(rows).T
-
-
-# --- the judge -----------------------------------------------------------------------------------
-
-
-class Judge(NamedTuple):
-    """A classifier of images that never saw a latent, to judge what models make.
-
-    `accuracy` is that of the `n` held-out test images: how far the judge itself can be trusted.
-    """
-
-    network: keras.Model
-    accuracy: float
-    n: int
-
-    def probabilities(self, images):
-        """Of each class, for uint8 images or floats in [0, 1]; shape `(n, classes)`."""
-        logits = latent.in_batches(
-            lambda batch: self.network(models.as_float(batch), training=False), np.asarray(images)
-        )
-        return tf.nn.softmax(logits).numpy()
-
-    def labels(self, images):
-        """The likeliest class of each image, shape `(n,)`."""
-        return self.probabilities(images).argmax(axis=-1)
-
-
-def judge(images, labels=None, seed=0, steps=2000, cache=None) -> Judge:
-    """Trains a classifier on the training split, or reads it from the cache.
-
-    The validation split chooses the epoch; the test split gives the accuracy that is told.
-
-    Args:
-        images: `data.ImageData`.
-        labels: Column to predict; default `images.label`.
-        seed: Of weights, order and dropout.
-        steps: Training steps of 128 images, rounded up to whole epochs.
-        cache: Folder; default `judges` in `config.RUNS_DIR`.
-    """
-    labels = labels or images.label
-    if labels is None:
-        raise ValueError(f"{images.name} has no labels to train a judge on")
-    train_labels = images.train.labels(labels)
-    network = networks.classifier(images.image_shape, int(train_labels.max()) + 1, seed=seed)
-    content = hashlib.blake2s(digest_size=8)
-    for part in (images.train.images, train_labels, np.array([seed, steps])):
-        content.update(np.ascontiguousarray(part))
-    folder = Path(cache or config.RUNS_DIR / "judges")
-    kept = folder / f"{images.name}-{labels}-{content.hexdigest()}.weights.h5"
-    if kept.is_file():
-        network.load_weights(kept)
-    else:
-        _train_judge(network, images, labels, seed, steps)
-        folder.mkdir(parents=True, exist_ok=True)
-        temporary = kept.with_name(f"saving-{os.getpid()}.weights.h5")
-        network.save_weights(temporary)
-        os.replace(temporary, kept)
-    untold = Judge(network, math.nan, len(images.test))
-    accuracy = np.mean(untold.labels(images.test.images) == images.test.labels(labels))
-    return untold._replace(accuracy=float(accuracy))
-
-
-def _train_judge(network, images, labels, seed, steps):
-    batch_size = min(128, len(images.train))
-    per_epoch = images.train.steps(batch_size)
-    epochs = -(-steps // per_epoch)
-    rate = keras.optimizers.schedules.CosineDecay(2e-3, epochs * per_epoch, alpha=0.01)
-    network.compile(
-        optimizer=keras.optimizers.Adam(rate),
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
-    )
-
-    def ready(pixels, numbers):
-        return models.as_float(pixels), numbers
-
-    network.fit(
-        images.train.batches(batch_size, shuffle=True, seed=seed, labels=labels).map(ready),
-        epochs=epochs,
-        steps_per_epoch=per_epoch,
-        validation_data=images.validation.batches(512, labels=labels).map(ready),
-        callbacks=[
-            keras.callbacks.EarlyStopping(
-                "val_accuracy", patience=epochs, restore_best_weights=True
-            )
-        ],
-        verbose=0,
-        shuffle=False,
-    )
 
 
 # --- command line --------------------------------------------------------------------------------

@@ -6,6 +6,8 @@ import pytest
 
 import config
 import data
+import model as models
+import train
 from spots import SHAPE, blobs
 
 
@@ -27,3 +29,11 @@ def spots():
     """`ImageData` of such images, labelled by the half that the spot lies in."""
     images, labels = blobs()
     return data.from_arrays(images, labels, name="spots", label="half")
+
+
+@pytest.fixture
+def run(tmp_path, spots, tiny):
+    """A trained run's folder."""
+    settings = tiny(epochs=2)
+    train.fit(models.from_settings(settings), spots, settings, tmp_path / "run", verbose=0)
+    return tmp_path / "run"

@@ -18,8 +18,9 @@ LAYERS = [
     ("config", "randomness", "metrics", "files"),
     ("losses", "networks", "latent", "plots", "phantoms", "splits"),
     ("data", "model", "directions"),
-    ("train",),
+    ("train", "judges"),
     ("evaluate",),
+    ("apply",),
 ]
 MODULES = [name for layer in LAYERS for name in layer]
 NOTEBOOKS = [ROOT / "run.ipynb", *sorted((ROOT / "notebooks").glob("*.ipynb"))]

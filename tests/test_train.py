@@ -15,13 +15,6 @@ import train
 from spots import blobs
 
 
-@pytest.fixture
-def run(tmp_path, spots, tiny):
-    settings = tiny(epochs=2)
-    train.fit(models.from_settings(settings), spots, settings, tmp_path / "run", verbose=0)
-    return tmp_path / "run"
-
-
 def test_a_run_folder_is_complete(run, spots):
     assert {each.name for each in run.iterdir()} >= {
         "settings.json",

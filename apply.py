@@ -1,0 +1,191 @@
+"""A trained run on a folder of images that it has not seen.
+
+    python apply.py RUN FOLDER [--out DIR] [--direction FILE --strength 2] [--between A B]
+
+Every file is checked as in training. The output folder gets `latents.csv` (one row per image: its
+file, how badly it was drawn again, its latent), `reconstructions/` (the denoised images where the
+run is a denoiser), `map.png`, and what else is asked for.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+import config
+import directions
+import evaluate
+import files
+import latent
+import plots
+import train
+
+TABLES = ("csv", "parquet")
+THUMBNAILS = 2000  # at most, on a map
+
+
+def load_images(run, folder, on_bad_file="stop"):
+    """All images of a folder in the shape that a run was trained on.
+
+    Args:
+        run: Run folder.
+        folder: With images of any kind that `files` reads, nested or not.
+        on_bad_file: `"stop"` with a list of names and reasons, or `"skip"`.
+
+    Returns:
+        `(images, table)`, as from `files.gather`.
+
+    Raises:
+        ValueError: where there is nothing to read, or something that cannot be read.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder} is not a folder")
+    names = files.listed(folder)
+    if not names:
+        raise ValueError(f"{folder} holds no image; looked for {', '.join(files.PICTURES)}, ...")
+    settings = train.load_settings(run)
+    reading = files.Reading(settings.image_shape, fit=settings.fit)
+    return files.gather(folder, names, reading, config.CACHE_DIR, on_bad_file)
+
+
+def encode(model, images, table):
+    """Latents of images, and how badly each was drawn again.
+
+    Args:
+        model: A trained model.
+        images: uint8, shape `(n, height, width, channels)`.
+        table: One row per image, from `load_images`.
+
+    Returns:
+        `(latents, reconstructions)`: a table of n rows with `file`, `slice`, `error` (mean squared
+        error in squared grey levels, the anomaly score: high for what the run was not trained
+        on), `ssim`, and `z_0`, `z_1`, ...; and floats in [0, 1], shape as the images'.
+    """
+    z_mean, _ = latent.in_batches(model.encode, images, batch_size=128)
+    made = latent.in_batches(model.decode, z_mean, batch_size=128)
+    like = evaluate.likeness(np.asarray(images[:]) / np.float32(255), made)
+    known = table[["file", "slice"]].reset_index(drop=True)
+    known = known.assign(error=like["mse"], ssim=like["ssim"])
+    axes = pd.DataFrame(z_mean, columns=[f"z_{axis}" for axis in range(z_mean.shape[1])])
+    return pd.concat([known, axes], axis=1), made
+
+
+def coordinates(latents) -> np.ndarray:
+    """The latent columns of a table from `encode`; float32 `(n, latent_dim)`."""
+    return latents.filter(regex=r"^z_\d+$").to_numpy(np.float32)
+
+
+def between(model, latents, start, end, frames=60, kind="slerp"):
+    """Images on the path from one file to another.
+
+    Args:
+        model: A trained model.
+        latents: From `encode`.
+        start, end: Names in its column `file`.
+        frames: Images on the path, both ends included.
+        kind: `"lerp"`, `"slerp"`, or `"data"`: over the folder's own images.
+
+    Returns:
+        Floats in [0, 1], shape `(frames, height, width, channels)`.
+    """
+    z, rows = coordinates(latents), []
+    for name in (start, end):
+        found = np.flatnonzero(latents["file"] == name)
+        if not len(found):
+            some = ", ".join(latents["file"].head(3))
+            raise ValueError(f"there is no file {name!r}; the folder has {some}, ...")
+        rows.append(found[0])
+    if kind == "data":
+        path = latent.along(z[latent.through_data(z, *rows)], frames)
+    else:
+        path = {"lerp": latent.lerp, "slerp": latent.slerp}[kind](z[rows[0]], z[rows[1]], frames)
+    return latent.in_batches(model.decode, path.astype(np.float32), batch_size=128)
+
+
+def save_images(images, table, folder):
+    """Writes every image under its file's own name, as PNG; a volume's with their slice."""
+    folder = Path(folder)
+    many = table.groupby("file")["slice"].transform("size") > 1
+    for image, name, number, several in zip(
+        images, table["file"], table["slice"], many, strict=True
+    ):
+        # `a.jpg` and `a.png` of one folder must not meet in one file.
+        path = folder / f"{name}{f'.slice{number}' if several else ''}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = np.round(255.0 * np.clip(image, 0.0, 1.0)).astype(np.uint8)
+        Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels).save(path)
+
+
+def save_table(table, path):
+    """Writes a table as CSV or Parquet, as the path's ending says."""
+    if path.suffix == ".csv":
+        table.to_csv(path, index=False)
+        return
+    try:
+        table.to_parquet(path, index=False)
+    except ImportError:
+        raise ValueError("Parquet needs pyarrow: pip install pyarrow, or take csv") from None
+
+
+def write(run, folder, out, arguments):
+    """Everything that the command line asks for."""
+    direction = directions.Direction.load(arguments.direction) if arguments.direction else None
+    model = train.load(run)
+    if direction is not None and len(direction.vector) != model.latent_dim:
+        raise ValueError(
+            f"{arguments.direction} has {len(direction.vector)} axes and the run's latent "
+            f"{model.latent_dim}: it comes from another run"
+        )
+    images, table = load_images(run, folder, "skip" if arguments.skip_bad_files else "stop")
+    latents, made = encode(model, images, table)
+    frames = (
+        None
+        if arguments.between is None
+        else between(model, latents, *arguments.between, arguments.frames, arguments.path)
+    )
+    out.mkdir(parents=True, exist_ok=True)
+    if direction is not None:
+        latents.insert(4, f"along {direction.name}", direction.project(coordinates(latents)))
+        moved = directions.sweep(
+            model.decode, coordinates(latents), direction, [arguments.strength]
+        )[0]
+        save_images(moved, table, out / f"{direction.name}_{arguments.strength:g}")
+    save_table(latents, out / f"latents.{arguments.table}")
+    save_images(made, table, out / "reconstructions")
+    if len(latents) > 2 and model.latent_dim > 1:
+        shown = np.linspace(0, len(latents) - 1, min(len(latents), THUMBNAILS)).astype(int)
+        points, _ = latent.plane(coordinates(latents))
+        plots.save(plots.thumbnails(points[shown], images[shown]), out / "map.png")
+    if frames is not None:
+        plots.save_gif(frames, out / "between.gif", scale=max(1, 256 // frames.shape[1]))
+    worst = latents.sort_values("error", ascending=False)[["file", "error"]].head(3)
+    print(f"{len(latents)} images of {folder}, written to {out}")
+    print("hardest to draw again: " + ", ".join(f"{a} ({b:.4f})" for a, b in worst.to_numpy()))
+
+
+def main(words=None):
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run", type=Path, help="folder of a trained run")
+    parser.add_argument("folder", type=Path, help="folder of images")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="default: RUN/applied")
+    parser.add_argument("--table", choices=TABLES, default="csv")
+    parser.add_argument("--direction", type=Path, metavar="FILE", help="of Direction.save")
+    parser.add_argument("--strength", type=float, default=2.0, help="in standard deviations")
+    parser.add_argument("--between", nargs=2, metavar=("A", "B"), help="two files of the folder")
+    parser.add_argument("--frames", type=int, default=60)
+    parser.add_argument("--path", choices=("lerp", "slerp", "data"), default="slerp")
+    parser.add_argument("--skip-bad-files", action="store_true", help="rather than stop")
+    arguments = parser.parse_args(words)
+    try:
+        out = arguments.out or arguments.run / "applied"
+        write(arguments.run, arguments.folder, out, arguments)
+    except (ValueError, OSError) as error:
+        sys.exit(f"apply.py: {error}")
+
+
+if __name__ == "__main__":
+    main()

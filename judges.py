@@ -1,0 +1,187 @@
+"""Networks trained on images alone, to judge what a latent does to them.
+
+A judge never saw a latent, so it can say whether "add a hernia" added one. It is worth as much as
+it is right on images that it has not seen, which stands beside everything that it says.
+"""
+
+import hashlib
+import math
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+from sklearn.metrics import roc_auc_score
+
+import config
+import latent
+import model as models
+import networks
+
+TRUST = 0.8  # AUC or correlation of a judge, below which it draws no conclusion
+
+
+class Judge(NamedTuple):
+    """A network trained on images, which never saw a latent, to judge what models make.
+
+    How far it can be trusted itself, on the `n` held-out test images: `accuracy`, and with two
+    classes `auc`, of a classifier (`judge`); `correlation` of a measuring one (`gauge`). NaN where
+    they do not apply.
+    """
+
+    network: keras.Model
+    n: int
+    accuracy: float = math.nan
+    auc: float = math.nan
+    correlation: float = math.nan
+
+    def outputs(self, images):
+        """Logits, or the number measured, of uint8 images or floats in [0, 1]; `(n, outputs)`."""
+        return latent.in_batches(
+            lambda batch: self.network(models.as_float(batch), training=False),
+            np.asarray(images),
+            batch_size=128,
+        )
+
+    def probabilities(self, images):
+        """Of each class; shape `(n, classes)`."""
+        return tf.nn.softmax(self.outputs(images)).numpy()
+
+    def labels(self, images):
+        """The likeliest class of each image, shape `(n,)`."""
+        return self.outputs(images).argmax(axis=-1)
+
+    def values(self, images):
+        """What a gauge reads off each image, or a judge's log-odds of class 1; shape `(n,)`."""
+        outputs = self.outputs(images)
+        return outputs[:, 0] if outputs.shape[1] == 1 else outputs[:, 1] - outputs[:, 0]
+
+    @property
+    def trusted(self) -> bool:
+        """Whether a conclusion may rest on it: AUC, or correlation, of at least `TRUST`."""
+        return bool(np.nanmax([self.auc, self.correlation, -1.0]) >= TRUST)
+
+
+def judge(images, labels=None, seed=0, steps=2000, widths=(32, 64), cache=None) -> Judge:
+    """Trains a classifier on the training split, or reads it from the cache.
+
+    The validation split chooses the epoch; the test split gives the numbers that are told.
+
+    Args:
+        images: `data.ImageData`.
+        labels: Column to predict; default `images.label`.
+        seed: Of weights, order and dropout.
+        steps: Training steps of 128 images, rounded up to whole epochs.
+        widths: Filters of the network's stages.
+        cache: Folder; default `judges` in `config.RUNS_DIR`.
+    """
+    labels = labels or images.label
+    if labels is None:
+        raise ValueError(f"{images.name} has no labels to train a judge on")
+    targets = {name: split.labels(labels) for name, split in images.splits.items()}
+    outputs = int(targets["train"].max()) + 1
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    network = _judging(
+        images, labels, targets, outputs, loss, "accuracy", seed, steps, widths, cache
+    )
+    untold, truth = Judge(network, len(images.test)), targets["test"]
+    auc = math.nan
+    if outputs == 2 and len(set(truth)) == 2:
+        auc = float(roc_auc_score(truth, untold.values(images.test.images)))
+    accuracy = float(np.mean(untold.labels(images.test.images) == truth))
+    return untold._replace(accuracy=accuracy, auc=auc)
+
+
+def gauge(images, column, seed=0, steps=2000, widths=(32, 64), cache=None) -> Judge:
+    """Trains a network to read a number off images, or reads it from the cache.
+
+    Args:
+        images: `data.ImageData`.
+        column: Of its tables, numbers.
+        seed, steps, widths, cache: See `judge`.
+    """
+    targets = {
+        name: split.table[column].to_numpy(np.float32) for name, split in images.splits.items()
+    }
+    loss = keras.losses.MeanSquaredError()
+    spread = float(targets["train"].std()) or 1.0
+    middle = float(targets["train"].mean())
+    scaled = {name: (each - middle) / spread for name, each in targets.items()}
+    network = _judging(images, column, scaled, 1, loss, "mse", seed, steps, widths, cache)
+    # Back in the column's own unit, in the last layer's weights.
+    last = network.layers[-1]
+    kernel, bias = last.get_weights()
+    last.set_weights([kernel * spread, bias * spread + middle])
+    untold = Judge(network, len(images.test))
+    read = untold.values(images.test.images)
+    return untold._replace(correlation=float(np.corrcoef(read, targets["test"])[0, 1]))
+
+
+def _judging(images, name, targets, outputs, loss, metric, seed, steps, widths, cache):
+    """A network trained to give the targets, from the cache where it was trained before."""
+    network = networks.classifier(images.image_shape, outputs, widths, seed=seed)
+    content = hashlib.blake2s(digest_size=8)
+    for part in (images.train.images[:], targets["train"], np.array([seed, steps, *widths])):
+        content.update(np.ascontiguousarray(part))
+    folder = Path(cache or config.RUNS_DIR / "judges")
+    kept = folder / f"{images.name}-{name}-{content.hexdigest()}.weights.h5"
+    if kept.is_file():
+        network.load_weights(kept)
+        return network
+    batch_size = min(128, len(images.train))
+    per_epoch = images.train.steps(batch_size)
+    epochs = -(-steps // per_epoch)
+    rate = keras.optimizers.schedules.CosineDecay(2e-3, epochs * per_epoch, alpha=0.01)
+    network.compile(optimizer=keras.optimizers.Adam(rate), loss=loss, metrics=[metric])
+    network.fit(
+        _judged(images.train, targets["train"], batch_size, seed),
+        epochs=epochs,
+        steps_per_epoch=per_epoch,
+        validation_data=_judged(images.validation, targets["validation"], batch_size),
+        callbacks=[
+            keras.callbacks.EarlyStopping(
+                f"val_{metric}", patience=epochs, restore_best_weights=True
+            )
+        ],
+        verbose=0,
+        shuffle=False,
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = kept.with_name(f"saving-{os.getpid()}.weights.h5")
+    network.save_weights(temporary)
+    os.replace(temporary, kept)
+    return network
+
+
+def _judged(split, targets, batch_size, seed=None):
+    """Batches of float images and their targets; endless and shuffled where there is a seed."""
+    table = split.table.assign(row=np.arange(len(split)))
+    numbered = replace(split, table=table)
+    batches = numbered.batches(batch_size, seed is not None, seed=seed or 0, labels="row")
+    known = tf.constant(targets)
+    return batches.map(lambda pixels, rows: (models.as_float(pixels), tf.gather(known, rows)))
+
+
+def conclusion(judge, response, what) -> str:
+    """What a dose-response curve says, in words; nothing where its judge cannot be trusted.
+
+    Args:
+        judge: `Judge` that gave the curve.
+        response: From `directions.dose_response`, strengths ascending.
+        what: Name of what the judge reads.
+    """
+    if not judge.trusted:
+        kind, value = ("correlation", judge.correlation)
+        if not math.isnan(judge.auc):
+            kind, value = "AUC", judge.auc
+        return f"no conclusion: the judge's own {kind} is {value:.2f}, under {TRUST}"
+    means = response["mean"].to_numpy()
+    change, error = means[-1] - means[0], response["standard_error"].iloc[-1]
+    if abs(change) < 2 * error:
+        return f"no change of {what} that the judge could tell ({change:+.3g}, error {error:.2g})"
+    steady = "at every step" if (np.diff(means) * np.sign(change) > 0).all() else "not steadily"
+    way = "rises" if change > 0 else "falls"
+    return f"{what} {way} by {abs(change):.3g} (standard error {error:.2g}), {steady}"

@@ -1,0 +1,125 @@
+"""A trained run on new files: what is written is what the model makes of them."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+import apply
+import config
+import files
+import latent
+import train
+from directions import Direction
+from spots import blobs
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """Seven images of two kinds of names, one of them not at all like the others."""
+    monkeypatch.setattr(config, "CACHE_DIR", tmp_path / "cache")
+    place = tmp_path / "new"
+    (place / "deep").mkdir(parents=True)
+    images = blobs(7, seed=5)[0]
+    images[6] = 255 * (np.indices((12, 12)).sum(axis=0) % 2)[..., None]
+    for number, image in enumerate(images[..., 0]):
+        name = f"deep/{number}.png" if number < 2 else f"{number}.png"
+        Image.fromarray(image).save(place / name)
+    return place
+
+
+@pytest.fixture
+def direction(tmp_path):
+    path = tmp_path / "left.json"
+    Direction("left", np.array([0.0, 1.0, 0.0]), spread=0.5).save(path)
+    return path
+
+
+def test_every_file_gets_its_latent_its_error_and_its_reconstruction(run, folder, tmp_path):
+    apply.main([str(run), str(folder), "--out", str(tmp_path / "out")])
+    written = pd.read_csv(tmp_path / "out" / "latents.csv")
+    assert list(written["file"]) == files.listed(folder)
+    model = train.load(run)
+    for _, row in written.iterrows():
+        image = np.asarray(Image.open(folder / row["file"]))[None, ..., None]
+        z = model.encode(image)[0].numpy()
+        np.testing.assert_allclose(row[["z_0", "z_1", "z_2"]].astype(float), z[0], atol=1e-5)
+        made = model.decode(z).numpy()[0, ..., 0]
+        assert row["error"] == pytest.approx(np.square(image[0, ..., 0] / 255 - made).mean(), 1e-3)
+        kept = np.asarray(Image.open(tmp_path / "out" / "reconstructions" / f"{row['file']}.png"))
+        assert np.abs(kept / 255 - made).max() <= 0.51 / 255
+    assert (tmp_path / "out" / "map.png").is_file()
+
+
+def test_the_stranger_has_the_largest_error(run, folder, capsys):
+    apply.main([str(run), str(folder)])
+    written = pd.read_csv(run / "applied" / "latents.csv")
+    assert written["file"][written["error"].argmax()] == "6.png"
+    assert "hardest to draw again: 6.png" in capsys.readouterr().out
+
+
+def test_a_direction_moves_every_image(run, folder, direction, tmp_path):
+    words = ["--direction", str(direction), "--strength", "3", "--out", str(tmp_path / "out")]
+    apply.main([str(run), str(folder), *words])
+    written = pd.read_csv(tmp_path / "out" / "latents.csv")
+    np.testing.assert_allclose(written["along left"], written["z_1"] / 0.5, rtol=1e-4)
+    z = apply.coordinates(written)
+    assert z.shape == (7, 3)
+    z[:, 1] += 3 * 0.5
+    expected = train.load(run).decode(z).numpy()
+    kept = np.asarray(Image.open(tmp_path / "out" / "left_3" / "4.png.png"))
+    row = list(written["file"]).index("4.png")
+    assert np.abs(kept / 255 - expected[row, ..., 0]).max() <= 0.51 / 255
+
+
+@pytest.mark.parametrize("kind", ["lerp", "slerp", "data"])
+def test_a_path_between_two_files_begins_and_ends_with_them(run, folder, kind):
+    model = train.load(run)
+    latents, made = apply.encode(model, *apply.load_images(run, folder))
+    frames = apply.between(model, latents, "2.png", "5.png", 9, kind)
+    names = list(latents["file"])
+    assert len(frames) == 9
+    np.testing.assert_allclose(frames[0], made[names.index("2.png")], atol=1e-5)
+    np.testing.assert_allclose(frames[-1], made[names.index("5.png")], atol=1e-5)
+
+
+def test_the_path_is_written_as_a_gif(run, folder):
+    apply.main([str(run), str(folder), "--between", "2.png", "3.png", "--frames", "12"])
+    with Image.open(run / "applied" / "between.gif") as gif:
+        assert gif.n_frames == 12 and gif.size == (252, 252)
+
+
+def test_what_cannot_work_is_said_before_anything_is_written(
+    run, folder, direction, tmp_path, monkeypatch
+):
+    def refused(*words):
+        with pytest.raises(SystemExit) as stop:
+            apply.main([str(run), *map(str, words)])
+        assert not (run / "applied").exists()
+        return str(stop.value)
+
+    assert "is not a folder" in refused(tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    assert "holds no image" in refused(tmp_path / "empty")
+    assert "no file 'x.png'" in refused(folder, "--between", "x.png", "2.png")
+    Direction("left", np.ones(5), spread=0.5).save(direction)
+    assert "5 axes and the run's latent 3" in refused(folder, "--direction", direction)
+    (folder / "torn.png").write_bytes(b"no picture")
+    assert "torn.png: is no PNG" in refused(folder)
+    apply.main([str(run), str(folder), "--skip-bad-files"])
+    assert len(pd.read_csv(run / "applied" / "latents.csv")) == 7
+
+
+def test_images_of_one_name_do_not_meet_in_one_file(tmp_path):
+    table = pd.DataFrame({"file": ["a.jpg", "a.png", "v.nii", "v.nii"], "slice": [0, 0, 0, 1]})
+    apply.save_images(np.zeros((4, 2, 2, 3)), table, tmp_path)
+    names = ["a.jpg.png", "a.png.png", "v.nii.slice0.png", "v.nii.slice1.png"]
+    assert sorted(each.name for each in tmp_path.iterdir()) == names
+
+
+def test_between_uses_the_folders_own_images(run, folder):
+    model = train.load(run)
+    latents, _ = apply.encode(model, *apply.load_images(run, folder))
+    z = apply.coordinates(latents)
+    rows = latent.through_data(z, 0, len(z) - 1)
+    assert rows[0] == 0 and rows[-1] == len(z) - 1

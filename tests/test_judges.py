@@ -1,0 +1,72 @@
+"""Judges that can be trusted, and that say so where they cannot."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import roc_auc_score
+
+import config
+import data
+import judges
+from judges import Judge
+
+
+def test_the_judge_reads_held_out_digits_and_comes_from_the_cache_the_second_time(
+    tmp_path, monkeypatch
+):
+    images = data.load(config.settings("digits"))
+    judge = judges.judge(images, seed=0, steps=200, cache=tmp_path)
+    assert judge.accuracy > 0.9 and judge.n == len(images.test)
+    assert math.isnan(judge.auc) and not judge.trusted  # ten classes have no AUC
+    as_floats = judge.labels(images.test.images / 255.0)
+    np.testing.assert_array_equal(as_floats, judge.labels(images.test.images))
+    np.testing.assert_allclose(
+        judge.probabilities(images.test.images[:5]).sum(axis=1), 1, rtol=1e-5
+    )
+
+    def forbidden(*_):
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr(judges, "_judged", forbidden)
+    assert judges.judge(images, seed=0, steps=200, cache=tmp_path).accuracy == judge.accuracy
+    with pytest.raises(AssertionError, match="trained again"):
+        judges.judge(images, seed=1, steps=200, cache=tmp_path)
+
+
+def test_a_judge_of_two_classes_tells_its_auc(spots, tmp_path):
+    judge = judges.judge(spots, steps=150, widths=(8,), cache=tmp_path)
+    truth = spots.test.labels("half")
+    scores = judge.probabilities(spots.test.images)[:, 1]
+    assert judge.auc == pytest.approx(roc_auc_score(truth, scores)) and judge.auc > 0.9
+    np.testing.assert_allclose(judge.values(spots.test.images), np.log(scores / (1 - scores)), 1e-2)
+    assert judge.trusted
+
+
+def test_a_gauge_reads_a_number_in_its_own_unit(spots, tmp_path):
+    for split in spots.splits.values():
+        rows = np.arange(12)[:, None]
+        weight = split.images[..., 0] / split.images[..., 0].sum(axis=(1, 2), keepdims=True)
+        split.table["height"] = 1000 + 50 * (weight * rows).sum(axis=(1, 2))
+    gauge = judges.gauge(spots, "height", steps=200, widths=(8,), cache=tmp_path)
+    truth, read = spots.test.table["height"], gauge.values(spots.test.images)
+    assert gauge.correlation == pytest.approx(np.corrcoef(truth, read)[0, 1])
+    assert gauge.trusted and np.abs(read - truth).mean() < 0.5 * truth.std()
+    again = judges.gauge(spots, "height", steps=200, widths=(8,), cache=tmp_path)
+    np.testing.assert_array_equal(again.values(spots.test.images), read)
+
+
+def test_conclusions_follow_the_curve_and_its_judge():
+    rising = pd.DataFrame({"mean": [0.0, 1.0, 3.0], "standard_error": [0.0, 0.1, 0.2]})
+    good, poor = Judge(None, 9, auc=0.9), Judge(None, 9, auc=0.7)
+    said = judges.conclusion(good, rising, "hernia")
+    assert said == "hernia rises by 3 (standard error 0.2), at every step"
+    assert "falls" in judges.conclusion(good, rising.assign(mean=[0.0, -1.0, -3.0]), "hernia")
+    assert "not steadily" in judges.conclusion(good, rising.assign(mean=[0.0, 4.0, 3.0]), "x")
+    assert "no change" in judges.conclusion(good, rising.assign(mean=[0.0, 0.1, 0.2]), "x")
+    assert judges.conclusion(poor, rising, "hernia") == (
+        "no conclusion: the judge's own AUC is 0.70, under 0.8"
+    )
+    weak = Judge(None, 9, correlation=0.5)
+    assert "correlation is 0.50" in judges.conclusion(weak, rising, "hernia")
