@@ -57,7 +57,7 @@ def write_table(runs):
     text = [
         "# MNIST",
         "",
-        *_markdown(table),
+        *markdown(table),
         "",
         f"{first['images']}. Numbers are means over the 10,000 test images ± their standard error.",
         "",
@@ -67,8 +67,9 @@ def write_table(runs):
     (HERE / "mnist.md").write_text("\n".join(text))
 
 
-def _markdown(table):
-    cells = [["metric", *table.columns], ["---"] * (len(table.columns) + 1)]
+def markdown(table, first="metric"):
+    """A table of words as lines of Markdown; `first` heads the column of its index."""
+    cells = [[first, *table.columns], ["---"] * (len(table.columns) + 1)]
     cells += [[name, *row] for name, row in zip(table.index, table.to_numpy(), strict=True)]
     return ["| " + " | ".join(row) + " |" for row in cells]
 

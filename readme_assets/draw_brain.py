@@ -1,0 +1,92 @@
+"""The brain figures and table of the README, from a trained run.
+
+    OASIS_DIR=... python readme_assets/draw_brain.py runs/oasis --minutes 42
+
+Draws nothing but what the model made: OASIS's own images are not ours to show.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+import numpy as np
+import pandas as pd
+from draw_mnist import markdown
+
+import data
+import evaluate
+import files
+import latent
+import plots
+import train
+
+HERE = Path(__file__).parent
+SIZES = (32, 64)  # of PCA, beside as many components as the latent has axes
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--minutes", required=True, help="that its training took, for the table")
+    arguments = parser.parse_args()
+    settings = train.load_settings(arguments.run)
+    images, model = data.load(settings), train.load(arguments.run)
+
+    plots.save(
+        plots.image_grid(model.sample(24, seed=1).numpy(), columns=8, width=9.5),
+        HERE / "brain_samples.png",
+    )
+    history = pd.read_csv(arguments.run / "history.csv")
+    terms = ("loss", "reconstruction", "dssim", "ssim")
+    plots.save(plots.loss_curves(history, terms), HERE / "brain_training.png")
+
+    numbers = evaluate.report(model, images, arguments.run)
+    parts = [evaluate.baselines(images, size) for size in (*SIZES, settings.latent_dim)]
+    table = pd.concat([parts[0].iloc[:1], *(part.iloc[1:] for part in parts)])
+    name = f"{settings.model}, latent {settings.latent_dim}"
+    table.loc[name] = {column: numbers[column]["value"] for column in table.columns}
+    pixels = images.test.images[:] / np.float32(255)
+    made = latent.in_batches(model.reconstruct, pixels, batch_size=16)
+    ssim = evaluate.likeness(pixels, made)["ssim"]
+    by_subject = pd.Series(ssim).groupby(images.test.table["subject"].to_numpy()).mean()
+
+    # Did it memorise? The distance of samples to their nearest training image, against that of
+    # test images.
+    training = _small(images.train.images[:] / np.float32(255))
+    drawn = _small(model.sample(48, seed=2).numpy())
+    near = [np.median(latent.nearest(each, training)[1]) for each in (drawn, _small(pixels))]
+
+    columns = {"ssim": 3, "ssim_foreground": 3, "psnr": 2, "mse": 5}
+    shown = pd.DataFrame({key: table[key].map(f"{{:.{n}f}}".format) for key, n in columns.items()})
+    text = [
+        "# OASIS",
+        "",
+        *markdown(shown, "model"),
+        "",
+        f"{images.note}. Means over {len(pixels)} test images of {len(by_subject)} subjects; the "
+        f"{name}'s SSIM by subject has a standard deviation of {by_subject.std():.3f}. "
+        f"{model.count_params():,} parameters, {len(history)} epochs on {len(images.train):,} "
+        f"slices in {arguments.minutes} minutes on two CPU cores, one seed ({settings.seed}); "
+        "settings chosen on the validation subjects. PCA has as many numbers for each image as it "
+        "says, fitted on the same training slices.",
+        "",
+        *(f"- `{key}`: {numbers[key]['protocol']}" for key in columns),
+        f"- Median distance of a random generation from its nearest training slice {near[0]:.2f}, "
+        f"of a test slice {near[1]:.2f} (Euclidean, both at 64x64): the smaller the first beside "
+        "the second, the smoother or the more copied the generations are.",
+        f"- Active latent axes: {numbers['active_units']['value']} of {model.latent_dim}.",
+        "",
+    ]
+    (HERE / "brain.md").write_text("\n".join(text))
+    files.write_json(HERE / "brain.json", {key: each["value"] for key, each in numbers.items()})
+
+
+def _small(images):
+    side = images.shape[1] // 64
+    return images.reshape(len(images), 64, side, 64, side).mean(axis=(2, 4))
+
+
+if __name__ == "__main__":
+    main()
