@@ -252,7 +252,8 @@ def _decode(root, made, entries, fresh, reading):
 
     # Pillow decodes outside Python's lock; one task for every file would cost half as much again.
     parts = [fresh[first : first + TASK] for first in range(0, len(fresh), TASK)]
-    bar = keras.utils.Progbar(len(fresh), unit_name="file", verbose=len(fresh) > 2000)
+    long = len(fresh) > 2000
+    bar = keras.utils.Progbar(len(fresh), unit_name="file", verbose=long, interval=1)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for done in itertools.accumulate(pool.map(decode_all, parts)):
             bar.update(done)

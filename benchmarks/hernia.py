@@ -1,0 +1,153 @@
+"""Is the hernia direction right? On the chest phantom, whose truth is known.
+
+    python benchmarks/hernia.py train runs/phantom      # an encoder, without labels
+    python benchmarks/hernia.py measure runs/phantom    # directions, on other subjects
+
+The encoder sees images alone. Directions are fitted on 100 images with a hernia and 300 without, of
+training subjects, and measured on subjects that neither the encoder nor the direction has seen.
+"""
+
+import argparse
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+import numpy as np
+import pandas as pd
+
+import config
+import directions
+import judges
+import latent
+import model as models
+import phantoms
+import plots
+import splits
+import train
+
+SIDE = 64
+SETTINGS = replace(
+    config.EXPERIMENTS["chest"],
+    model="VAE",
+    widths=(16, 32, 64, 64),
+    dense_widths=(128,),
+    batch_norm=True,
+    latent_dim=32,
+    sigma=0.05,
+    epochs=20,
+    batch_size=64,
+    learning_rate=3e-3,
+)
+POSITIVES, NEGATIVES, HELD_OUT = 100, 300, 400
+STRENGTHS = (0.0, 0.5, 1.0, 1.5, 2.0)
+TWIN = 0.2  # size of the hernia that the counterfactual twin has
+
+
+def cohort(subjects, images=2, seed=0, confound=0.0):
+    """Images of phantom patients as `ImageData`, split by a hash of the subject."""
+    pictures, table = phantoms.chests(SIDE, subjects, images, seed, confound)
+    places = splits.by_hash(table["subject"], seed)
+    return splits.from_table(pictures, table, places, "chest phantom", note="")
+
+
+def learn(run, subjects):
+    images = cohort(subjects)
+    model = models.from_settings(SETTINGS)
+    print(f"{model.count_params():,} parameters, {len(images.train):,} training images")
+    train.fit(model, images, SETTINGS, run, verbose=2)
+
+
+def sampled(table, positives, negatives, seed=0):
+    """Rows of so many images with a hernia, and of so many without."""
+    random, has = np.random.default_rng(seed), table["Hernia"].to_numpy(bool)
+    parts = [(np.flatnonzero(has), positives), (np.flatnonzero(~has), negatives)]
+    return np.concatenate([random.permutation(rows)[:count] for rows, count in parts])
+
+
+def by_size(scores, sizes):
+    """AUC of scores for hernias of each tercile of size, against no hernia."""
+    has = sizes > 0
+    third = np.digitize(sizes, np.quantile(sizes[has], (1 / 3, 2 / 3)))
+    found = []
+    for tercile in range(3):
+        rows = ~has | (third == tercile)
+        found.append(float(directions.auc_within(scores[rows], has[rows])[0]))
+    return found
+
+
+def measure(run):
+    model = train.load(run)
+    known = cohort(1500, seed=1)  # subjects of its own: the encoder never saw them either
+    rows = sampled(known.train.table, POSITIVES, NEGATIVES)
+    z, _ = latent.in_batches(model.encode, known.train.images[rows], batch_size=128)
+    table = known.train.table.iloc[rows].reset_index(drop=True)
+
+    held = phantoms.chest_factors(HELD_OUT, 2, seed=2)
+    pictures = phantoms.render_chests(held, SIDE)
+    z_held, _ = latent.in_batches(model.encode, pictures, batch_size=128)
+    sizes = held["hernia_size"].to_numpy()
+    rows, made = {}, {}
+    gauge = judges.gauge(known, "hernia_size", steps=600, widths=(16, 32, 64))
+    healthy = np.flatnonzero(sizes == 0)[:200]
+    ill = held.iloc[healthy].assign(hernia_size=TWIN, Hernia=True)
+    twins, masks = phantoms.hernia_twins(ill, SIDE)
+    truth = phantoms.render_chests(ill, SIDE) / 255.0 - twins / 255.0
+    for method in directions.METHODS:
+        made[method] = directions.Direction.of(z, table, "Hernia", method)
+        aucs = by_size(made[method].project(z_held), sizes)
+        sweep = directions.sweep(model.decode, z_held[healthy], made[method], STRENGTHS)
+        response = directions.dose_response(sweep, gauge.values)
+        change = sweep[-1] - sweep[0]
+        inside = directions.inside(change, masks)
+        alike = [
+            np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in zip(change, truth, strict=True)
+        ]
+        rows[method] = {
+            "AUC small": aucs[0],
+            "AUC middle": aucs[1],
+            "AUC large": aucs[2],
+            "gauge at 0": response["mean"].iloc[0],
+            "gauge at 2": response["mean"].iloc[-1],
+            "rises at every step": bool((np.diff(response["mean"]) > 0).all()),
+            "energy inside": inside.mean(),
+            "correlation with twin": np.mean(alike),
+        }
+    print(f"gauge of hernia size: correlation {gauge.correlation:.3f} on held-out subjects")
+    print(pd.DataFrame(rows).round(3).to_string())
+
+    leaks = {"plain": [], "adjusted": []}
+    for seed in range(5):
+        factors = phantoms.chest_factors(600, 2, seed=100 + seed, confound=0.8)
+        images = phantoms.render_chests(factors, SIDE)
+        z, _ = latent.in_batches(model.encode, images, batch_size=128)
+        heart = directions.fit(z, factors["heart"])
+        for name, adjust in (("plain", ()), ("adjusted", ("heart", "age"))):
+            vector = directions.Direction.of(z, factors, "Hernia", adjust=adjust).vector
+            leaks[name].append(vector @ heart)
+    for name, values in leaks.items():
+        print(
+            f"confounded by 0.8, cosine with heart size, {name}: "
+            f"{np.mean(values):.2f} (sd {np.std(values, ddof=1):.2f} over 5 cohorts)"
+        )
+    shown = healthy[:1]
+    sweep = directions.sweep(model.decode, z_held[shown], made["mean"], STRENGTHS)[:, 0]
+    figure = plots.difference_maps(sweep, [f"{each:g}" for each in STRENGTHS])
+    plots.save(figure, run / "figures" / "hernia.png")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("act", choices=("train", "measure"))
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--subjects", type=int, default=8000)
+    arguments = parser.parse_args()
+    if arguments.act == "train":
+        learn(arguments.run, arguments.subjects)
+    else:
+        measure(arguments.run)
+
+
+if __name__ == "__main__":
+    main()
