@@ -40,6 +40,7 @@ robust: $(READY)  ## do the stored outputs hold with other seeds and on one thre
 bench: $(READY)  ## what `fit` costs beside a bare loop, and what reading files costs
 	$(PY) benchmarks/fit_overhead.py
 	$(PY) benchmarks/pipeline.py
+	$(PY) benchmarks/latent_tools.py
 
 lock: $(READY)  ## choose versions anew (asks for uv)
 	uv pip compile --universal --extra medical --python-version 3.11 --no-header --no-annotate -q \

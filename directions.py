@@ -18,7 +18,8 @@ from sklearn.linear_model import LogisticRegression
 import files
 import latent
 
-METHODS = ("mean", "logistic")
+METHODS = ("mean", "fisher", "logistic")
+SHRINKAGE = 0.1  # of the covariance to a multiple of the identity, for "fisher"
 RIDGE = 0.1  # inverse strength of the logistic regression's penalty, on axes of unit variance
 FEW = 30  # subjects with the label, below which no single number is to be trusted
 
@@ -30,13 +31,16 @@ def fit(z, target, method="mean", covariates=None):
     """Unit direction along which a label, or any number, grows.
 
     `"mean"` is the difference of the two class means; for a number, the slope of each axis on it.
-    `"logistic"` is the weight vector of a logistic regression with balanced classes. With
-    covariates, either is adjusted: the slope of each axis on the label *beside* the covariates in
-    one linear regression, or the latent's weights in a logistic regression that sees them too.
+    `"fisher"` divides that by the covariance which the label leaves, shrunken: what differs
+    between any two images (position, exposure) counts less, and with few images it is mostly
+    chance that the means differ there. `"logistic"` is the weight vector of a logistic regression
+    with balanced classes. With covariates, all are adjusted: the slope of each axis on the label
+    *beside* the covariates in one linear regression, or the latent's weights in a logistic
+    regression that sees them too.
 
     Args:
         z: Latents, shape `(n, latent_dim)`.
-        target: Shape `(n,)`: booleans, 0 and 1, or for `"mean"` any numbers.
+        target: Shape `(n,)`: booleans, 0 and 1, or but for `"logistic"` any numbers.
         method: One of `METHODS`.
         covariates: Numbers to adjust for, shape `(n, k)`, from `design`; or None.
 
@@ -59,12 +63,19 @@ def fit(z, target, method="mean", covariates=None):
         model = LogisticRegression(C=RIDGE, class_weight="balanced", max_iter=1000)
         vector = model.fit(columns, target > 0.5).coef_[0, : z.shape[1]] / scale
     else:
-        # Frisch and Waugh: the slope beside the covariates is that on what they leave unexplained.
+        # Frisch and Waugh, 1933: the slope beside the covariates is that on what they leave over.
         known = np.concatenate([np.ones((len(z), 1)), others], axis=1)
         rest = target - known @ np.linalg.lstsq(known, target, rcond=None)[0]
         if np.abs(rest).max() < 1e-9:
             raise ValueError("the covariates explain the label entirely: nothing is left to fit")
         vector = rest @ (z - z.mean(axis=0))
+        if method == "fisher":
+            known = np.column_stack([known, target])
+            left = z - known @ np.linalg.lstsq(known, z, rcond=None)[0]
+            covariance = left.T @ left / len(z)
+            ground = np.trace(covariance) / len(covariance) * np.eye(len(covariance))
+            mixed = (1 - SHRINKAGE) * covariance + SHRINKAGE * ground
+            vector = np.linalg.solve(mixed + 1e-12 * np.eye(len(mixed)), vector)
     length = np.linalg.norm(vector)
     if not length:
         raise ValueError("the latents do not change with the label at all")

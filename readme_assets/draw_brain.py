@@ -17,7 +17,6 @@ from draw_mnist import markdown
 
 import data
 import evaluate
-import files
 import latent
 import plots
 import train
@@ -80,7 +79,6 @@ def main():
         "",
     ]
     (HERE / "brain.md").write_text("\n".join(text))
-    files.write_json(HERE / "brain.json", {key: each["value"] for key, each in numbers.items()})
 
 
 def _small(images):

@@ -5,6 +5,9 @@ import pandas as pd
 import pytest
 import tensorflow as tf
 from scipy import stats
+from sklearn.base import BaseEstimator
+from sklearn.covariance import empirical_covariance, shrunk_covariance
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.metrics import roc_auc_score
 
 import directions
@@ -70,6 +73,33 @@ def test_the_adjusted_mean_is_the_least_squares_coefficient():
     np.testing.assert_allclose(found, expected / np.linalg.norm(expected), atol=1e-10)
 
 
+def test_fisher_is_the_shrunken_discriminant_of_scikit_learn():
+    z, labels, _ = cohort(effect=1.0)
+    z = z @ np.random.default_rng(3).normal(size=(3, 3))
+    theirs = LinearDiscriminantAnalysis(solver="lsqr", covariance_estimator=Shrunken())
+    expected = theirs.fit(z, labels).coef_[0]
+    found = directions.fit(z, labels, "fisher")
+    np.testing.assert_allclose(found, expected / np.linalg.norm(expected), atol=1e-6)
+
+
+class Shrunken(BaseEstimator):
+    """scikit-learn's own shrinkage, without the scaling of axes that its discriminant does."""
+
+    def fit(self, z):
+        self.covariance_ = shrunk_covariance(empirical_covariance(z), directions.SHRINKAGE)
+        return self
+
+
+def test_few_images_in_a_long_latent_are_better_served_by_fisher():
+    random = np.random.default_rng(0)
+    spread = np.array([10.0, 10.0, 10.0] + [0.3] * 9)  # three axes of position and exposure
+    labels = np.arange(60) < 20
+    truth = np.eye(12)[5]
+    z = spread * random.normal(size=(60, 12)) + 0.6 * labels[:, None] * truth
+    found = {name: directions.fit(z, labels, name) @ truth for name in ("mean", "fisher")}
+    assert found["mean"] < 0.3 and found["fisher"] > 0.5
+
+
 def test_what_has_no_direction_is_refused():
     z = np.random.default_rng(0).normal(size=(6, 3))
     with pytest.raises(ValueError, match="same label"):
@@ -77,7 +107,7 @@ def test_what_has_no_direction_is_refused():
     labels = np.array([1, 0, 1, 0, 1, 0])
     with pytest.raises(ValueError, match="explain the label"):
         directions.fit(z, labels, covariates=labels[:, None] * 2.0)
-    with pytest.raises(ValueError, match="allowed: mean, logistic"):
+    with pytest.raises(ValueError, match="allowed: mean, fisher, logistic"):
         directions.fit(z, labels, "median")
     with pytest.raises(ValueError, match="do not change"):
         directions.fit(np.ones((6, 3)), labels)
