@@ -18,7 +18,7 @@ notebook: $(READY)  ## open run.ipynb in Jupyter
 	.venv/bin/jupyter notebook run.ipynb
 
 test: $(READY) lint  ## lint, unit tests, and every notebook against its stored outputs
-	@echo "Running the tests (about six minutes on two cores) ..."
+	@echo "Running the tests (about ten minutes on two cores) ..."
 	@$(PY) -m pytest -q --durations=5 tests
 	@$(PY) -m pytest -q --nbval $(NOTEBOOKS)
 
