@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 import config
 import data
@@ -137,10 +138,30 @@ def measure(run):
             f"confounded by 0.8, cosine with heart size, {name}: "
             f"{np.mean(values):.2f} (sd {np.std(values, ddof=1):.2f} over 5 cohorts)"
         )
+    nulls(z_held, held)
     shown = healthy[:1]
     sweep = directions.sweep(model.decode, z_held[shown], made["fisher"], STRENGTHS)[:, 0]
     figure = plots.difference_maps(sweep, [f"{each:g}" for each in STRENGTHS])
     plots.save(figure, run / "figures" / "hernia.png")
+
+
+def nulls(z, factors):
+    """20 coin flips for each patient in the place of the diagnosis."""
+    subjects = factors["subject"].unique()
+    for method in ("mean", "fisher"):
+        found = []
+        for seed in range(20):
+            heads = subjects[np.random.default_rng(seed).uniform(size=len(subjects)) < 0.5]
+            labels = factors["subject"].isin(heads)
+            found.append(
+                directions.evidence(z, labels, factors["subject"], method, permutations=199)
+            )
+        holds = sum(each.low <= 0.5 <= each.high for each in found)
+        uniform = stats.kstest([each.p_value for each in found], "uniform").pvalue
+        print(
+            f"coin flips, {method}: the interval holds 0.5 for {holds} of 20; "
+            f"p-values against uniform, Kolmogorov-Smirnov p = {uniform:.2f}"
+        )
 
 
 FINDINGS = ("Hernia", "Cardiomegaly", "Effusion")

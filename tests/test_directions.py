@@ -219,7 +219,7 @@ def test_coin_flips_are_not_established():
         z, _, subjects = cohort(seed=seed, effect=0.0)
         coins = np.random.default_rng(1000 + seed).uniform(size=120) < 0.5
         found.append(
-            directions.evidence(z, coins[subjects], subjects, permutations=199, bootstraps=400)
+            directions.evidence(z, coins[subjects], subjects, permutations=199, bootstraps=100)
         )
     assert sum(each.low <= 0.5 <= each.high for each in found) >= 17
     assert stats.kstest([each.p_value for each in found], "uniform").pvalue > 0.01
