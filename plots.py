@@ -271,21 +271,26 @@ def histograms(z, axes=None, columns=6, width=9.0):
 
 
 @styled
-def difference_maps(images, names, width=9.0):
-    """What a strength sweep changes: images, then their signed differences in one colour scale.
+def difference_maps(images, names, absolute=False, width=9.0):
+    """What a strength sweep changes: images, then their differences in one colour scale.
 
     Args:
         images: One picture at every strength, shape `(strengths, height, width, channels)`.
         names: Of the strengths.
+        absolute: Whether the sign is left out.
 
     Returns:
         Figure of three rows: the images; each less the one before it; each less the first.
-        Red is brighter, blue darker; colours are averaged away.
+        Red is brighter, blue darker (absolute: bright is changed); colours are averaged away.
     """
     grey = np.asarray(images, np.float64).mean(axis=-1)
     steps = np.concatenate([np.zeros_like(grey[:1]), np.diff(grey, axis=0)])
     changes = grey - grey[:1]
-    limit = max(float(np.abs(changes).max()), 1e-3)
+    limit = max(float(np.abs(changes).max()), float(np.abs(steps).max()), 1e-3)
+    scale = {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit}
+    if absolute:
+        steps, changes = np.abs(steps), np.abs(changes)
+        scale = {"cmap": "magma", "vmin": 0.0, "vmax": limit}
     columns = len(grey)
     aspect = grey.shape[1] / grey.shape[2]
     figure, axes = _figure(width, 3 * aspect * (width - 1.0) / columns + 0.3, 3, columns)
@@ -293,7 +298,7 @@ def difference_maps(images, names, width=9.0):
         axes[0, column].imshow(grey[column], cmap="gray", vmin=0, vmax=1)
         axes[0, column].set_title(names[column], fontsize=10, loc="center")
         for row, kind in ((1, steps), (2, changes)):
-            shown = axes[row, column].imshow(kind[column], cmap="RdBu_r", vmin=-limit, vmax=limit)
+            shown = axes[row, column].imshow(kind[column], **scale)
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[])
         axis.spines[:].set_visible(False)

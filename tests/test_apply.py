@@ -110,6 +110,15 @@ def test_what_cannot_work_is_said_before_anything_is_written(
     assert len(pd.read_csv(run / "applied" / "latents.csv")) == 7
 
 
+def test_parquet_says_what_it_needs(tmp_path, monkeypatch):
+    def absent(*_, **__):
+        raise ImportError("no engine")
+
+    monkeypatch.setattr(pd.DataFrame, "to_parquet", absent)
+    with pytest.raises(ValueError, match="pip install pyarrow, or take csv"):
+        apply.save_table(pd.DataFrame({"a": [1]}), tmp_path / "latents.parquet")
+
+
 def test_images_of_one_name_do_not_meet_in_one_file(tmp_path):
     table = pd.DataFrame({"file": ["a.jpg", "a.png", "v.nii", "v.nii"], "slice": [0, 0, 0, 1]})
     apply.save_images(np.zeros((4, 2, 2, 3)), table, tmp_path)

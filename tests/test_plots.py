@@ -122,6 +122,9 @@ def test_difference_maps_share_one_scale_and_show_the_differences():
     assert step.get_array().mean() == pytest.approx(0.4)
     assert change.get_array().mean() == pytest.approx(0.5)
     assert step.get_clim() == change.get_clim() == pytest.approx((-0.5, 0.5))
+    figure = plots.difference_maps(sweep[::-1], ["2", "1", "0"], absolute=True)
+    change = np.array(figure.axes[:9]).reshape(3, 3)[2, 2].images[0]
+    assert change.get_array().mean() == pytest.approx(0.5) and change.get_clim()[0] == 0
 
 
 def test_histograms_are_of_the_axes_asked_for():
