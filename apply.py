@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 
 import config
 import directions
@@ -116,8 +115,7 @@ def save_images(images, table, folder):
         # `a.jpg` and `a.png` of one folder must not meet in one file.
         path = folder / f"{name}{f'.slice{number}' if several else ''}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        pixels = np.round(255.0 * np.clip(image, 0.0, 1.0)).astype(np.uint8)
-        Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels).save(path)
+        plots.save_image(image, path)
 
 
 def save_table(table, path):

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import tensorflow as tf
+from scipy import ndimage
 from sklearn.linear_model import LogisticRegression
 
 import files
@@ -273,6 +274,7 @@ def evidence(
     """
     z = np.asarray(z, np.float64)
     labels = np.asarray(labels, bool)
+    covariates = np.empty((len(labels), 0)) if covariates is None else covariates
     _, groups = np.unique(np.asarray(subjects), return_inverse=True)
     random = np.random.default_rng(seed)
     if np.ndim(folds) == 0:
@@ -289,10 +291,9 @@ def evidence(
         scores = np.empty(len(wanted))
         for fold in range(folds.max() + 1):
             seen, points = place != fold, latents[fold][rows]
-            others = None if covariates is None else covariates[rows][seen]
-            vector = fit(points[seen], wanted[seen], method, others)
+            vector = fit(points[seen], wanted[seen], method, covariates[rows][seen])
             scores[~seen] = points[~seen] @ vector
-        return float(auc_within(scores, wanted, place)[0]), scores
+        return auc_within(scores, wanted, place), scores
 
     try:
         auc, scores = held_out(labels)
@@ -315,7 +316,7 @@ def evidence(
         mixed = permuted(labels, groups, random)
         as_good += held_out(mixed)[0] >= auc
     cosine = [
-        np.dot(*(_fit_rows(latents[0], labels, half, method, covariates) for half in pair))
+        np.dot(*(fit(latents[0][half], labels[half], method, covariates[half]) for half in pair))
         for pair in _halves(groups, has, halves, random)
     ]
     without = np.bincount(groups, ~labels, minlength=groups.max() + 1) > 0
@@ -342,10 +343,6 @@ def _interval(auc, drawn):
     spread = np.std(logit(drawn[np.isfinite(drawn)]), ddof=1)
     ends = logit(auc) + np.array([-1.96, 1.96]) * spread
     return 1 / (1 + np.exp(-ends))
-
-
-def _fit_rows(z, labels, rows, method, covariates):
-    return fit(z[rows], labels[rows], method, None if covariates is None else covariates[rows])
 
 
 def deal(subjects, folds, seed=0):
@@ -387,7 +384,7 @@ def _halves(groups, has, times, random):
         yield np.flatnonzero(side[groups] == 0), np.flatnonzero(side[groups] == 1)
 
 
-def auc_within(scores, labels, folds=None, weights=None):
+def auc_within(scores, labels, folds=None) -> float:
     """Area under the ROC curve, counting only pairs of rows of one fold.
 
     The share of pairs (with the label, without) in which the first has the higher score; ties
@@ -396,23 +393,35 @@ def auc_within(scores, labels, folds=None, weights=None):
     Args:
         scores, labels: Shape `(n,)`.
         folds: Shape `(n,)`, or None for one fold.
-        weights: How often each row counts, shape `(n, repeats)`; None: once.
 
     Returns:
-        Shape `(repeats,)`; NaN where there is no pair.
+        In [0, 1]; NaN where there is no pair.
     """
     scores, labels = np.asarray(scores, np.float64), np.asarray(labels, bool)
     folds = np.zeros(len(scores), int) if folds is None else np.asarray(folds)
-    weights = np.ones((len(scores), 1)) if weights is None else weights
-    won, pairs = 0.0, 0.0
+    won, pairs = 0.0, 0
     for fold in np.unique(folds):
-        yes, no = (np.flatnonzero((folds == fold) & (labels == kind)) for kind in (True, False))
-        no = no[np.argsort(scores[no])]
-        below = np.concatenate([np.zeros((1, weights.shape[1])), np.cumsum(weights[no], axis=0)])
-        first, last = (np.searchsorted(scores[no], scores[yes], side) for side in ("left", "right"))
-        won = won + np.sum(weights[yes] * (below[first] + below[last]) / 2, axis=0)
-        pairs = pairs + weights[yes].sum(axis=0) * below[-1]
-    return np.where(pairs > 0, won / np.maximum(pairs, 1e-12), np.nan)
+        yes, no = (scores[(folds == fold) & (labels == kind)] for kind in (True, False))
+        no = np.sort(no)
+        won += sum(np.searchsorted(no, yes, side).sum() for side in ("left", "right")) / 2
+        pairs += len(yes) * len(no)
+    return float(won / pairs) if pairs else float("nan")
+
+
+def auc_by_third(scores, labels, sizes, folds=None) -> list[float]:
+    """AUC of the small, the middle and the large third of what has the label, against the rest.
+
+    Args:
+        scores, labels, folds: See `auc_within`.
+        sizes: How large the labelled thing is in each row, shape `(n,)`.
+
+    Returns:
+        Three numbers, the smallest third first.
+    """
+    third = np.digitize(sizes, np.quantile(sizes[labels], (1 / 3, 2 / 3)))
+    chosen = [~labels | (third == number) for number in range(3)]
+    folds = np.zeros(len(scores), int) if folds is None else np.asarray(folds)
+    return [auc_within(scores[rows], labels[rows], folds[rows]) for rows in chosen]
 
 
 # --- what it does to images ----------------------------------------------------------------------
@@ -495,8 +504,6 @@ def inside(change, mask, margin=3):
     Returns:
         Shape `(n,)`: squared differences inside over all of them.
     """
-    from scipy import ndimage
-
     energy = np.square(np.asarray(change, np.float64)).sum(axis=-1)
     near = np.stack(
         [
@@ -505,3 +512,9 @@ def inside(change, mask, margin=3):
         ]
     )
     return (energy * near).sum(axis=(1, 2)) / np.maximum(energy.sum(axis=(1, 2)), 1e-12)
+
+
+def alike(change, truth):
+    """Correlation over pixels of every difference with the true one; shape `(n,)`."""
+    pairs = zip(change, truth, strict=True)
+    return np.array([np.corrcoef(one.ravel(), other.ravel())[0, 1] for one, other in pairs])

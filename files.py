@@ -11,6 +11,7 @@ import json
 import mmap
 import os
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -264,11 +265,19 @@ def digest(image) -> str:
     return hashlib.sha256(np.ascontiguousarray(image)).hexdigest()[:16]
 
 
+@contextmanager
+def replacing(path):
+    """Another name to write a file under; what is there when all went well takes its place."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"saving-{os.getpid()}.{path.name}")
+    yield temporary
+    os.replace(temporary, path)
+
+
 def write_json(path, values):
     """Writes a JSON file under another name, then renames."""
-    temporary = path.with_name(f"saving.{path.name}")
-    temporary.write_text(json.dumps(values, indent=2) + "\n")
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(values, indent=2) + "\n")
 
 
 # --- one file ------------------------------------------------------------------------------------

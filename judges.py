@@ -6,7 +6,6 @@ it is right on images that it has not seen, which stands beside everything that 
 
 import hashlib
 import math
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +16,7 @@ import tensorflow as tf
 from sklearn.metrics import roc_auc_score
 
 import config
+import files
 import latent
 import model as models
 import networks
@@ -149,10 +149,8 @@ def _judging(images, name, targets, outputs, loss, metric, seed, steps, widths, 
         verbose=0,
         shuffle=False,
     )
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = kept.with_name(f"saving-{os.getpid()}.weights.h5")
-    network.save_weights(temporary)
-    os.replace(temporary, kept)
+    with files.replacing(kept) as temporary:
+        network.save_weights(temporary)
     return network
 
 
@@ -174,7 +172,7 @@ def conclusion(judge, response, what) -> str:
         what: Name of what the judge reads.
     """
     if not judge.trusted:
-        kind, value = ("correlation", judge.correlation)
+        kind, value = "correlation", judge.correlation
         if not math.isnan(judge.auc):
             kind, value = "AUC", judge.auc
         return f"no conclusion: the judge's own {kind} is {value:.2f}, under {TRUST}"

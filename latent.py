@@ -1,7 +1,6 @@
 """Instruments for latent spaces: arrays and callables in, arrays out."""
 
 import hashlib
-import os
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +12,10 @@ from sklearn.mixture import GaussianMixture
 from sklearn.neighbors import NearestNeighbors, kneighbors_graph
 
 import files
+import losses
 
 PLANES = ("axes", "pca", "tsne", "umap")
+PIXELS = 2**20  # that are encoded at a time: enough to keep the cores busy, little memory
 
 
 def in_batches(function, *arrays, batch_size=512):
@@ -45,19 +46,20 @@ def in_batches(function, *arrays, batch_size=512):
     return np.concatenate(parts)
 
 
-def encode(model, split, batch_size=512, cache=None):
+def encode(model, split, batch_size=None, cache=None):
     """Posteriors of a split's images, row by row with its table.
 
     Args:
         model: Anything with `encode(images) -> (z_mean, z_log_var)`.
-        split: Anything with `images`.
-        batch_size: Images per call.
+        split: Anything with `images`; with a cache, `splits.Split`.
+        batch_size: Images per call; default: as many as have `PIXELS` pixels.
         cache: Path of an `.npz` file, as in a run folder: read where it holds the latents of
             these images by this model, else written.
 
     Returns:
         `(z_mean, z_log_var)`, float32 arrays of shape `(n, latent_dim)`.
     """
+    batch_size = batch_size or rows_at_a_time(split.images.shape)
     if cache is None:
         return in_batches(model.encode, split.images, batch_size=batch_size)
     cache, mark = Path(cache), _mark(model, split)
@@ -66,11 +68,14 @@ def encode(model, split, batch_size=512, cache=None):
             if str(kept["mark"]) == mark:
                 return kept["z_mean"], kept["z_log_var"]
     z_mean, z_log_var = in_batches(model.encode, split.images, batch_size=batch_size)
-    cache.parent.mkdir(parents=True, exist_ok=True)
-    temporary = cache.with_name(f"saving-{os.getpid()}.npz")
-    np.savez(temporary, mark=mark, z_mean=z_mean, z_log_var=z_log_var)
-    os.replace(temporary, cache)
+    with files.replacing(cache) as temporary:
+        np.savez(temporary, mark=mark, z_mean=z_mean, z_log_var=z_log_var)
     return z_mean, z_log_var
+
+
+def rows_at_a_time(shape):
+    """How many images of an array `(n, height, width, channels)` have `PIXELS` pixels."""
+    return max(1, PIXELS // (shape[1] * shape[2]))
 
 
 def _mark(model, split):
@@ -78,8 +83,8 @@ def _mark(model, split):
     content = hashlib.sha256()
     for weight in model.get_weights():
         content.update(np.ascontiguousarray(weight))
-    for image in split.images:
-        content.update(files.digest(image).encode())
+    for digest in split.hashes():
+        content.update(digest.encode())
     return content.hexdigest()
 
 
@@ -150,7 +155,7 @@ def by_kl(z_mean, z_log_var):
     if np.isneginf(z_log_var).all():
         nats = np.full(z_mean.shape[1], np.inf)
         return np.argsort(-z_mean.var(axis=0), kind="stable"), nats
-    nats = 0.5 * (z_mean**2 + np.exp(z_log_var) - z_log_var - 1.0).mean(axis=0)
+    nats = losses.kl_per_axis(z_mean, z_log_var).numpy().mean(axis=0)
     axes = np.argsort(-nats, kind="stable")
     return axes, nats[axes]
 

@@ -70,8 +70,18 @@ def tile(images, columns, gap=1, ground=1.0):
 
 def save_sheet(images, path, columns):
     """Writes `tile(images, columns)` as a PNG of its own pixels."""
-    pixels = np.round(255.0 * np.clip(tile(images, columns), 0.0, 1.0)).astype(np.uint8)
-    Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels).save(path)
+    save_image(tile(images, columns), path)
+
+
+def save_image(image, path):
+    """Writes one image, floats in [0, 1] of shape `(height, width, channels)`, as a picture."""
+    Image.fromarray(_pixels(image)).save(path)
+
+
+def _pixels(images):
+    """Floats in [0, 1] as uint8 for Pillow; a single channel has no axis there."""
+    pixels = np.round(255.0 * np.clip(images, 0.0, 1.0)).astype(np.uint8)
+    return pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels
 
 
 def _show(axis, sheet):
@@ -358,10 +368,7 @@ def save_gif(images, path, seconds=4.0, hold=0.5, loop=True, scale=1):
         The path.
     """
     images = np.asarray(images)
-    if images.dtype != np.uint8:
-        images = np.round(255.0 * np.clip(images, 0.0, 1.0)).astype(np.uint8)
-    if images.shape[-1] == 1:
-        images = images[..., 0]
+    images = _pixels(images / 255.0 if images.dtype == np.uint8 else images)
     images = images.repeat(scale, axis=1).repeat(scale, axis=2)
     times = np.full(len(images), max(20, round(1000 * seconds / len(images))))  # milliseconds
     times[[0, -1]] += round(1000 * hold)

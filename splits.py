@@ -35,6 +35,11 @@ class Split:
     def __len__(self):
         return len(self.images)
 
+    def hashes(self):
+        """Short hash of each image's pixels; list of n."""
+        known = self.digests
+        return [files.digest(each) for each in self.images] if known is None else list(known)
+
     def labels(self, column: str):
         """Integer labels of one column, shape `(n,)`; -1 where the table has none."""
         if column not in self.table:
@@ -139,10 +144,7 @@ class ImageData:
         for name, split in self.splits.items():
             rows = split.table[["file", "subject"]].assign(split=name)
             rows["size"] = split.images.nbytes // max(len(split), 1)
-            known = split.digests
-            rows["digest"] = (
-                [files.digest(each) for each in split.images] if known is None else known
-            )
+            rows["digest"] = split.hashes()
             parts.append(rows)
         return pd.concat(parts, ignore_index=True)
 

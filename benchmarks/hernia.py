@@ -72,23 +72,12 @@ def sampled(table, positives, negatives, seed=0):
     return np.concatenate([random.permutation(rows)[:count] for rows, count in parts])
 
 
-def by_size(scores, sizes):
-    """AUC of scores for hernias of each tercile of size, against no hernia."""
-    has = sizes > 0
-    third = np.digitize(sizes, np.quantile(sizes[has], (1 / 3, 2 / 3)))
-    found = []
-    for tercile in range(3):
-        rows = ~has | (third == tercile)
-        found.append(float(directions.auc_within(scores[rows], has[rows])[0]))
-    return found
-
-
 def measure(run):
     model = train.load(run)
     known = cohort(1500, seed=1)  # subjects of its own: the encoder never saw them either
-    rows = sampled(known.train.table, POSITIVES, NEGATIVES)
-    z, _ = latent.in_batches(model.encode, known.train.images[rows], batch_size=128)
-    table = known.train.table.iloc[rows].reset_index(drop=True)
+    taken = sampled(known.train.table, POSITIVES, NEGATIVES)
+    z, _ = latent.in_batches(model.encode, known.train.images[taken], batch_size=128)
+    table = known.train.table.iloc[taken].reset_index(drop=True)
 
     held = phantoms.chest_factors(HELD_OUT, 2, seed=2)
     pictures = phantoms.render_chests(held, SIDE)
@@ -102,14 +91,10 @@ def measure(run):
     truth = phantoms.render_chests(ill, SIDE) / 255.0 - twins / 255.0
     for method in directions.METHODS:
         made[method] = directions.Direction.of(z, table, "Hernia", method)
-        aucs = by_size(made[method].project(z_held), sizes)
+        aucs = directions.auc_by_third(made[method].project(z_held), sizes > 0, sizes)
         sweep = directions.sweep(model.decode, z_held[healthy], made[method], STRENGTHS)
         response = directions.dose_response(sweep, gauge.values)
         change = sweep[-1] - sweep[0]
-        inside = directions.inside(change, masks)
-        alike = [
-            np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in zip(change, truth, strict=True)
-        ]
         rows[method] = {
             "AUC small": aucs[0],
             "AUC middle": aucs[1],
@@ -117,32 +102,35 @@ def measure(run):
             "gauge at 0": response["mean"].iloc[0],
             "gauge at 2": response["mean"].iloc[-1],
             "rises at every step": bool((np.diff(response["mean"]) > 0).all()),
-            "energy inside": inside.mean(),
-            "correlation with twin": np.mean(alike),
+            "energy inside": directions.inside(change, masks).mean(),
+            "correlation with twin": directions.alike(change, truth).mean(),
         }
     print(f"gauge of hernia size: correlation {gauge.correlation:.3f} on held-out subjects")
     print(pd.DataFrame(rows).round(3).to_string())
+    leaks(model)
+    nulls(z_held, held)
+    shown = healthy[:1]
+    sweep = directions.sweep(model.decode, z_held[shown], made["fisher"], STRENGTHS)[:, 0]
+    figure = plots.difference_maps(sweep, [f"{each:g}" for each in STRENGTHS])
+    plots.save(figure, run / "figures" / "hernia.png")
 
-    leaks = {"plain": [], "adjusted": []}
+
+def leaks(model):
+    """Does the direction point at the heart, where hernias and large hearts go together?"""
+    cosines = {"plain": [], "adjusted": []}
     for seed in range(5):
         factors = phantoms.chest_factors(600, 2, seed=100 + seed, confound=0.8)
         images = phantoms.render_chests(factors, SIDE)
         z, _ = latent.in_batches(model.encode, images, batch_size=128)
         heart = directions.fit(z, factors["heart"])
         for name, adjust in (("plain", ()), ("adjusted", ("heart", "age"))):
-            made_here = directions.Direction.of(z, factors, "Hernia", "fisher", adjust)
-            vector = made_here.vector
-            leaks[name].append(vector @ heart)
-    for name, values in leaks.items():
+            made = directions.Direction.of(z, factors, "Hernia", "fisher", adjust)
+            cosines[name].append(made.vector @ heart)
+    for name, values in cosines.items():
         print(
             f"confounded by 0.8, cosine with heart size, {name}: "
             f"{np.mean(values):.2f} (sd {np.std(values, ddof=1):.2f} over 5 cohorts)"
         )
-    nulls(z_held, held)
-    shown = healthy[:1]
-    sweep = directions.sweep(model.decode, z_held[shown], made["fisher"], STRENGTHS)[:, 0]
-    figure = plots.difference_maps(sweep, [f"{each:g}" for each in STRENGTHS])
-    plots.save(figure, run / "figures" / "hernia.png")
 
 
 def nulls(z, factors):
@@ -176,13 +164,13 @@ def real(run, epochs):
     pictures = np.concatenate([split.images[:] for split in parts])
     table = pd.concat([split.table for split in parts], ignore_index=True)
     folds = directions.deal(table["subject"], FOLDS)
+    # A tenth of the other patients watches the training; nothing is chosen on it.
+    watching = directions.deal(table["subject"], 10, seed=1) == 0
     latents = []
     for fold in range(FOLDS):
         place = run / f"fold{fold}"
         if not (place / train.WEIGHTS).exists():
-            # The last tenth of the other patients watches the training; nothing is chosen on it.
-            rest = directions.deal(table["subject"], 10, seed=1)
-            places = np.where(folds == fold, "test", np.where(rest == 0, "validation", "train"))
+            places = np.where(folds == fold, "test", np.where(watching, "validation", "train"))
             images = splits.from_table(pictures, table, places, "chest X-rays")
             model = models.from_settings(settings)
             train.fit(model, images, settings, place, verbose=0)

@@ -26,25 +26,24 @@ import plots
 import splits
 import train
 
-BATCH = 512
-
 
 def encoding():
     model = models.from_settings(config.EXPERIMENTS["mnist"])
     images = np.random.default_rng(0).integers(0, 256, (10_000, 28, 28, 1)).astype(np.uint8)
     split = splits.Split(images, pd.DataFrame({"file": range(len(images))}))
     bare = tf.function(model.encode)
-    batches = [images[start : start + BATCH] for start in range(0, len(images), BATCH)]
-    batches = [tf.constant(each) for each in batches if len(each) == BATCH]
+    size = latent.rows_at_a_time(images.shape)
+    starts = range(0, len(images) - size + 1, size)
+    batches = [tf.constant(images[start : start + size]) for start in starts]
     bare(batches[0])
     ratios = []
     for _ in range(5):
         start = time.perf_counter()
         for batch in batches:
             bare(batch)
-        alone = len(batches) * BATCH / (time.perf_counter() - start)
+        alone = len(batches) * size / (time.perf_counter() - start)
         start = time.perf_counter()
-        latent.encode(model, split, batch_size=BATCH)
+        latent.encode(model, split)
         ratios.append(len(images) / (time.perf_counter() - start) / alone)
     print(
         f"encode, tracing included: {median(ratios):.3f} of the bare encoder's throughput "

@@ -23,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import keras
 import numpy as np
 import pandas as pd
+import psutil  # comes with ipykernel
 from PIL import Image
 
 import config
@@ -88,13 +89,6 @@ def throughput(split, model, steps=30):
     return steps * SETTINGS.batch_size / (time.perf_counter() - start)
 
 
-def resident_megabytes():
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmRSS"):
-            return int(line.split()[1]) / 1024
-    return float("nan")
-
-
 def memory(folder, cache):
     """Trains from the disk cache in this process; the largest resident size at any batch, in MB."""
     images, table = files.gather(folder, files.listed(folder), files.Reading(SHAPE), cache)
@@ -103,7 +97,7 @@ def memory(folder, cache):
     split, most = splits.Split(images, table), [0.0]
 
     def look(batch, logs):
-        most[0] = max(most[0], resident_megabytes())
+        most[0] = max(most[0], psutil.Process().memory_info().rss / 2**20)
 
     model.fit(
         split.batches(SETTINGS.batch_size, shuffle=True),

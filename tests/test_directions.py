@@ -162,21 +162,28 @@ def test_cosines_of_known_vectors():
 # --- evidence ---
 
 
-def test_auc_is_that_of_scikit_learn_ties_and_weights_included():
+def test_auc_is_that_of_scikit_learn_ties_and_repeated_rows_included():
     random = np.random.default_rng(0)
     scores, labels = random.integers(0, 8, 60), random.uniform(size=60) < 0.4
     counts = random.integers(0, 4, (60, 5))
-    found = directions.auc_within(scores, labels, weights=counts)
-    for column, value in zip(counts.T, found, strict=True):
+    for column in counts.T:
+        value = directions.auc_within(np.repeat(scores, column), np.repeat(labels, column))
         assert value == pytest.approx(roc_auc_score(labels, scores, sample_weight=column))
-    assert np.isnan(directions.auc_within(scores, np.zeros(60, bool))[0])
+    assert np.isnan(directions.auc_within(scores, np.zeros(60, bool)))
 
 
 def test_auc_never_compares_two_folds():
     scores = np.array([0.0, 1.0, 100.0, 101.0])
     labels, folds = np.array([0, 1, 0, 1], bool), np.array([0, 0, 1, 1])
-    assert directions.auc_within(scores, labels, folds)[0] == 1.0
-    assert directions.auc_within(scores, labels)[0] == 0.75
+    assert directions.auc_within(scores, labels, folds) == 1.0
+    assert directions.auc_within(scores, labels) == 0.75
+
+
+def test_thirds_are_of_what_has_the_label():
+    sizes = np.array([1, 2, 3, 4, 5, 6, 0, 0], float)
+    scores = np.array([0, 0, 1, 2, 3, 3, 1, 1], float)
+    found = directions.auc_by_third(scores, sizes > 0, sizes)
+    assert found == [0.0, 0.75, 1.0]
 
 
 def test_folds_keep_subjects_together_and_do_not_look_at_labels():
@@ -287,3 +294,9 @@ def test_energy_inside_a_mask_and_its_margin():
     mask[0, 4, 4] = True
     assert directions.inside(change, mask, margin=0)[0] == pytest.approx(9 / 50)
     assert directions.inside(change, mask, margin=2)[0] == pytest.approx(25 / 50)
+
+
+def test_alike_is_a_correlation_per_image():
+    truth = np.random.default_rng(0).normal(size=(3, 4, 4, 1))
+    change = truth * np.array([2.0, -1.0, 1.0])[:, None, None, None] + 5
+    np.testing.assert_allclose(directions.alike(change, truth), [1, -1, 1])

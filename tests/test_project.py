@@ -16,9 +16,9 @@ ROOT = Path(__file__).parent.parent
 # Every module may import from the layers above its own line, and from nothing else of ours.
 LAYERS = [
     ("config", "randomness", "metrics", "files"),
-    ("losses", "networks", "latent", "plots", "phantoms", "splits"),
-    ("data", "model", "directions"),
-    ("train", "judges"),
+    ("losses", "networks", "plots", "phantoms", "splits"),
+    ("data", "model", "latent"),
+    ("train", "judges", "directions"),
     ("evaluate",),
     ("apply",),
 ]
