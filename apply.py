@@ -1,6 +1,10 @@
 """A trained run on a folder of images that it has not seen.
 
     python apply.py RUN FOLDER [--out DIR] [--direction FILE --strength 2] [--between A B]
+    python apply.py RUN --generate 1000 --to NEW_FOLDER
+
+The second makes images instead: a folder of them with a table, each with its label where the model
+knows labels, which the folder source reads back.
 
 Every file is checked as in training. The output folder gets `latents.csv` (one row per image: its
 file, how badly it was drawn again, its latent), `reconstructions/` (the denoised images where the
@@ -65,7 +69,7 @@ def encode(model, images, table):
         on), `ssim`, and `z_0`, `z_1`, ...; and floats in [0, 1], shape as the images'.
     """
     z_mean, _ = latent.in_batches(model.encode, images, batch_size=128)
-    made = latent.in_batches(model.decode, z_mean, batch_size=128)
+    made = latent.in_batches(model.reconstruct, images, batch_size=128)
     like = evaluate.likeness(np.asarray(images[:]) / np.float32(255), made)
     known = table[["file", "slice"]].reset_index(drop=True)
     known = known.assign(error=like["mse"], ssim=like["ssim"])
@@ -118,6 +122,38 @@ def save_images(images, table, folder):
         plots.save_image(image, path)
 
 
+def generate(model, n, folder, classes=(), seed=0, **options):
+    """Makes a labelled data set: images in a folder for each class, and `labels.csv`.
+
+    Args:
+        model: A trained model. One that knows labels gives each image its own; the images of
+            another lie in the folder itself.
+        n: Number of images.
+        folder: New or empty.
+        classes: Names of the classes; default: their numbers.
+        seed: The same images for the same seed.
+        **options: Of the model's `generate`: `label`, or `confidence`.
+
+    Returns:
+        The table that was written: `file`, relative to the folder, and `label`.
+    """
+    folder = Path(folder)
+    if folder.exists() and any(folder.iterdir()):
+        raise ValueError(f"{folder} is not empty; name a new folder, so that nothing is mixed")
+    if model.uses_labels:
+        images, labels = model.generate(n, seed, **options)
+        names = [str(classes[label]) if len(classes) else str(label) for label in labels]
+        table = pd.DataFrame({"file": [f"{name}/{i:05d}" for i, name in enumerate(names)]})
+        table["label"] = names
+    else:
+        images = model.sample(n, seed)
+        table = pd.DataFrame({"file": [f"{i:05d}" for i in range(n)]})
+    save_images(images.numpy(), table.assign(slice=0), folder)
+    table["file"] += ".png"
+    save_table(table, folder / "labels.csv")
+    return table
+
+
 def save_table(table, path):
     """Writes a table as CSV or Parquet, as the path's ending says."""
     if path.suffix == ".csv":
@@ -165,10 +201,25 @@ def write(run, folder, out, arguments):
     print("hardest to draw again: " + ", ".join(f"{a} ({b:.4f})" for a, b in worst.to_numpy()))
 
 
+def make(run, arguments):
+    """`--generate`: images by the run's model, with their labels."""
+    model, folder = train.load(run), arguments.to or run / "generated"
+    if arguments.label is not None and not model.uses_labels:
+        raise ValueError(f"--label: the model of {run} knows no labels")
+    if arguments.generate < 1:
+        raise ValueError(f"--generate {arguments.generate}: ask for at least one image")
+    options = {} if arguments.label is None else {"label": arguments.label}
+    table = generate(model, arguments.generate, folder, seed=arguments.seed, **options)
+    print(f"{len(table)} images written to {folder}")
+    if "label" in table:
+        counts = table["label"].value_counts().sort_index()
+        print("labels: " + ", ".join(f"{label}: {count}" for label, count in counts.items()))
+
+
 def main(words=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path, help="folder of a trained run")
-    parser.add_argument("folder", type=Path, help="folder of images")
+    parser.add_argument("folder", type=Path, nargs="?", help="folder of images")
     parser.add_argument("--out", type=Path, metavar="DIR", help="default: RUN/applied")
     parser.add_argument("--table", choices=TABLES, default="csv")
     parser.add_argument("--direction", type=Path, metavar="FILE", help="of Direction.save")
@@ -177,8 +228,17 @@ def main(words=None):
     parser.add_argument("--frames", type=int, default=60)
     parser.add_argument("--path", choices=("lerp", "slerp", "data"), default="slerp")
     parser.add_argument("--skip-bad-files", action="store_true", help="rather than stop")
+    parser.add_argument("--generate", type=int, metavar="N", help="make so many images instead")
+    parser.add_argument("--to", type=Path, metavar="NEW_FOLDER", help="default: RUN/generated")
+    parser.add_argument("--label", type=int, help="all of this class")
+    parser.add_argument("--seed", type=int, default=0, help="of what is generated")
     arguments = parser.parse_args(words)
+    if (arguments.folder is None) == (arguments.generate is None):
+        parser.error("name a FOLDER of images, or how many to --generate")
     try:
+        if arguments.generate is not None:
+            make(arguments.run, arguments)
+            return
         out = arguments.out or arguments.run / "applied"
         write(arguments.run, arguments.folder, out, arguments)
     except (ValueError, OSError) as error:

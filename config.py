@@ -91,8 +91,13 @@ class Settings:
     label_column: str = _word("label")
     subject_column: str = _word("")  # images of one subject stay in one split; "": each its own
 
+    # Few labels
+    labels_per_class: int = _within(0, 0, 10**6)  # training images that keep theirs; 0: all
+    label_seed: int = _within(0, 0, 2**31 - 1)  # which ones do
+    labelled_share: float = _within(0.5, 0.0, 1.0)  # of each training batch
+
     # Model
-    model: str = _among("VAE", "Autoencoder", "VAE", "InfoVAE", "MMD-AE")
+    model: str = _among("VAE", "Autoencoder", "VAE", "InfoVAE", "MMD-AE", "SemiSupervisedVAE", "M2")
     latent_dim: int = _within(16, 1, 4096)
     widths: tuple[int, ...] = _within((32, 64), 1, 4096)  # filters of each convolution stage
     kernel_sizes: tuple[int, ...] = _within((3,), 1, 31)  # one for each stage, or one for all
@@ -114,6 +119,12 @@ class Settings:
     alpha: float = _within(0.0, -1e5, 1.0)  # InfoVAE: (1 - alpha) KL + (alpha + lambda - 1) MMD
     lambda_mmd: float = _within(1000.0, 0.0, 1e7)
     mmd_kernel: str = _among("imq", "imq", "rbf")
+    class_weight: float = _within(100.0, 0.0, 1e7)  # of the cross-entropy, models with labels
+
+    # Models with labels
+    classes: int = _within(10, 2, 10**4)  # how many the label has
+    class_widths: tuple[int, ...] = _within((), 1, 16384)  # dense layers of what reads the class
+    classify_from: str = _among("mean", "mean", "sample")
 
     # Training
     epochs: int = _within(30, 1, 10**6)

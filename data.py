@@ -37,6 +37,8 @@ def load(settings) -> ImageData:
             raise ValueError(
                 f"{images.name}: the {name} split is empty; give more images or another split_seed"
             )
+    if settings.labels_per_class:
+        images = splits.few_labels(images, settings.labels_per_class, settings.label_seed)
     if images.embedded:
         print(f"Embedded images: {images.note}")
     return images

@@ -16,7 +16,6 @@ from sklearn.decomposition import PCA
 import data
 import files
 import latent
-import losses
 import metrics
 import model as models
 import train
@@ -51,6 +50,12 @@ PROTOCOL = {
         "higher",
         f"{NEIGHBOURS} nearest neighbours of the posterior mean, same split, same label",
     ),
+    "accuracy": ("share", "higher", "likeliest class by the model's own classifier"),
+    "calibration_error": (
+        "share",
+        "lower",
+        "confidence against accuracy in 15 bins of equal width, weighted by their images",
+    ),
 }
 
 
@@ -78,6 +83,8 @@ def report(model, images, run=None, split="test") -> dict:
     if images.label is not None:
         purity = metrics.knn_purity(z_mean, chosen.labels(images.label), NEIGHBOURS)
         values["knn_purity"] = (purity, None)
+        if model.uses_labels:
+            values |= _classification(model, chosen.images, chosen.labels(images.label))
 
     likelihood = {"bernoulli": "Bernoulli"}.get(model.reconstruction, "Gaussian density")
     pixels = "dynamically binarised pixels" if model.binarize == "dynamic" else "grey pixels"
@@ -140,14 +147,15 @@ def _likelihoods(model, pixels):
         for draw in range(DRAWS):
             # The row makes the random numbers of every batch its own, and always the same.
             result = model.forward(batch, training=False, step=rows[0] * DRAWS + draw)
-            distortion += model.distortion(result.targets, result.logits) / DRAWS
-            if result.z_log_var is None:
-                rate += tf.fill(tf.shape(distortion), math.nan)
-            else:
-                rate += losses.kl_to_standard_normal(result.z_mean, result.z_log_var) / DRAWS
+            paid, told = model.bound(result)
+            distortion += paid / DRAWS
+            rate += (tf.fill(tf.shape(paid), math.nan) if told is None else told) / DRAWS
         return distortion, rate
 
-    distortion, rate = latent.in_batches(measured, pixels, np.arange(len(pixels)))
+    # A model that tries every class on an image needs that many times the memory.
+    size = max(1, 512 // getattr(model, "classes", 1))
+    rows = np.arange(len(pixels))
+    distortion, rate = latent.in_batches(measured, pixels, rows, batch_size=size)
     if np.isnan(rate).all():  # no posterior, no bound
         return {"distortion": distortion}
     return {"negative_elbo": rate + distortion, "rate": rate, "distortion": distortion}
@@ -176,6 +184,15 @@ def likeness(images, made) -> dict:
 
 def _likeness(images, made):
     return tuple(each(images, made) for each in LIKENESS.values())
+
+
+def _classification(model, pixels, labels):
+    """Accuracy, with its standard error, and calibration."""
+    shares = latent.in_batches(model.classify, pixels)
+    accuracy = np.mean(shares.argmax(axis=-1) == labels)
+    error = math.sqrt(accuracy * (1 - accuracy) / len(labels))
+    calibration, _ = metrics.calibration_error(shares, labels)
+    return {"accuracy": (accuracy, error), "calibration_error": (calibration, None)}
 
 
 def _reconstructions(model, pixels):

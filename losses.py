@@ -56,6 +56,19 @@ def gaussian_nll(targets, means, log_sigma):
     return 0.5 * squares * tf.exp(-2.0 * log_sigma) + constant
 
 
+def diagonal_gaussian_nll(x, means, log_var):
+    """Negative log-likelihood of vectors under a diagonal Gaussian of their own, in nats.
+
+    Args:
+        x, means, log_var: Shape `(batch, units)`.
+
+    Returns:
+        Shape `(batch,)`, summed over units.
+    """
+    terms = tf.square(x - means) * tf.exp(-log_var) + log_var + LOG_TWO_PI
+    return 0.5 * tf.reduce_sum(terms, axis=-1)
+
+
 def sigma_from_mse_weight(weight: float, pixels: int) -> float:
     """The Gaussian's sigma that equals `weight * (mean over pixels of the squared error) + KL`.
 
@@ -91,6 +104,34 @@ def kl_to_standard_normal(z_mean, z_log_var):
         One KL per image, shape `(batch,)`, summed over latent axes.
     """
     return tf.reduce_sum(kl_per_axis(z_mean, z_log_var), axis=-1)
+
+
+def kl_to_uniform(logits):
+    """KL of each categorical distribution from the uniform one, `log K - H`, in nats.
+
+    Args:
+        logits: Unnormalised log-probabilities, shape `(batch, classes)`.
+
+    Returns:
+        Shape `(batch,)`, from 0 to `log K`.
+    """
+    log_share = tf.nn.log_softmax(logits)
+    return math.log(logits.shape[-1]) + tf.reduce_sum(tf.exp(log_share) * log_share, axis=-1)
+
+
+def label_nll(labels, logits):
+    """`-log q(y|x)` of each image's label, in nats; 0 where it has none.
+
+    Args:
+        labels: Whole numbers, shape `(batch,)`; -1: no label.
+        logits: Shape `(batch, classes)`.
+
+    Returns:
+        Shape `(batch,)`.
+    """
+    known = labels >= 0
+    terms = tf.nn.sparse_softmax_cross_entropy_with_logits(tf.where(known, labels, 0), logits)
+    return tf.where(known, terms, 0.0)
 
 
 def free_bits(kl_axes, floor):

@@ -113,6 +113,35 @@ def active_units(z_mean, threshold=0.01):
     return tf.reduce_sum(tf.cast(variance > threshold, tf.int32))
 
 
+def calibration_error(probabilities, labels, bins=15):
+    """Expected calibration error: how far confidence lies from accuracy.
+
+    Images are put into bins of equal width by the probability of their likeliest class; the error
+    is the mean of `|accuracy - confidence|` over bins, weighted by the images in each
+    ([Guo et al., 2017](https://arxiv.org/abs/1706.04599), Eq. 3).
+
+    Args:
+        probabilities: Shape `(images, classes)`, rows that sum to 1.
+        labels: Whole numbers, shape `(images,)`.
+        bins: Between 0 and 1.
+
+    Returns:
+        `(error, table)`: a float in [0, 1], and one row per bin that holds images, with the means
+        `confidence` and `accuracy` and the number `n`, a structured array.
+    """
+    probabilities = np.asarray(probabilities, np.float64)
+    confidence = probabilities.max(axis=-1)
+    right = probabilities.argmax(axis=-1) == np.asarray(labels)
+    bin_of = np.minimum((confidence * bins).astype(int), bins - 1)
+    rows = [
+        (confidence[bin_of == each].mean(), right[bin_of == each].mean(), np.sum(bin_of == each))
+        for each in np.unique(bin_of)
+    ]
+    table = np.array(rows, dtype=[("confidence", float), ("accuracy", float), ("n", int)])
+    gaps = np.abs(table["accuracy"] - table["confidence"])
+    return float(np.average(gaps, weights=table["n"])), table
+
+
 def knn_purity(z, labels, neighbours=10):
     """Mean share of a point's nearest neighbours that carry its own label.
 

@@ -14,7 +14,6 @@ import tensorflow as tf
 
 import losses
 import metrics
-import networks
 import randomness
 
 RECONSTRUCTIONS = ("bernoulli", "gaussian", "learned-gaussian")
@@ -30,7 +29,8 @@ class Pass(NamedTuple):
     (binarised where the model binarises); `labels` None where the batch has none. Images, targets
     and logits have the shape `(batch, height, width, channels)`, latents `(batch, latent_dim)`;
     `z_log_var` is None for a deterministic encoder. `training` and `step` say which random numbers
-    the pass draws from.
+    the pass draws from. `by_class` holds what a model that tries several classes on an image knows
+    besides (`semisupervised.M2`).
     """
 
     images: tf.Tensor
@@ -42,12 +42,14 @@ class Pass(NamedTuple):
     logits: tf.Tensor
     training: bool
     step: tf.Tensor | int
+    by_class: tuple | None = None
 
 
 class Averages(keras.metrics.Metric):
     """Running means over images of named scalars, in one variable and with one update per step.
 
-    The names are those of the first update, so a model need not announce its terms.
+    The names are those of the first update, so a model need not announce its terms; one that a
+    later batch has nothing to say of, as of labels that are not there, becomes NaN.
     """
 
     def __init__(self, name="averages"):
@@ -62,7 +64,9 @@ class Averages(keras.metrics.Metric):
                 self.totals = self.add_variable((len(means),), "zeros", name="totals")
             self.names = tuple(means)
         weight = tf.cast(images, tf.float32)
-        self.totals.assign_add(weight * tf.stack([means[name] for name in self.names]))
+        self.totals.assign_add(
+            weight * tf.stack([means.get(name, math.nan) for name in self.names])
+        )
         self.images.assign_add(tf.cast(images, tf.int64))
 
     def result(self):
@@ -70,6 +74,25 @@ class Averages(keras.metrics.Metric):
             return {}
         means = self.totals / tf.cast(tf.maximum(self.images.value, 1), tf.float32)
         return dict(zip(self.names, tf.unstack(means), strict=True))
+
+
+def parts(batch):
+    """Images and labels of a batch in any of the forms that `splits` makes.
+
+    Args:
+        batch: Images; `(images, labels)`; or `(images, labels, others)`, whose `others` are images
+            without a label, and whose labels are all known.
+
+    Returns:
+        `(images, labels)`; the labels of `others` are -1, and None stands for no labels at all.
+    """
+    if not isinstance(batch, tuple | list):
+        return batch, None
+    if len(batch) == 2:
+        return tuple(batch)
+    images, labels, others = batch
+    unknown = tf.fill((tf.shape(others)[0],), tf.constant(-1, labels.dtype))
+    return tf.concat([images, others], axis=0), tf.concat([labels, unknown], axis=0)
 
 
 def as_float(images):
@@ -109,6 +132,8 @@ class Autoencoder(keras.Model):
     References: [Vincent et al., 2008](https://doi.org/10.1145/1390156.1390294) for denoising.
     """
 
+    uses_labels = False  # whether `train.fit` gives it the labels of its images
+
     def __init__(
         self,
         encoder,
@@ -123,9 +148,9 @@ class Autoencoder(keras.Model):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        _one_of("reconstruction", reconstruction, RECONSTRUCTIONS)
-        _one_of("corrupt", corrupt, CORRUPTIONS)
-        _one_of("binarize", binarize, ("none", "dynamic"))
+        one_of("reconstruction", reconstruction, RECONSTRUCTIONS)
+        one_of("corrupt", corrupt, CORRUPTIONS)
+        one_of("binarize", binarize, ("none", "dynamic"))
         self.encoder = encoder
         self.decoder = decoder
         self.reconstruction = reconstruction
@@ -167,12 +192,12 @@ class Autoencoder(keras.Model):
         """Images to everything that the objective may read.
 
         Args:
-            batch: Images, or `(images, labels)`.
+            batch: Images, `(images, labels)`, or what else `parts` takes.
             training: Whether dropout and batch norm are in training, and which of two families of
                 random streams the pass draws from.
             step: Whole number that, with the seed, decides the random numbers.
         """
-        images, labels = batch if isinstance(batch, tuple | list) else (batch, None)
+        images, labels = parts(batch)
         images = as_float(images)
         targets = self._binarized(images, self.key("binarize", training, step))
         seen = self._corrupted(targets, self.key("corrupt", training, step))
@@ -256,6 +281,15 @@ class Autoencoder(keras.Model):
         log_sigma = tf.clip_by_value(self.log_sigma, *LOG_SIGMA_RANGE)
         return losses.gaussian_nll(targets, tf.sigmoid(logits), log_sigma)
 
+    def bound(self, result):
+        """The two sides of the negative evidence lower bound at `beta = 1`, in nats.
+
+        Returns:
+            `(distortion, rate)`, each `(batch,)`; without a posterior there is no bound, and the
+            rate is None.
+        """
+        return self.distortion(result.targets, result.logits), None
+
     # --- what users call -----------------------------------------------------------------------
 
     def encode(self, images):
@@ -333,7 +367,7 @@ class VAE(Autoencoder):
         [Higgins et al., 2017](https://openreview.net/forum?id=Sy2fzU9gl)
     """
 
-    stochastic = True  # whether `from_settings` gives the encoder a variance
+    stochastic = True  # whether `registry` gives the encoder a variance
 
     def __init__(
         self,
@@ -375,6 +409,10 @@ class VAE(Autoencoder):
             return weight * losses.capacity(kl, target)
         return weight * kl
 
+    def bound(self, result):
+        distortion, _ = super().bound(result)
+        return distortion, losses.kl_to_standard_normal(result.z_mean, result.z_log_var)
+
     def monitor(self, result):
         kl = losses.kl_to_standard_normal(result.z_mean, result.z_log_var)
         return {"kl": tf.reduce_mean(kl)} | super().monitor(result)
@@ -409,7 +447,7 @@ class InfoVAE(VAE):
 
     def __init__(self, encoder, decoder, alpha=0.0, lambda_mmd=1000.0, mmd_kernel="imq", **kwargs):
         super().__init__(encoder, decoder, **kwargs)
-        _one_of("mmd_kernel", mmd_kernel, losses.KERNELS)
+        one_of("mmd_kernel", mmd_kernel, losses.KERNELS)
         if len(encoder.outputs) == 1 and alpha != 1.0:
             raise ValueError(
                 f"alpha = {alpha}: an encoder without a variance has no KL; set it to 1"
@@ -430,6 +468,11 @@ class InfoVAE(VAE):
         if self.alpha == 1.0:
             return weighted
         return weighted + (1.0 - self.alpha) * super().regularizer(result)
+
+    def bound(self, result):
+        if result.z_log_var is None:
+            return Autoencoder.bound(self, result)
+        return super().bound(result)
 
     def monitor(self, result):
         if result.z_log_var is None:
@@ -459,45 +502,6 @@ def prior_draws(n: int, latent_dim: int, seed: int = 0):
     return randomness.normal(randomness.key(seed, 0, "sample"), (n, latent_dim))
 
 
-def _one_of(name, value, allowed):
+def one_of(name, value, allowed):
     if value not in allowed:
         raise ValueError(f"{name} = {value!r} is not possible; allowed: {', '.join(allowed)}")
-
-
-# --- from settings -----------------------------------------------------------------------------
-
-_ANY = ("reconstruction", "sigma", "dssim_weight", "binarize", "corrupt", "corrupt_level", "seed")
-_KL = ("beta", "kl_warmup_steps", "free_bits", "kl_capacity", "capacity_steps")
-_MMD = ("lambda_mmd", "mmd_kernel", "kl_warmup_steps")
-
-# What `Settings.model` may be: the class, and the settings that it takes.
-REGISTRY = {
-    "Autoencoder": (Autoencoder, _ANY),
-    "VAE": (VAE, _ANY + _KL),
-    "InfoVAE": (InfoVAE, _ANY + _KL + _MMD + ("alpha",)),
-    "MMD-AE": (MmdAutoencoder, _ANY + _MMD),
-}
-
-
-def from_settings(settings):
-    """The model that a `config.Settings` describes, with fresh weights, not yet compiled."""
-    kind, taken = REGISTRY[settings.model]
-    shared = {
-        name: getattr(settings, name)
-        for name in (
-            "image_shape",
-            "latent_dim",
-            "widths",
-            "kernel_sizes",
-            "strides",
-            "dense_widths",
-            "residual",
-            "batch_norm",
-            "dropout",
-            "seed",
-            "precision",
-        )
-    }
-    encoder = networks.encoder(**shared, stochastic=getattr(kind, "stochastic", False))
-    decoder = networks.decoder(**shared)
-    return kind(encoder, decoder, **{name: getattr(settings, name) for name in taken})

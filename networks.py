@@ -99,6 +99,11 @@ class _Layers:
     def dense(self, width):
         return keras.layers.Dense(width, **self._options())
 
+    def denses(self, x, widths):
+        for width in widths:
+            x = self.activate(self.dense(width)(x), norm=False)
+        return x
+
     def head(self, width, name):
         """A linear output in float32, whatever the precision of what comes before."""
         options = self._options("glorot") | {"dtype": "float32"}
@@ -107,6 +112,16 @@ class _Layers:
     def image_head(self, channels, kernel_size, name):
         options = self._options("glorot") | {"dtype": "float32"}
         return keras.layers.Conv2D(channels, kernel_size, padding="same", name=name, **options)
+
+    def posterior(self, x, latent_dim):
+        """Heads of a diagonal Gaussian: `[z_mean, z_log_var]`."""
+        z_mean = self.head(latent_dim, "z_mean")(x)
+        z_log_var = self.head(latent_dim, "z_log_var")(x)
+        # The gradient passes as if nothing were clipped: the first steps may throw a posterior out
+        # of the range, and a plain clip, whose gradient is 0 there, would leave it out for ever.
+        value = keras.ops.stop_gradient(keras.ops.clip(z_log_var, *LOG_VAR_RANGE))
+        zero = z_log_var - keras.ops.stop_gradient(z_log_var)
+        return [z_mean, value + zero]
 
     def activate(self, x, norm=True):
         """Batch norm where asked for, LeakyReLU, dropout where asked for."""
@@ -145,8 +160,8 @@ def padding(image_shape, strides, stages):
     return tuple((each // 2, each - each // 2) for each in extra)
 
 
-def _convolutions(layers, x, image_shape, widths, kernel_sizes, strides, residual):
-    pad = padding(image_shape, strides, len(widths))
+def _convolutions(layers, x, widths, kernel_sizes, strides, residual):
+    pad = padding(x.shape[1:], strides, len(widths))
     if any(map(any, pad)):
         x = keras.layers.ZeroPadding2D(pad, dtype=layers.dtype)(x)
     for width, kernel_size, stride in _stages(widths, kernel_sizes, strides):
@@ -154,6 +169,13 @@ def _convolutions(layers, x, image_shape, widths, kernel_sizes, strides, residua
         if residual:
             x = layers.residual(x, width, kernel_size)
     return x
+
+
+def _trunk(layers, images, widths, kernel_sizes, strides, dense_widths, residual):
+    """Convolutions and dense layers: images to the features that heads read."""
+    x = _convolutions(layers, images, widths, kernel_sizes, strides, residual)
+    x = keras.layers.Flatten(dtype=layers.dtype)(x)
+    return layers.denses(x, dense_widths)
 
 
 def encoder(
@@ -192,18 +214,10 @@ def encoder(
     """
     layers = _Layers("encoder", seed, precision, batch_norm, dropout)
     images = keras.Input(image_shape, name="images")
-    x = _convolutions(layers, images, image_shape, widths, kernel_sizes, strides, residual)
-    x = keras.layers.Flatten(dtype=layers.dtype)(x)
-    for width in dense_widths:
-        x = layers.activate(layers.dense(width)(x), norm=False)
-    outputs = layers.head(latent_dim, "z_mean")(x)
-    if stochastic:
-        z_log_var = layers.head(latent_dim, "z_log_var")(x)
-        # The gradient passes as if nothing were clipped: the first steps may throw a posterior out
-        # of the range, and a plain clip, whose gradient is 0 there, would leave it out for ever.
-        value = keras.ops.stop_gradient(keras.ops.clip(z_log_var, *LOG_VAR_RANGE))
-        zero = z_log_var - keras.ops.stop_gradient(z_log_var)
-        outputs = [outputs, value + zero]
+    x = _trunk(layers, images, widths, kernel_sizes, strides, dense_widths, residual)
+    outputs = (
+        layers.posterior(x, latent_dim) if stochastic else layers.head(latent_dim, "z_mean")(x)
+    )
     return keras.Model(images, outputs, name="encoder")
 
 
@@ -233,10 +247,7 @@ def decoder(
     small = [(side + sum(each)) // factor for side, each in zip(image_shape[:2], pad, strict=True)]
 
     z = keras.Input((latent_dim,), name="z")
-    x = z
-    for width in reversed(dense_widths):
-        x = layers.activate(layers.dense(width)(x), norm=False)
-    x = layers.activate(layers.dense(math.prod(small) * widths[-1])(x), norm=False)
+    x = layers.denses(z, (*reversed(dense_widths), math.prod(small) * widths[-1]))
     x = keras.layers.Reshape((*small, widths[-1]), dtype=layers.dtype)(x)
     outputs_of = [widths[0], *widths[:-1]]  # the stage that undoes stage i gives what i took
     for (_, kernel_size, stride), width in reversed(list(zip(stages, outputs_of, strict=True))):
@@ -258,11 +269,105 @@ def classifier(image_shape, classes, widths=(32, 64), dense_width=128, dropout=0
     """
     layers = _Layers("classifier", seed, "float32", batch_norm=True)
     images = keras.Input(image_shape, name="images")
-    x = _convolutions(layers, images, image_shape, widths, (3,), (2,), residual=True)
+    x = _convolutions(layers, images, widths, (3,), (2,), residual=True)
     x = keras.layers.Flatten()(x)
     x = keras.layers.LeakyReLU(LEAK, name="features")(layers.dense(dense_width)(x))
     x = Dropout(dropout, seed=seed, name="classifier_dropout")(x)
     return keras.Model(images, layers.head(classes, "logits")(x), name="classifier")
+
+
+# --- with labels ---------------------------------------------------------------------------------
+
+
+def latent_classifier(latent_dim, classes, widths=(), dropout=0.0, seed=0, precision="float32"):
+    """Classifier of latents.
+
+    Args:
+        latent_dim: Axes of the latent.
+        classes: How many the label has.
+        widths: Units of dense layers before the logits; none: it is linear.
+        dropout, seed, precision: See `encoder`.
+
+    Returns:
+        Functional model: float32 `(batch, latent_dim)` to float32 logits `(batch, classes)`.
+    """
+    layers = _Layers("latent_classifier", seed, precision, dropout=dropout)
+    z = keras.Input((latent_dim,), name="z")
+    logits = layers.head(classes, "logits")(layers.denses(z, widths))
+    return keras.Model(z, logits, name="latent_classifier")
+
+
+def class_encoder(
+    image_shape,
+    classes,
+    widths=(32, 64),
+    kernel_sizes=(3,),
+    strides=(2,),
+    dense_widths=(),
+    residual=False,
+    batch_norm=False,
+    dropout=0.0,
+    seed=0,
+    precision="float32",
+):
+    """The convolutions of q(y|x) and q(z|x, y), which both read: computed once for all classes.
+
+    Args:
+        classes: How many the label has.
+        others: See `encoder`.
+
+    Returns:
+        Functional model: float32 `(batch, *image_shape)` in [0, 1] to `[features, logits]`, of
+        shapes `(batch, units)` and `(batch, classes)`; the logits are float32.
+    """
+    layers = _Layers("class_encoder", seed, precision, batch_norm, dropout)
+    images = keras.Input(image_shape, name="images")
+    x = _trunk(layers, images, widths, kernel_sizes, strides, dense_widths, residual)
+    return keras.Model(images, [x, layers.head(classes, "logits")(x)], name="class_encoder")
+
+
+def class_posterior(features, classes, latent_dim, widths=(256,), seed=0, precision="float32"):
+    """q(z|x, y): a latent from an image's features and a class.
+
+    Args:
+        features: Units that describe an image.
+        classes: How many the label has.
+        latent_dim: Axes of the latent.
+        widths: Units of dense layers between.
+        seed, precision: See `encoder`.
+
+    Returns:
+        Functional model: `[(batch, features), one-hot (batch, classes)]` to `[z_mean, z_log_var]`.
+    """
+    layers = _Layers("class_posterior", seed, precision)
+    inputs = [keras.Input((features,), name="features"), keras.Input((classes,), name="y")]
+    x = layers.denses(keras.layers.Concatenate(dtype=layers.dtype)(inputs), widths)
+    return keras.Model(inputs, layers.posterior(x, latent_dim), name="class_posterior")
+
+
+def vector_class_encoder(units, classes, widths=(256,), dropout=0.0, seed=0):
+    """`class_encoder` of vectors: the vector itself is its features.
+
+    Returns:
+        Functional model: float32 `(batch, units)` to `[vector, logits (batch, classes)]`.
+    """
+    layers = _Layers("vector_class_encoder", seed, "float32", dropout=dropout)
+    vector = keras.Input((units,), name="vector")
+    logits = layers.head(classes, "logits")(layers.denses(vector, widths))
+    return keras.Model(vector, [vector, logits], name="vector_class_encoder")
+
+
+def vector_decoder(units, latent_dim, widths=(256,), seed=0):
+    """Network from latents to the Gaussian of a vector.
+
+    Returns:
+        Functional model: float32 `(batch, latent_dim)` to `(batch, 2, units)`: means, then
+        log-variances, which lie in `LOG_VAR_RANGE`.
+    """
+    layers = _Layers("vector_decoder", seed, "float32")
+    z = keras.Input((latent_dim,), name="z")
+    both = layers.posterior(layers.denses(z, tuple(reversed(widths))), units)
+    return keras.Model(z, keras.ops.stack(both, axis=1), name="vector_decoder")
 
 
 def layers_of(network):

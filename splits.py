@@ -5,7 +5,7 @@ decided by one of three rules, pure functions of tables and seeds.
 """
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -23,7 +23,8 @@ class Split:
     """Images and what is known of each, row by row.
 
     Args:
-        images: uint8, shape `(n, height, width, channels)`: an array, or `files.Rows` on disk.
+        images: uint8, shape `(n, height, width, channels)`: an array, or `files.Rows` on disk; or
+            what else a model learns from, such as the latents of another.
         table: One row per image in the same order: `file`, `subject`, labels, covariates.
         digests: Short hash of each image's pixels, or None to take them from the images.
     """
@@ -46,6 +47,15 @@ class Split:
             known = ", ".join(self.table.columns)
             raise ValueError(f"the table has no column {column!r}; it has: {known}")
         return self.table[column].astype("Int32").fillna(-1).to_numpy(np.int32)
+
+    def only(self, rows):
+        """The split of some of the rows, in their order."""
+        rows = np.asarray(rows)
+        rows = np.flatnonzero(rows) if rows.dtype == bool else rows
+        digests = None if self.digests is None else self.digests[rows]
+        return Split(
+            _rows(self.images, rows), self.table.iloc[rows].reset_index(drop=True), digests
+        )
 
     def batches(
         self, batch_size, shuffle=False, seed=0, first_epoch=0, labels=None, shift=0, flip="none"
@@ -85,7 +95,8 @@ class Split:
 
         def gather(rows, draws=None):
             # One call out of the graph a batch; the array may lie in memory or on disk.
-            images = tf.numpy_function(lambda chosen: self.images[chosen], [rows], tf.uint8, False)
+            kind = tf.as_dtype(self.images.dtype)
+            images = tf.numpy_function(lambda chosen: self.images[chosen], [rows], kind, False)
             images = tf.ensure_shape(images, (rows.shape[0], *self.images.shape[1:]))
             if draws is not None:
                 images = _moved(images, draws, shift, flip)
@@ -98,6 +109,40 @@ class Split:
             rows = tf.data.Dataset.range(len(self), output_type=tf.int32).batch(batch_size)
             batches = rows.map(gather, num_parallel_calls=2)
         return batches.prefetch(tf.data.AUTOTUNE)
+
+    def mixed_batches(
+        self, batch_size, labels, share=0.5, seed=0, first_epoch=0, shift=0, flip="none"
+    ):
+        """Endless training batches of images with a label beside images without one.
+
+        Args:
+            batch_size: Images per batch.
+            labels: Name of a column; where it is empty, the image has no label.
+            share: Of each batch that carries a label, in [0, 1]; at least one image, at most all
+                that there are. Without unlabelled images all of it does.
+            seed, first_epoch, shift, flip: See `batches`.
+
+        Returns:
+            `(batches, steps)`: a `tf.data.Dataset` of `(images, labels, others)`, the first two of
+            the same length and `others` without labels; and how many make an epoch, in which every
+            image without a label (with one, if there are no others) comes once.
+        """
+        known = self.labels(labels) >= 0
+        if not known.any():
+            raise ValueError(f"no image has a label in the column {labels!r}; one is needed")
+        if known.all():
+            steps = self.steps(batch_size)
+            batches = self.batches(batch_size, True, seed, first_epoch, labels, shift, flip)
+            return batches.map(lambda images, numbers: (images, numbers, images[:0])), steps
+        labelled, rest = self.only(known), self.only(~known)
+        count = min(max(1, round(share * batch_size)), len(labelled), batch_size - 1)
+        steps, rounds = rest.steps(batch_size - count), labelled.steps(count)
+        # The labelled images come round at their own pace; a run goes on where it was.
+        done = first_epoch * steps
+        first = labelled.batches(count, True, seed, done // rounds, labels, shift, flip)
+        others = rest.batches(batch_size - count, True, seed, first_epoch, None, shift, flip)
+        pairs = tf.data.Dataset.zip(first.skip(done % rounds), others)
+        return pairs.map(lambda known, others: (*known, others)), steps
 
     def steps(self, batch_size):
         """Full batches in an epoch; an error where the split does not fill one."""
@@ -149,6 +194,10 @@ class ImageData:
         return pd.concat(parts, ignore_index=True)
 
 
+def _rows(images, rows):
+    return images.only(rows) if isinstance(images, files.Rows) else images[rows]
+
+
 def _moved(images, draws, shift, flip):
     """Every image of a batch moved and mirrored by its own three numbers in (0, 1)."""
     _, height, width, _ = images.shape
@@ -189,7 +238,7 @@ def from_table(images, table, places, name, label=None, classes=(), note="", emb
 
     def part(place):
         rows = np.flatnonzero(np.asarray(places) == place)
-        chosen = images.only(rows) if isinstance(images, files.Rows) else images[rows]
+        chosen = _rows(images, rows)
         known = None if digests is None else digests[rows]
         return Split(chosen, table.iloc[rows].reset_index(drop=True), known)
 
@@ -354,6 +403,38 @@ def two_parts(rows, strata, share, seed=0):
         rows, test_size=share, random_state=seed, shuffle=True, stratify=strata
     )
     return np.sort(first), np.sort(second)
+
+
+def few_labels(images, per_class, seed=0) -> ImageData:
+    """The same images with the labels of all but a few training images taken out of the table.
+
+    What is hidden is not there to be read. Validation and test keep their labels: nothing is
+    trained on those, but a choice made on a validation set of thousands of labels is no choice
+    made with few.
+
+    Args:
+        images: `ImageData` with a label.
+        per_class: Training images of each class that keep theirs.
+        seed: Of the draw; another one gives another few.
+    """
+    if images.label is None:
+        raise ValueError(f"{images.name} has no labels; labels_per_class needs some to hide")
+    numbers, random = images.train.labels(images.label), np.random.default_rng(seed)
+    kept = []
+    for label in np.unique(numbers[numbers >= 0]):
+        rows = np.flatnonzero(numbers == label)
+        if len(rows) < per_class:
+            name = images.classes[label] if images.classes else label
+            raise ValueError(
+                f"labels_per_class = {per_class}, but the class {name} of {images.name} has "
+                f"{len(rows)} training images; set it to that or less"
+            )
+        kept.append(random.permutation(rows)[:per_class])
+    few = pd.array(np.full(len(numbers), pd.NA), dtype="Int32")
+    few[np.concatenate(kept)] = numbers[np.concatenate(kept)]
+    table = images.train.table.assign(**{images.label: few})
+    note = f"{images.note}; {per_class} labels per class, the others hidden (draw {seed})"
+    return replace(images, train=replace(images.train, table=table), note=note)
 
 
 def shared(subjects, places):

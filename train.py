@@ -21,8 +21,8 @@ import tensorflow as tf
 import config
 import data
 import files
-import model as models
 import plots
+import registry
 
 WEIGHTS = "model.weights.h5"
 DIGEST = "model.weights.sha256"
@@ -50,7 +50,7 @@ def fit(model, images, settings, run, verbose="auto"):
     SHA-256, and `logs/` where TensorBoard is installed.
 
     Args:
-        model: From `model.from_settings`; compiled here.
+        model: From `registry.from_settings`; compiled here.
         images: `data.ImageData`; the test split is not touched.
         settings: `config.Settings`.
         run: Folder; made where it is missing, refused where it holds a run already.
@@ -71,29 +71,43 @@ def fit(model, images, settings, run, verbose="auto"):
             f"the model takes images of {model.image_shape}, {images.name} has "
             f"{images.image_shape}; build the model with image_shape = {images.image_shape}"
         )
-    steps = images.train.steps(settings.batch_size)
+    batches, validation, steps = _batches(model, images, settings)
     (run / "samples").mkdir(parents=True, exist_ok=True)
     files.write_json(run / "settings.json", _provenance(settings))
     images.membership().to_csv(run / "split.csv", index=False)
 
     compile_model(model, settings, steps)
     model.fit(
-        images.train.batches(
-            settings.batch_size,
-            shuffle=True,
-            seed=settings.seed,
-            shift=settings.shift,
-            flip=settings.flip,
-        ),
+        batches,
         epochs=settings.epochs,
         steps_per_epoch=steps,
-        validation_data=images.validation.batches(settings.batch_size),
+        validation_data=validation,
         callbacks=_callbacks(model, settings, run),
         verbose=verbose,
         shuffle=False,  # the batches come shuffled
     )
     save(model, run)
     return pd.read_csv(run / "history.csv")
+
+
+def _batches(model, images, settings):
+    """What `fit` trains on, what it validates on, and the steps of an epoch."""
+    size = settings.batch_size
+    options = {"seed": settings.seed, "shift": settings.shift, "flip": settings.flip}
+    if not model.uses_labels:
+        batches = images.train.batches(size, shuffle=True, **options)
+        return batches, images.validation.batches(size), images.train.steps(size)
+    if images.label is None:
+        raise ValueError(f"{settings.model} learns from labels, and {images.name} has none")
+    most = max(split.labels(images.label).max() for split in images.splits.values())
+    if most >= settings.classes:
+        raise ValueError(
+            f"the labels of {images.name} go from 0 to {most}; set classes = {most + 1}"
+        )
+    batches, steps = images.train.mixed_batches(
+        size, images.label, settings.labelled_share, **options
+    )
+    return batches, images.validation.batches(size, labels=images.label), steps
 
 
 def compile_model(model, settings, steps):
@@ -148,7 +162,7 @@ def load(run):
         ValueError: where the weights are not the ones that were written.
     """
     run = Path(run)
-    model = models.from_settings(load_settings(run))
+    model = registry.from_settings(load_settings(run))
     weights = run / WEIGHTS
     if not weights.is_file():
         raise FileNotFoundError(
@@ -251,7 +265,7 @@ def settings_from(arguments) -> config.Settings:
 def main(words=None):
     parser = argparse.ArgumentParser(description="Train one experiment of config.py.")
     parser.add_argument("experiment", help=", ".join(config.EXPERIMENTS))
-    parser.add_argument("--model", help=", ".join(models.REGISTRY))
+    parser.add_argument("--model", help=", ".join(registry.REGISTRY))
     parser.add_argument("--epochs", type=int)
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE")
     parser.add_argument("--out", type=Path, metavar="DIR", help="default: a new folder in runs/")
@@ -259,7 +273,7 @@ def main(words=None):
     try:
         settings = settings_from(arguments)
         images = data.load(settings)
-        model = models.from_settings(settings)
+        model = registry.from_settings(settings)
         run = arguments.out or new_run(arguments.experiment)
         print(
             f"Training {settings.model} ({model.count_params():,} parameters) on "

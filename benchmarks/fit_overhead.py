@@ -21,7 +21,7 @@ import tensorflow as tf
 
 import config
 import data
-import model as models
+import registry
 import train
 
 MNIST = config.EXPERIMENTS["mnist"]
@@ -39,7 +39,7 @@ def per_step(run, steps):
 
 
 def measure(settings, steps, rounds):
-    model = models.from_settings(settings)
+    model = registry.from_settings(settings)
     train.compile_model(model, settings, steps)
     pixels = np.random.default_rng(0).integers(0, 256, (4096, *settings.image_shape), np.uint8)
     split = data.Split(pixels, pd.DataFrame(index=range(len(pixels))))

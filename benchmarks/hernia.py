@@ -27,9 +27,9 @@ import data
 import directions
 import judges
 import latent
-import model as models
 import phantoms
 import plots
+import registry
 import splits
 import train
 
@@ -60,7 +60,7 @@ def cohort(subjects, images=2, seed=0, confound=0.0):
 
 def learn(run, subjects):
     images = cohort(subjects)
-    model = models.from_settings(SETTINGS)
+    model = registry.from_settings(SETTINGS)
     print(f"{model.count_params():,} parameters, {len(images.train):,} training images")
     train.fit(model, images, SETTINGS, run, verbose=2)
 
@@ -172,7 +172,7 @@ def real(run, epochs):
         if not (place / train.WEIGHTS).exists():
             places = np.where(folds == fold, "test", np.where(watching, "validation", "train"))
             images = splits.from_table(pictures, table, places, "chest X-rays")
-            model = models.from_settings(settings)
+            model = registry.from_settings(settings)
             train.fit(model, images, settings, place, verbose=0)
         model = train.load(place)
         latents.append(latent.in_batches(model.encode, pictures, batch_size=128)[0])

@@ -23,12 +23,13 @@ import config
 import latent
 import model as models
 import plots
+import registry
 import splits
 import train
 
 
 def encoding():
-    model = models.from_settings(config.EXPERIMENTS["mnist"])
+    model = registry.from_settings(config.EXPERIMENTS["mnist"])
     images = np.random.default_rng(0).integers(0, 256, (10_000, 28, 28, 1)).astype(np.uint8)
     split = splits.Split(images, pd.DataFrame({"file": range(len(images))}))
     bare = tf.function(model.encode)

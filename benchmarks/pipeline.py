@@ -28,8 +28,8 @@ from PIL import Image
 
 import config
 import files
-import model as models
 import phantoms
+import registry
 import splits
 import train
 
@@ -92,7 +92,7 @@ def throughput(split, model, steps=30):
 def memory(folder, cache):
     """Trains from the disk cache in this process; the largest resident size at any batch, in MB."""
     images, table = files.gather(folder, files.listed(folder), files.Reading(SHAPE), cache)
-    model = models.from_settings(SETTINGS)
+    model = registry.from_settings(SETTINGS)
     train.compile_model(model, SETTINGS, 1)
     split, most = splits.Split(images, table), [0.0]
 
@@ -136,7 +136,7 @@ def main():
         names, reading = files.listed(few), files.Reading(SHAPE)
         table = pd.DataFrame({"file": names})
         on_disk, _ = files.gather(few, names, reading, cache, in_memory=0)
-        model = models.from_settings(SETTINGS)
+        model = registry.from_settings(SETTINGS)
         train.compile_model(model, SETTINGS, 1)
         lying, held = splits.Split(on_disk, table), splits.Split(on_disk[:], table)
         throughput(lying, model), throughput(held, model)

@@ -6,7 +6,7 @@ import pytest
 
 import config
 import data
-import model as models
+import registry
 import train
 from spots import SHAPE, blobs
 
@@ -35,5 +35,5 @@ def spots():
 def run(tmp_path, spots, tiny):
     """A trained run's folder."""
     settings = tiny(epochs=2)
-    train.fit(models.from_settings(settings), spots, settings, tmp_path / "run", verbose=0)
+    train.fit(registry.from_settings(settings), spots, settings, tmp_path / "run", verbose=0)
     return tmp_path / "run"

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 import latent
-import model as models
+import registry
 
 
 def test_in_batches_is_the_function_on_the_whole_array_whatever_the_batch():
@@ -28,7 +28,7 @@ def test_in_batches_refuses_nothing_at_all():
 
 
 def test_encode_is_aligned_with_the_split(spots, tiny):
-    model = models.from_settings(tiny())
+    model = registry.from_settings(tiny())
     z_mean, z_log_var = latent.encode(model, spots.train, batch_size=10)
     assert z_mean.shape == z_log_var.shape == (len(spots.train), 3)
     one = model.encode(spots.train.images[13:14])
@@ -68,7 +68,7 @@ def test_lerp_holds_both_ends_and_equal_steps():
 
 
 def test_encoded_latents_are_kept_until_a_weight_or_an_image_changes(spots, tiny, tmp_path):
-    model, cache = models.from_settings(tiny()), tmp_path / "run" / "train.npz"
+    model, cache = registry.from_settings(tiny()), tmp_path / "run" / "train.npz"
     first = latent.encode(model, spots.train, cache=cache)
     written = cache.stat().st_mtime_ns
     again = latent.encode(model, spots.train, cache=cache)

@@ -18,6 +18,8 @@ LAYERS = [
     ("config", "randomness", "metrics", "files"),
     ("losses", "networks", "plots", "phantoms", "splits"),
     ("data", "model", "latent"),
+    ("semisupervised",),
+    ("registry",),
     ("train", "judges", "directions"),
     ("evaluate",),
     ("apply",),

@@ -10,7 +10,7 @@ from PIL import Image
 
 import config
 import data
-import model as models
+import registry
 import train
 from spots import blobs
 
@@ -43,7 +43,7 @@ def test_samples_show_the_same_latent_points_after_every_epoch(run, tiny):
 
 def test_a_loaded_run_is_the_trained_model(tmp_path, spots, tiny):
     settings = tiny(dropout=0.1, batch_norm=True)
-    model = models.from_settings(settings)
+    model = registry.from_settings(settings)
     train.fit(model, spots, settings, tmp_path / "run", verbose=0)
     again = train.load(tmp_path / "run")
     images = spots.test.images
@@ -55,7 +55,7 @@ def test_a_loaded_run_is_the_trained_model(tmp_path, spots, tiny):
 def test_saving_in_the_middle_of_training_changes_nothing(tmp_path, spots, tiny):
     settings, weights = tiny(epochs=3), []
     for name in ("saved", "not saved"):
-        model = models.from_settings(settings)
+        model = registry.from_settings(settings)
         train.compile_model(model, settings, spots.train.steps(16))
         (tmp_path / name).mkdir()
         batches = spots.train.batches(16, shuffle=True)
@@ -72,7 +72,7 @@ def test_the_same_seed_trains_the_same_weights(tmp_path, spots, tiny):
     weights = []
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         settings = tiny(seed=seed, dropout=0.2, binarize="dynamic")
-        model = models.from_settings(settings)
+        model = registry.from_settings(settings)
         train.fit(model, spots, settings, tmp_path / name, verbose=0)
         weights.append(model.decoder.get_weights()[0])
     np.testing.assert_array_equal(weights[0], weights[1])
@@ -83,7 +83,7 @@ def test_two_steps_per_execution_train_the_same_weights_as_one(tmp_path, spots, 
     weights = []
     for together in (1, 2):
         settings = tiny(steps_per_execution=together)
-        model = models.from_settings(settings)
+        model = registry.from_settings(settings)
         train.fit(model, spots, settings, tmp_path / str(together), verbose=0)
         weights.append(model.decoder.get_weights()[0])
     np.testing.assert_array_equal(*weights)
@@ -91,21 +91,21 @@ def test_two_steps_per_execution_train_the_same_weights_as_one(tmp_path, spots, 
 
 @pytest.mark.parametrize("schedule", ["cosine", "exponential"])
 def test_a_schedule_ends_at_a_hundredth_of_the_learning_rate(schedule, tiny):
-    model = models.from_settings(tiny())
+    model = registry.from_settings(tiny())
     train.compile_model(model, tiny(schedule=schedule, learning_rate=1e-2, epochs=3), steps=4)
     rate = model.optimizer._learning_rate
     assert float(rate(0)) == pytest.approx(1e-2) and float(rate(12)) == pytest.approx(1e-4)
 
 
 def test_clipping_bounds_the_global_norm_of_the_gradient(tiny):
-    model = models.from_settings(tiny())
+    model = registry.from_settings(tiny())
     train.compile_model(model, tiny(clip_norm=5.0), steps=1)
     assert model.optimizer.global_clipnorm == 5.0
 
 
 def test_early_stopping_ends_and_keeps_the_best_weights(tmp_path, spots, tiny):
     settings = tiny(epochs=40, patience=1, learning_rate=0.3, seed=0)
-    model = models.from_settings(settings)
+    model = registry.from_settings(settings)
     history = train.fit(model, spots, settings, tmp_path / "run", verbose=0)
     assert len(history) < 40
     best = history["val_loss"].min()
@@ -121,7 +121,7 @@ def test_early_stopping_ends_and_keeps_the_best_weights(tmp_path, spots, tiny):
 def test_a_folder_that_holds_a_run_is_not_overwritten(run, spots, tiny):
     before = (run / train.WEIGHTS).read_bytes()
     with pytest.raises(FileExistsError, match="holds a trained run already"):
-        train.fit(models.from_settings(tiny()), spots, tiny(), run, verbose=0)
+        train.fit(registry.from_settings(tiny()), spots, tiny(), run, verbose=0)
     assert (run / train.WEIGHTS).read_bytes() == before
 
 
@@ -129,7 +129,10 @@ def test_images_of_another_size_than_the_model_are_refused_before_training(tmp_p
     images, labels = blobs(40, (10, 14, 1))
     with pytest.raises(ValueError, match=r"\(12, 12, 1\).*\(10, 14, 1\)"):
         train.fit(
-            models.from_settings(tiny()), data.from_arrays(images, labels), tiny(), tmp_path / "run"
+            registry.from_settings(tiny()),
+            data.from_arrays(images, labels),
+            tiny(),
+            tmp_path / "run",
         )
     assert not (tmp_path / "run").exists()
 
@@ -137,7 +140,7 @@ def test_images_of_another_size_than_the_model_are_refused_before_training(tmp_p
 def test_a_batch_larger_than_the_training_split_is_refused_before_training(tmp_path, spots, tiny):
     with pytest.raises(ValueError, match="batch_size = 128"):
         settings = tiny(batch_size=128)
-        train.fit(models.from_settings(settings), spots, settings, tmp_path / "run")
+        train.fit(registry.from_settings(settings), spots, settings, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -145,7 +148,7 @@ def test_a_loss_that_is_not_finite_ends_training_and_its_weights_are_not_saved(
     tmp_path, spots, tiny
 ):
     settings = tiny(learning_rate=1.0, reconstruction="gaussian", sigma=1e-4, epochs=5)
-    model = models.from_settings(settings)
+    model = registry.from_settings(settings)
     model.log_sigma.assign(np.nan)
     with pytest.raises(FloatingPointError, match="after epoch 1.*learning_rate"):
         train.fit(model, spots, settings, tmp_path / "run", verbose=0)

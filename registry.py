@@ -1,0 +1,116 @@
+"""The model that settings describe: every name that `Settings.model` may have, in one table."""
+
+from typing import NamedTuple
+
+import model as models
+import networks
+import semisupervised
+
+
+def _pair(settings, kind):
+    """The encoder and decoder that most models need."""
+    shared = _shared(settings)
+    return {
+        "encoder": networks.encoder(**shared, stochastic=getattr(kind, "stochastic", False)),
+        "decoder": networks.decoder(**shared),
+    }
+
+
+def _with_classifier(settings, kind):
+    head = networks.latent_classifier(
+        settings.latent_dim,
+        settings.classes,
+        settings.class_widths,
+        dropout=settings.dropout,
+        seed=settings.seed,
+        precision=settings.precision,
+    )
+    return _pair(settings, kind) | {"classifier": head}
+
+
+def _by_class(settings, kind):
+    shared = _shared(settings)
+    latent_dim, classes = shared.pop("latent_dim"), settings.classes
+    encoder = networks.class_encoder(classes=classes, **shared)
+    posterior = networks.class_posterior(
+        encoder.output_shape[0][-1],
+        classes,
+        latent_dim,
+        settings.class_widths,
+        seed=settings.seed,
+        precision=settings.precision,
+    )
+    decoder = networks.decoder(latent_dim=latent_dim + classes, **shared)
+    return {"encoder": encoder, "posterior": posterior, "decoder": decoder}
+
+
+def _shared(settings):
+    names = (
+        "image_shape",
+        "latent_dim",
+        "widths",
+        "kernel_sizes",
+        "strides",
+        "dense_widths",
+        "residual",
+        "batch_norm",
+        "dropout",
+        "seed",
+        "precision",
+    )
+    return {name: getattr(settings, name) for name in names}
+
+
+class Entry(NamedTuple):
+    """How one model is made: its class, the settings that it takes, what builds its networks."""
+
+    kind: type
+    taken: tuple[str, ...]
+    networks: callable = _pair
+
+
+_ANY = ("reconstruction", "sigma", "dssim_weight", "binarize", "corrupt", "corrupt_level", "seed")
+_KL = ("beta", "kl_warmup_steps", "free_bits", "kl_capacity", "capacity_steps")
+_MMD = ("lambda_mmd", "mmd_kernel", "kl_warmup_steps")
+_M2 = ("reconstruction", "sigma", "binarize", "seed", "beta", "kl_warmup_steps", "class_weight")
+
+REGISTRY = {
+    "Autoencoder": Entry(models.Autoencoder, _ANY),
+    "VAE": Entry(models.VAE, _ANY + _KL),
+    "InfoVAE": Entry(models.InfoVAE, _ANY + _KL + _MMD + ("alpha",)),
+    "MMD-AE": Entry(models.MmdAutoencoder, _ANY + _MMD),
+    "SemiSupervisedVAE": Entry(
+        semisupervised.SemiSupervisedVAE,
+        _ANY + _KL + ("class_weight", "classify_from"),
+        _with_classifier,
+    ),
+    "M2": Entry(semisupervised.M2, _M2, _by_class),
+}
+
+
+def from_settings(settings):
+    """The model that a `config.Settings` describes, with fresh weights, not yet compiled."""
+    entry = REGISTRY[settings.model]
+    taken = {name: getattr(settings, name) for name in entry.taken}
+    return entry.kind(**entry.networks(settings, entry.kind), **taken)
+
+
+def on_latents(m1, classes, latent_dim=32, widths=(500,), dropout=0.0, **kwargs):
+    """A `semisupervised.M1M2` on a trained VAE, with fresh weights, not yet compiled.
+
+    Args:
+        m1: The trained `VAE`.
+        classes: How many the label has.
+        latent_dim: Axes of the second latent, the style.
+        widths: Units of the dense layers of each of its three networks.
+        dropout: In the network of q(y|z).
+        **kwargs: Of `M2`; its `seed` decides the initial weights too.
+    """
+    seed = kwargs.get("seed", 0)
+    return semisupervised.M1M2(
+        m1,
+        networks.vector_class_encoder(m1.latent_dim, classes, widths, dropout, seed),
+        networks.class_posterior(m1.latent_dim, classes, latent_dim, widths, seed),
+        networks.vector_decoder(m1.latent_dim, latent_dim + classes, widths, seed),
+        **kwargs,
+    )

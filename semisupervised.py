@@ -1,0 +1,398 @@
+"""Variational autoencoders that know labels: of every image, or of a few.
+
+A label is a whole number, -1 where an image has none. Both models are trained on the batches of
+`splits.Split.mixed_batches`, and answer alike: `classify` images, `generate` images with a label.
+"""
+
+from typing import NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+import losses
+import model as models
+import randomness
+
+ATTEMPTS = 100  # batches of prior draws in which `generate` looks for what it is asked for
+
+
+def mean_known(terms, labels):
+    """Mean of terms over the images that have a label; 0 where none has."""
+    known = tf.cast(labels >= 0, terms.dtype)
+    return tf.math.divide_no_nan(tf.reduce_sum(known * terms), tf.reduce_sum(known))
+
+
+class Labelled(models.VAE):
+    """What both models share: the classification term, the monitor of it, and `classify`.
+
+    Args:
+        class_weight: Nats per nat of cross-entropy; the cross-entropy is averaged over the labelled
+            images of a batch, whatever their number, everything else over all images.
+    """
+
+    uses_labels = True
+
+    def __init__(self, encoder, decoder, class_weight=100.0, **kwargs):
+        super().__init__(encoder, decoder, **kwargs)
+        self.class_weight = class_weight
+
+    def class_logits(self, result):
+        """Logits of q(y|x) of a pass, `(batch, classes)`."""
+        raise NotImplementedError
+
+    def classification(self, result):
+        """Weighted cross-entropy of the labels that there are; a scalar."""
+        nll = losses.label_nll(result.labels, self.class_logits(result))
+        return self.class_weight * mean_known(nll, result.labels)
+
+    def monitor(self, result):
+        return super().monitor(result) | self.accuracy(result)
+
+    def accuracy(self, result):
+        """Share of the labelled images that q(y|x) puts into their class."""
+        if result.labels is None:
+            return {}
+        guessed = tf.argmax(self.class_logits(result), axis=-1, output_type=result.labels.dtype)
+        right = tf.cast(guessed == result.labels, tf.float32)
+        return {"accuracy": mean_known(right, result.labels)}
+
+    def get_config(self):
+        return super().get_config() | {"class_weight": self.class_weight}
+
+
+@keras.saving.register_keras_serializable("latent_atlas")
+class SemiSupervisedVAE(Labelled):
+    """VAE with a classifier on its latent, which draws the clusters of the classes apart.
+
+    Minimises the negative evidence lower bound of all images, and beside it the cross-entropy of
+    the classifier on those that have a label: images without one count for the bound alone.
+
+    Args:
+        encoder, decoder, class_weight, **kwargs: See `VAE` and `Labelled`.
+        classifier: From `networks.latent_classifier`.
+        classify_from: What the classifier reads in training: `"mean"`, the posterior's, or
+            `"sample"`, the latent that is decoded. Afterwards it reads the mean.
+    """
+
+    def __init__(self, encoder, decoder, classifier, classify_from="mean", **kwargs):
+        super().__init__(encoder, decoder, **kwargs)
+        models.one_of("classify_from", classify_from, ("mean", "sample"))
+        self.classifier = classifier
+        self.classify_from = classify_from
+
+    def class_logits(self, result):
+        sampled = self.classify_from == "sample" and result.training
+        return self.classifier(result.z if sampled else result.z_mean, training=result.training)
+
+    def objective(self, result):
+        terms = super().objective(result)
+        if result.labels is None:
+            return terms
+        return terms | {"classification": self.classification(result)}
+
+    def classify_latents(self, z):
+        """Probability of each class at latents `(batch, latent_dim)`; `(batch, classes)`."""
+        return tf.nn.softmax(self.classifier(z, training=False))
+
+    def classify(self, images):
+        """Probability of each class, `(batch, classes)`."""
+        return self.classify_latents(self.encode(images)[0])
+
+    def generate(self, n, seed=0, label=None, confidence=0.0):
+        """Images decoded from draws of N(0, I), each with the class that its latent lies in.
+
+        Args:
+            n: Number of images.
+            seed: The same for the same seed.
+            label: Keep draws of this class alone; None: of every class, as they come.
+            confidence: Keep draws that the classifier gives at least this probability; between two
+                clusters lie images that are neither.
+
+        Returns:
+            `(images, labels)`: floats in [0, 1], `(n, height, width, channels)`, and `(n,)`.
+
+        Raises:
+            ValueError: where no such latents are found in `ATTEMPTS` batches of draws.
+        """
+        kept, found = [], 0
+        for attempt in range(ATTEMPTS):
+            key = randomness.key(seed, attempt, "generate")
+            z = randomness.normal(key, (max(n, 256), self.latent_dim))
+            shares = self.classify_latents(z).numpy()
+            labels = shares.argmax(axis=-1)
+            fits = shares.max(axis=-1) >= confidence
+            if label is not None:
+                fits &= labels == label
+            kept.append((z.numpy()[fits], labels[fits]))
+            found += fits.sum()
+            if found >= n:
+                break
+        else:
+            raise ValueError(
+                f"only {found} of {ATTEMPTS * max(n, 256)} draws of the prior were of "
+                f"{'any class' if label is None else f'class {label}'} with a confidence of "
+                f"{confidence}; ask for fewer or for less"
+            )
+        z, labels = (np.concatenate(each)[:n] for each in zip(*kept, strict=True))
+        return self.decode(z), labels
+
+    def get_config(self):
+        classifier = keras.saving.serialize_keras_object(self.classifier)
+        return super().get_config() | {
+            "classifier": classifier,
+            "classify_from": self.classify_from,
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        classifier = keras.saving.deserialize_keras_object(config["classifier"])
+        return super().from_config(config | {"classifier": classifier})
+
+
+class ByClass(NamedTuple):
+    """Every pair of an image and a class that a pass of `M2` tried.
+
+    `rows` says which image of the batch, `classes` which class, `share` how much the pair counts:
+    the probability q(y|x), or 1 for the label that is known. All have the shape `(pairs,)`; the
+    latents `(pairs, latent_dim)`, the decoder's outputs `(pairs, ...)`. `class_logits` are those of
+    q(y|x), and `class_kl` is the KL of every image's shares from the uniform prior, `(batch,)`.
+    """
+
+    rows: tf.Tensor
+    classes: tf.Tensor
+    share: tf.Tensor
+    z_mean: tf.Tensor
+    z_log_var: tf.Tensor
+    outputs: tf.Tensor
+    class_logits: tf.Tensor
+    class_kl: tf.Tensor
+
+
+@keras.saving.register_keras_serializable("latent_atlas")
+class M2(Labelled):
+    """Semi-supervised VAE whose decoder is told the class: p(x|z, y), q(y|x), q(z|x, y).
+
+    The class is a second latent. Where it is known, the bound is Eq. 6 of
+    [Kingma et al., 2014](https://arxiv.org/abs/1406.5298),
+    `L(x, y) = distortion + KL(q(z|x, y) | N(0, I)) - log p(y)`; where not, Eq. 7,
+    `U(x) = sum_y q(y|x) L(x, y) - H(q(y|x))`, summed exactly over all classes. A weighted
+    cross-entropy of q(y|x) on the labelled images stands beside (Eq. 9). The prior p(y) is uniform.
+
+    The convolutions of the encoder run once for an image, the decoder once for every class that is
+    tried: one for labelled images, all for the rest. Since class and style are apart, `decode`
+    takes both.
+
+    Args:
+        encoder: From `networks.class_encoder`.
+        posterior: From `networks.class_posterior`.
+        decoder: From `networks.decoder`, of latents with one axis more for every class.
+        class_weight, **kwargs: See `Labelled` and `VAE`; of `VAE`'s means against collapse it has
+            the warm-up alone.
+    """
+
+    def __init__(self, encoder, posterior, decoder, **kwargs):
+        super().__init__(encoder, decoder, **kwargs)
+        if self.free_bits or self.kl_capacity or self.dssim_weight or self.corrupt != "none":
+            raise ValueError("M2 takes no free_bits, kl_capacity, dssim_weight or corrupt")
+        self.posterior = posterior
+
+    @property
+    def classes(self):
+        return self.encoder.output_shape[1][-1]
+
+    @property
+    def latent_dim(self):
+        return self.decoder.input_shape[-1] - self.classes
+
+    def observed(self, images, training, step):
+        """What the encoder sees and the likelihood asks for: the images, binarised or not."""
+        return self._binarized(images, self.key("binarize", training, step))
+
+    def forward(self, batch, training, step):
+        images, labels = models.parts(batch)
+        images = models.as_float(images)
+        targets = self.observed(images, training, step)
+        features, class_logits = self.encoder(targets, training=training)
+
+        # In the first part of a mixed batch one class is tried, elsewhere every one.
+        count = targets.shape[0] or tf.shape(targets)[0]
+        first = batch[0].shape[0] if isinstance(batch, tuple | list) and len(batch) == 3 else 0
+        every = tf.range(self.classes)
+        rows = tf.concat([tf.range(first), tf.repeat(tf.range(first, count), self.classes)], axis=0)
+        tried = tf.tile(every, [count - first])
+        if first:
+            tried = tf.concat([tf.cast(labels[:first], tf.int32), tried], axis=0)
+
+        shares = tf.nn.softmax(class_logits)
+        class_kl = losses.kl_to_uniform(class_logits)
+        if training and labels is not None:
+            known = labels >= 0
+            one_hot = tf.one_hot(labels, self.classes)
+            shares = tf.where(known[:, None], one_hot, shares)
+            class_kl = tf.where(known, tf.math.log(float(self.classes)), class_kl)
+        share = tf.gather_nd(shares, tf.stack([rows, tried], axis=1))
+
+        z_mean, z_log_var = self.posterior(
+            [tf.gather(features, rows), tf.one_hot(tried, self.classes)], training=training
+        )
+        z = self.draw(z_mean, z_log_var, self.key("noise", training, step))
+        outputs = self.decoder(self._with_class(z, tried), training=training)
+
+        # What every model shows, of the likeliest class of each image.
+        likeliest = tf.argmax(shares[first:], axis=-1, output_type=tf.int32)
+        best = first + tf.range(count - first) * self.classes + likeliest
+        best = tf.concat([tf.range(first), best], axis=0)
+        shown = (tf.gather(each, best) for each in (z_mean, z_log_var, z, outputs))
+        pairs = ByClass(rows, tried, share, z_mean, z_log_var, outputs, class_logits, class_kl)
+        return models.Pass(images, targets, labels, *shown, training, step, pairs)
+
+    def _with_class(self, z, labels):
+        return tf.concat([z, tf.one_hot(labels, self.classes, dtype=z.dtype)], axis=-1)
+
+    def bound(self, result):
+        """Distortion and rate, expected over the classes: their sum is Eq. 6 or Eq. 7."""
+        pairs, count = result.by_class, tf.shape(result.z)[0]
+
+        def expected(terms):
+            return tf.math.unsorted_segment_sum(pairs.share * terms, pairs.rows, count)
+
+        distortion = self.distortion(tf.gather(result.targets, pairs.rows), pairs.outputs)
+        kl = losses.kl_to_standard_normal(pairs.z_mean, pairs.z_log_var)
+        return expected(distortion), expected(kl) + pairs.class_kl
+
+    def class_logits(self, result):
+        return result.by_class.class_logits
+
+    def objective(self, result):
+        distortion, rate = self.bound(result)
+        weight = self.beta * self._ramp(self.kl_warmup_steps, result.training)
+        terms = {"reconstruction": distortion, "regularizer": weight * rate}
+        if result.labels is None:
+            return terms
+        return terms | {"classification": self.classification(result)}
+
+    # --- what users call -----------------------------------------------------------------------
+
+    def _class_features(self, images):
+        images = models.as_float(tf.convert_to_tensor(images))
+        return self.encoder(images, training=False)
+
+    def classify(self, images):
+        """Probability of each class, `(batch, classes)`."""
+        return tf.nn.softmax(self._class_features(images)[1])
+
+    def encode(self, images, labels=None):
+        """Posterior of each image's style, given its class: `(z_mean, z_log_var)`.
+
+        Args:
+            images: uint8, or floats in [0, 1].
+            labels: Classes, shape `(batch,)`; None: the likeliest of each.
+        """
+        features, logits = self._class_features(images)
+        if labels is None:
+            labels = tf.argmax(logits, axis=-1)
+        one_hot = tf.one_hot(labels, self.classes)
+        return tuple(self.posterior([features, one_hot], training=False))
+
+    def decode(self, z, labels=None):
+        """Images in [0, 1] of latents `(batch, latent_dim)` and classes `(batch,)`."""
+        if labels is None:
+            raise ValueError("M2 draws a style in a class: call decode(z, labels)")
+        return tf.sigmoid(self.decoder(self._with_class(z, labels), training=False))
+
+    def reconstruct(self, images):
+        """Images in [0, 1] decoded from the posterior means in each image's likeliest class."""
+        labels = tf.argmax(self.classify(images), axis=-1)
+        return self.decode(self.encode(images, labels)[0], labels)
+
+    def in_every_class(self, images):
+        """Each image's style in every class, `(batch, classes, height, width, channels)`."""
+        z, count = self.encode(images)[0], len(images)
+        made = self.decode(
+            tf.repeat(z, self.classes, axis=0), tf.tile(tf.range(self.classes), [count])
+        )
+        return tf.reshape(made, (count, self.classes, *made.shape[1:]))
+
+    def generate(self, n, seed=0, label=None):
+        """Images decoded from draws of N(0, I), each in the class that it was drawn in.
+
+        Args:
+            n: Number of images.
+            seed: The same for the same seed.
+            label: The class of all; None: every class in turn.
+
+        Returns:
+            `(images, labels)`: floats in [0, 1], `(n, height, width, channels)`, and `(n,)`.
+        """
+        labels = np.arange(n) % self.classes if label is None else np.full(n, label)
+        return self.decode(models.prior_draws(n, self.latent_dim, seed), labels), labels
+
+    def sample(self, n, seed=0):
+        """`n` images in [0, 1], every class in turn; the same for the same seed."""
+        return self.generate(n, seed)[0]
+
+    def get_config(self):
+        posterior = keras.saving.serialize_keras_object(self.posterior)
+        return super().get_config() | {"posterior": posterior}
+
+    @classmethod
+    def from_config(cls, config):
+        posterior = keras.saving.deserialize_keras_object(config["posterior"])
+        return super().from_config(config | {"posterior": posterior})
+
+
+@keras.saving.register_keras_serializable("latent_atlas")
+class M1M2(M2):
+    """`M2` on the latents of a trained VAE, Section 2.3 of Kingma et al., 2014.
+
+    What is observed is a draw of the first model's posterior, anew at every step; the first model
+    itself is not trained further. `fit` takes images, or, many times faster, the posteriors
+    themselves: floats `(batch, 2, m1.latent_dim)`, means before log-variances.
+
+    Args:
+        m1: A trained `VAE`.
+        encoder: From `networks.vector_class_encoder`, of `m1.latent_dim` units.
+        posterior: From `networks.class_posterior`.
+        decoder: From `networks.vector_decoder`.
+        **kwargs: See `M2`.
+    """
+
+    def __init__(self, m1, encoder, posterior, decoder, **kwargs):
+        super().__init__(encoder, posterior, decoder, **kwargs)
+        self.m1 = m1
+        m1.trainable = False
+
+    @property
+    def image_shape(self):
+        return self.m1.image_shape
+
+    def observed(self, images, training, step):
+        posteriors = images
+        if images.shape[1:] != (2, self.m1.latent_dim):
+            posteriors = tf.stack(self.m1.encode(images), axis=1)
+        return self.draw(posteriors[:, 0], posteriors[:, 1], self.key("m1", training, step))
+
+    def distortion(self, targets, outputs):
+        return losses.diagonal_gaussian_nll(targets, outputs[:, 0], outputs[:, 1])
+
+    def monitor(self, result):
+        kl = losses.kl_to_standard_normal(result.z_mean, result.z_log_var)
+        return {"kl": tf.reduce_mean(kl)} | self.accuracy(result)
+
+    def _class_features(self, images):
+        return self.encoder(self.m1.encode(images)[0], training=False)
+
+    def decode(self, z, labels=None):
+        if labels is None:
+            raise ValueError("M1M2 draws a style in a class: call decode(z, labels)")
+        return self.m1.decode(self.decoder(self._with_class(z, labels), training=False)[:, 0])
+
+    def get_config(self):
+        return super().get_config() | {"m1": keras.saving.serialize_keras_object(self.m1)}
+
+    @classmethod
+    def from_config(cls, config):
+        return super().from_config(
+            config | {"m1": keras.saving.deserialize_keras_object(config["m1"])}
+        )
