@@ -12,6 +12,9 @@ import randomness
 # exp(-20 / 2) is a posterior 20,000 times narrower than the prior, exp(4 / 2) one 7 times wider:
 # nothing useful lies outside, and exp cannot overflow inside.
 LOG_VAR_RANGE = (-20.0, 4.0)
+# Of a likelihood of vectors of about unit variance: a density without a floor under its width has
+# no best value.
+VECTOR_LOG_VAR_RANGE = (-8.0, 4.0)
 LEAK = 0.2  # slope of LeakyReLU below zero
 # Of batch norm's running averages: Keras' 0.99 has not caught up after a few hundred steps, and
 # evaluation, which reads them, lags behind training.
@@ -113,7 +116,7 @@ class _Layers:
         options = self._options("glorot") | {"dtype": "float32"}
         return keras.layers.Conv2D(channels, kernel_size, padding="same", name=name, **options)
 
-    def posterior(self, x, latent_dim):
+    def gaussian(self, x, latent_dim):
         """Heads of a diagonal Gaussian: `[z_mean, z_log_var]`."""
         z_mean = self.head(latent_dim, "z_mean")(x)
         z_log_var = self.head(latent_dim, "z_log_var")(x)
@@ -215,9 +218,7 @@ def encoder(
     layers = _Layers("encoder", seed, precision, batch_norm, dropout)
     images = keras.Input(image_shape, name="images")
     x = _trunk(layers, images, widths, kernel_sizes, strides, dense_widths, residual)
-    outputs = (
-        layers.posterior(x, latent_dim) if stochastic else layers.head(latent_dim, "z_mean")(x)
-    )
+    outputs = layers.gaussian(x, latent_dim) if stochastic else layers.head(latent_dim, "z_mean")(x)
     return keras.Model(images, outputs, name="encoder")
 
 
@@ -342,7 +343,7 @@ def class_posterior(features, classes, latent_dim, widths=(256,), seed=0, precis
     layers = _Layers("class_posterior", seed, precision)
     inputs = [keras.Input((features,), name="features"), keras.Input((classes,), name="y")]
     x = layers.denses(keras.layers.Concatenate(dtype=layers.dtype)(inputs), widths)
-    return keras.Model(inputs, layers.posterior(x, latent_dim), name="class_posterior")
+    return keras.Model(inputs, layers.gaussian(x, latent_dim), name="class_posterior")
 
 
 def vector_class_encoder(units, classes, widths=(256,), dropout=0.0, seed=0):
@@ -362,12 +363,18 @@ def vector_decoder(units, latent_dim, widths=(256,), seed=0):
 
     Returns:
         Functional model: float32 `(batch, latent_dim)` to `(batch, 2, units)`: means, then
-        log-variances, which lie in `LOG_VAR_RANGE`.
+        log-variances, which lie in `VECTOR_LOG_VAR_RANGE`.
     """
     layers = _Layers("vector_decoder", seed, "float32")
     z = keras.Input((latent_dim,), name="z")
-    both = layers.posterior(layers.denses(z, tuple(reversed(widths))), units)
-    return keras.Model(z, keras.ops.stack(both, axis=1), name="vector_decoder")
+    x = layers.denses(z, tuple(reversed(widths)))
+    means, log_var = layers.head(units, "means")(x), layers.head(units, "log_var")(x)
+    # Softly, as Chua et al. (2018) bound theirs: an axis that never varies draws its width to the
+    # floor, and beyond it nothing should draw any further.
+    low, high = VECTOR_LOG_VAR_RANGE
+    log_var = low + keras.ops.softplus(log_var - low)
+    log_var = high - keras.ops.softplus(high - log_var)
+    return keras.Model(z, keras.ops.stack([means, log_var], axis=1), name="vector_decoder")
 
 
 def layers_of(network):

@@ -337,6 +337,26 @@ def projections(scores, groups, xlabel, width=5.0):
 
 
 @styled
+def calibration(tables, width=4.6):
+    """Accuracy against confidence; whoever knows how sure to be stays on the diagonal.
+
+    Args:
+        tables: Dictionary of names to tables of `metrics.calibration_error`; the area of a mark
+            grows with the images that it stands for.
+    """
+    figure, axes = _figure(width, 0.95 * width)
+    axis = axes[0, 0]
+    axis.plot([0, 1], [0, 1], color="#bbbbbb", linewidth=1)
+    for colour, (name, rows) in zip(COLOURS, tables.items(), strict=False):
+        axis.plot(rows["confidence"], rows["accuracy"], color=colour, alpha=0.5)
+        sizes = 8 + 200 * rows["n"] / rows["n"].sum()
+        axis.scatter(rows["confidence"], rows["accuracy"], s=sizes, color=colour, label=name)
+    axis.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1.03), ylim=(0, 1.03))
+    axis.legend(loc="upper left")
+    return figure
+
+
+@styled
 def cosine_table(table, width=None):
     """A square table of cosines as colours with their numbers; see `directions.cosines`."""
     side = width or 1.0 + 0.75 * len(table)

@@ -23,6 +23,16 @@ def mean_known(terms, labels):
     return tf.math.divide_no_nan(tf.reduce_sum(known * terms), tf.reduce_sum(known))
 
 
+def _rows(x):
+    """Rows of a batch: a number where it is known, so that shapes stay static."""
+    return tf.shape(x)[0] if x.shape[0] is None else x.shape[0]
+
+
+def _known_class(label, classes):
+    if label is not None and not 0 <= label < classes:
+        raise ValueError(f"label = {label}: the model's classes go from 0 to {classes - 1}")
+
+
 class Labelled(models.VAE):
     """What both models share: the classification term, the monitor of it, and `classify`.
 
@@ -115,6 +125,7 @@ class SemiSupervisedVAE(Labelled):
         Raises:
             ValueError: where no such latents are found in `ATTEMPTS` batches of draws.
         """
+        _known_class(label, self.classifier.output_shape[-1])
         kept, found = [], 0
         for attempt in range(ATTEMPTS):
             key = randomness.key(seed, attempt, "generate")
@@ -216,12 +227,12 @@ class M2(Labelled):
         features, class_logits = self.encoder(targets, training=training)
 
         # In the first part of a mixed batch one class is tried, elsewhere every one.
-        count = targets.shape[0] or tf.shape(targets)[0]
-        first = batch[0].shape[0] if isinstance(batch, tuple | list) and len(batch) == 3 else 0
-        every = tf.range(self.classes)
+        count, first = _rows(targets), 0
+        if isinstance(batch, tuple | list) and len(batch) == 3:
+            first = _rows(batch[0])
         rows = tf.concat([tf.range(first), tf.repeat(tf.range(first, count), self.classes)], axis=0)
-        tried = tf.tile(every, [count - first])
-        if first:
+        tried = tf.tile(tf.range(self.classes), [count - first])
+        if labels is not None:
             tried = tf.concat([tf.cast(labels[:first], tf.int32), tried], axis=0)
 
         shares = tf.nn.softmax(class_logits)
@@ -325,6 +336,7 @@ class M2(Labelled):
         Returns:
             `(images, labels)`: floats in [0, 1], `(n, height, width, channels)`, and `(n,)`.
         """
+        _known_class(label, self.classes)
         labels = np.arange(n) % self.classes if label is None else np.full(n, label)
         return self.decode(models.prior_draws(n, self.latent_dim, seed), labels), labels
 

@@ -7,8 +7,10 @@ from PIL import Image
 
 import apply
 import config
+import data
 import files
 import latent
+import registry
 import train
 from directions import Direction
 from spots import blobs
@@ -132,3 +134,63 @@ def test_between_uses_the_folders_own_images(run, folder):
     z = apply.coordinates(latents)
     rows = latent.through_data(z, 0, len(z) - 1)
     assert rows[0] == 0 and rows[-1] == len(z) - 1
+
+
+@pytest.fixture
+def labelled_run(tmp_path, spots, tiny):
+    settings = tiny(model="M2", classes=2, epochs=1)
+    train.fit(registry.from_settings(settings), spots, settings, tmp_path / "m2", verbose=0)
+    return tmp_path / "m2"
+
+
+@pytest.mark.parametrize("labels", ["csv", "folders"])
+def test_a_generated_data_set_is_read_back_by_the_folder_source(
+    labelled_run, tmp_path, monkeypatch, labels, capsys
+):
+    place = tmp_path / "made"
+    apply.main([str(labelled_run), "--generate", "40", "--to", str(place)])
+    assert "labels: 0: 20, 1: 20" in capsys.readouterr().out
+    monkeypatch.setattr(config, "IMAGES_DIR", place)
+    monkeypatch.setattr(config, "LABELS_CSV", place / "labels.csv")
+    monkeypatch.setattr(config, "CACHE_DIR", tmp_path / "cache")
+    images = data.load(
+        config.Settings(dataset="gallery", image_shape=(12, 12, 1), widths=(8,), labels=labels)
+    )
+    made, classes = train.load(labelled_run).generate(40)
+    expected = {
+        f"{label}/{number:05d}.png": (image, label)
+        for number, (image, label) in enumerate(zip(made.numpy(), classes, strict=True))
+    }
+    seen = 0
+    for split in images.splits.values():
+        numbers = split.labels(images.label)
+        for pixels, name, label in zip(split.images, split.table["file"], numbers, strict=True):
+            image, truth = expected[name]
+            np.testing.assert_allclose(pixels, 255 * image, atol=0.51)
+            assert images.classes[label] == str(truth)
+            seen += 1
+    assert seen == 40
+
+
+def test_generating_without_labels_and_of_one_class(run, labelled_run, tmp_path):
+    table = apply.generate(train.load(run), 3, tmp_path / "plain")
+    assert list(table.columns) == ["file"] and (tmp_path / "plain" / "00002.png").is_file()
+    one = tmp_path / "one"
+    apply.main([str(labelled_run), "--generate", "4", "--label", "1", "--to", str(one)])
+    assert pd.read_csv(one / "labels.csv")["label"].tolist() == [1] * 4
+
+
+def test_generate_refuses_what_cannot_be(run, labelled_run, folder, tmp_path, capsys):
+    def told(*words):
+        with pytest.raises(SystemExit) as stopped:
+            apply.main([str(word) for word in words])
+        return f"{stopped.value} {capsys.readouterr().err}"
+
+    assert f"{folder} is not empty" in told(run, "--generate", 3, "--to", folder)
+    assert "knows no labels" in told(run, "--generate", 3, "--label", 1, "--to", tmp_path / "x")
+    assert "at least one image" in told(run, "--generate", 0, "--to", tmp_path / "x")
+    assert "classes go from 0 to 1" in told(
+        labelled_run, "--generate", 3, "--label", 2, "--to", tmp_path / "x"
+    )
+    assert "name a FOLDER" in told(run)
+    assert "name a FOLDER" in told(run, folder, "--generate", 3)

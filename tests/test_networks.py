@@ -32,6 +32,46 @@ def test_images_of_any_size_come_back_in_their_own(size, channels):
         {"precision": "bfloat16", "residual": True, "dropout": 0.2},
     ],
 )
+def test_what_knows_classes_has_the_shapes_that_it_says(options):
+    options = {"image_shape": (14, 10, 1), "widths": (4, 6)} | options
+    encoder = networks.class_encoder(classes=4, **options)
+    features, logits = encoder(tf.ones((2, 14, 10, 1)), training=True)
+    posterior = networks.class_posterior(
+        features.shape[-1], 4, 3, (5,), precision=options.get("precision", "float32")
+    )
+    z_mean, z_log_var = posterior([features, tf.one_hot([0, 3], 4)])
+    again = networks.latent_classifier(3, 4, (5,), dropout=0.1)(z_mean)
+    for output, shape in ((logits, (2, 4)), (z_mean, (2, 3)), (z_log_var, (2, 3)), (again, (2, 4))):
+        assert output.shape == shape and output.dtype == tf.float32
+        assert np.isfinite(output).all()
+
+
+def test_networks_of_vectors_have_the_shapes_that_they_say():
+    vectors = tf.random.stateless_normal((2, 6), (0, 0))
+    same, logits = networks.vector_class_encoder(6, 4, (5,))(vectors)
+    np.testing.assert_array_equal(same, vectors)
+    assert logits.shape == (2, 4)
+    decoder = networks.vector_decoder(6, 3, (5,))
+    decoder.get_layer("log_var").set_weights([np.zeros((5, 6)), np.linspace(-50, 50, 6)])
+    made = decoder(tf.zeros((2, 3)))
+    assert made.shape == (2, 2, 6)
+    # A density without a floor under its width has no best value.
+    low, high = networks.VECTOR_LOG_VAR_RANGE
+    found = made[0, 1].numpy()
+    assert found[0] == pytest.approx(low, abs=1e-3) and found[-1] == pytest.approx(high, abs=1e-3)
+    assert np.all(np.diff(found) > -1e-6)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"kernel_sizes": (5, 3), "strides": (2, 1)},
+        {"strides": (3, 2)},
+        {"residual": True, "batch_norm": True},
+        {"dense_widths": (16, 12), "dropout": 0.2},
+        {"precision": "bfloat16", "residual": True, "dropout": 0.2},
+    ],
+)
 def test_every_option_gives_finite_float32_outputs_of_the_right_shape(options):
     options = {"image_shape": (14, 10, 1), "latent_dim": 3, "widths": (4, 6)} | options
     encoder, decoder = networks.encoder(**options), networks.decoder(**options)

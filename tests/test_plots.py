@@ -153,3 +153,13 @@ def test_projections_value_map_and_cosines_show_what_they_are_given():
     table = pd.DataFrame([[1.0, 0.25], [0.25, 1.0]], ["a", "b"], ["a", "b"])
     texts = [text.get_text() for text in plots.cosine_table(table).axes[0].texts]
     assert texts == ["1.00", "0.25", "0.25", "1.00"]
+
+
+def test_a_calibration_curve_has_a_line_and_marks_for_each_model_beside_the_diagonal():
+    table = np.array([(0.5, 0.4, 10), (0.9, 1.0, 30)], dtype="f8,f8,i8")
+    table.dtype.names = ("confidence", "accuracy", "n")
+    (axis,) = plots.calibration({"one": table, "other": table[:1]}).axes
+    assert len(axis.lines) == 3 and len(axis.collections) == 2
+    np.testing.assert_allclose(axis.collections[0].get_offsets(), [[0.5, 0.4], [0.9, 1.0]])
+    small, large = axis.collections[0].get_sizes()
+    assert (large - 8) / (small - 8) == pytest.approx(3)
