@@ -123,7 +123,7 @@ class Settings:
 
     # Models with labels
     classes: int = _within(10, 2, 10**4)  # how many the label has
-    class_widths: tuple[int, ...] = _within((), 1, 16384)  # dense layers of what reads the class
+    class_widths: tuple[int, ...] = _within((64,), 1, 16384)  # dense layers beside the class
     classify_from: str = _among("mean", "mean", "sample")
 
     # Training

@@ -9,6 +9,15 @@ import losses
 import networks
 
 SIZES = [(28, 28), (33, 47), (100, 75), (256, 256)]
+OPTIONS = (
+    [
+        {"kernel_sizes": (5, 3), "strides": (2, 1)},
+        {"strides": (3, 2)},
+        {"residual": True, "batch_norm": True},
+        {"dense_widths": (16, 12), "dropout": 0.2},
+        {"precision": "bfloat16", "residual": True, "dropout": 0.2},
+    ],
+)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -22,16 +31,7 @@ def test_images_of_any_size_come_back_in_their_own(size, channels):
     assert decoder(z_mean).shape == (2, *shape)
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"kernel_sizes": (5, 3), "strides": (2, 1)},
-        {"strides": (3, 2)},
-        {"residual": True, "batch_norm": True},
-        {"dense_widths": (16, 12), "dropout": 0.2},
-        {"precision": "bfloat16", "residual": True, "dropout": 0.2},
-    ],
-)
+@pytest.mark.parametrize("options", OPTIONS)
 def test_what_knows_classes_has_the_shapes_that_it_says(options):
     options = {"image_shape": (14, 10, 1), "widths": (4, 6)} | options
     encoder = networks.class_encoder(classes=4, **options)
@@ -62,16 +62,7 @@ def test_networks_of_vectors_have_the_shapes_that_they_say():
     assert np.all(np.diff(found) > -1e-6)
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"kernel_sizes": (5, 3), "strides": (2, 1)},
-        {"strides": (3, 2)},
-        {"residual": True, "batch_norm": True},
-        {"dense_widths": (16, 12), "dropout": 0.2},
-        {"precision": "bfloat16", "residual": True, "dropout": 0.2},
-    ],
-)
+@pytest.mark.parametrize("options", OPTIONS)
 def test_every_option_gives_finite_float32_outputs_of_the_right_shape(options):
     options = {"image_shape": (14, 10, 1), "latent_dim": 3, "widths": (4, 6)} | options
     encoder, decoder = networks.encoder(**options), networks.decoder(**options)

@@ -11,6 +11,7 @@ from scipy import stats
 
 import config
 import data
+import evaluate
 import losses
 import metrics
 import model as models
@@ -298,7 +299,7 @@ def test_generated_images_come_with_labels_and_depend_on_the_seed_alone(kind, ma
 
 
 def test_a_generated_label_is_the_class_that_the_latent_lies_in(made):
-    model = made("SemiSupervisedVAE")
+    model = made("SemiSupervisedVAE", class_widths=())
     kernel = np.zeros((3, 2), np.float32)
     kernel[0, 1] = 4.0  # class 1 is where the first axis is positive
     model.classifier.set_weights([kernel, np.zeros(2, np.float32)])
@@ -339,6 +340,22 @@ def test_labels_that_do_not_fit_the_model_are_refused_before_training(spots, tin
     with pytest.raises(ValueError, match="M2 learns from labels, and spots has none"):
         train.fit(registry.from_settings(settings), without, settings, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_report_tells_accuracy_and_calibration_on_the_test_images(kind, made, spots):
+    model = made(kind)
+    numbers = evaluate.report(model, spots)
+    shares = model.classify(spots.test.images).numpy()
+    truth = spots.test.labels("half")
+    right = np.mean(shares.argmax(axis=1) == truth)
+    assert numbers["accuracy"]["value"] == pytest.approx(right)
+    assert numbers["accuracy"]["n"] == len(truth)
+    error, _ = metrics.calibration_error(shares, truth)
+    assert numbers["calibration_error"]["value"] == pytest.approx(error)
+    # The bound that is reported is the one over all classes, whatever the labels say.
+    parts = model.bound(model.forward(spots.test.images, False, 0))
+    assert numbers["rate"]["value"] == pytest.approx(np.mean(parts[1]), rel=1e-4)
 
 
 # --- M1+M2 ---------------------------------------------------------------------------------------
