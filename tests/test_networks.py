@@ -9,15 +9,13 @@ import losses
 import networks
 
 SIZES = [(28, 28), (33, 47), (100, 75), (256, 256)]
-OPTIONS = (
-    [
-        {"kernel_sizes": (5, 3), "strides": (2, 1)},
-        {"strides": (3, 2)},
-        {"residual": True, "batch_norm": True},
-        {"dense_widths": (16, 12), "dropout": 0.2},
-        {"precision": "bfloat16", "residual": True, "dropout": 0.2},
-    ],
-)
+OPTIONS = [
+    {"kernel_sizes": (5, 3), "strides": (2, 1)},
+    {"strides": (3, 2)},
+    {"residual": True, "batch_norm": True},
+    {"dense_widths": (16, 12), "dropout": 0.2},
+    {"precision": "bfloat16", "residual": True, "dropout": 0.2},
+]
 
 
 @pytest.mark.parametrize("channels", [1, 3])
