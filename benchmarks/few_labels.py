@@ -64,8 +64,8 @@ STACKED = replace(M1, batch_size=100, learning_rate=3e-3, clip_norm=100.0)
 STACKED_BY_BUDGET = {10: (24, 0.1), 60: (16, 0.3), 100: (16, 0.3), 300: (16, 0.3)}
 STACKED_OPTIONS = {"latent_dim": 16, "widths": (500,), "class_weight": 300.0}
 LABELS_ONLY_STEPS = 2000  # of 100 images
-ALL = replace(M1, model="SemiSupervisedVAE", epochs=20, class_weight=100.0)
-ALL_M2 = replace(M2, latent_dim=16, epochs=20)
+ALL = replace(M1, model="SemiSupervisedVAE", epochs=8)
+ALL_M2 = replace(M2, latent_dim=16, epochs=8)
 PLAN = (  # method, labels per class, draws
     ("labels only", PER_CLASS, 5),
     ("labels only, on latents", PER_CLASS, 5),
@@ -211,7 +211,7 @@ def summary(results):
 def everything(folder):
     """All labels: clusters with and without the classifier, and do generated images fit?"""
     images = data.load(ALL)
-    judge = judges.judge(images, steps=3000, widths=(16, 32), cache=folder)
+    judge = judges.judge(images, cache=folder)
     print(f"judge: accuracy {judge.accuracy:.4f} on {judge.n:,} test images")
     truth = images.test.labels("digit")
     for name, settings in (("VAE", M1), ("SemiSupervisedVAE", ALL), ("M2", ALL_M2)):
