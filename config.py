@@ -97,13 +97,26 @@ class Settings:
     labelled_share: float = _within(0.5, 0.0, 1.0)  # of each training batch
 
     # Model
-    model: str = _among("VAE", "Autoencoder", "VAE", "InfoVAE", "MMD-AE", "SemiSupervisedVAE", "M2")
+    model: str = _among(
+        "VAE",
+        "Autoencoder",
+        "VAE",
+        "InfoVAE",
+        "MMD-AE",
+        "SemiSupervisedVAE",
+        "M2",
+        "AAE",
+        "IntroVAE",
+        "SoftIntroVAE",
+        "ASIntroVAE",
+    )
     latent_dim: int = _within(16, 1, 4096)
     widths: tuple[int, ...] = _within((32, 64), 1, 4096)  # filters of each convolution stage
     kernel_sizes: tuple[int, ...] = _within((3,), 1, 31)  # one for each stage, or one for all
     strides: tuple[int, ...] = _within((2,), 1, 8)  # likewise
     dense_widths: tuple[int, ...] = _within((), 1, 16384)  # dense layers beside the latent
     residual: bool = False  # a residual block in every stage
+    upsampling: str = _among("transpose", "transpose", "nearest")  # of the decoder
     batch_norm: bool = False
     dropout: float = _within(0.0, 0.0, 0.95)
 
@@ -125,6 +138,21 @@ class Settings:
     classes: int = _within(10, 2, 10**4)  # how many the label has
     class_widths: tuple[int, ...] = _within((64,), 1, 16384)  # dense layers beside the class
     classify_from: str = _among("mean", "mean", "sample")
+
+    # Adversarial models
+    stochastic: bool = True  # AAE: whether its encoder has a variance
+    discriminator_widths: tuple[int, ...] = _within((256, 256), 1, 16384)
+    adversarial_weight: float = _within(10.0, 0.0, 1e6)  # AAE: nats per nat; IntroVAE: its alpha
+    r1: float = _within(0.1, 0.0, 1e4)  # AAE: keeps the discriminator from growing steep
+    instance_noise: float = _within(0.0, 0.0, 10.0)  # AAE: sd, falls to 0 over the training
+    margin: float = _within(100.0, 0.0, 1e6)  # IntroVAE: nats
+    beta_neg: float = _within(256.0, 1e-2, 1e6)  # Soft- and AS-IntroVAE; below: what becomes of it
+    beta_neg_control: str = _among("adaptive", "adaptive", "constant", "schedule")
+    beta_neg_last: float = _within(256.0, 1e-2, 1e6)  # end of the schedule
+    beta_neg_low: float = _within(1.0, 1e-2, 1e6)  # bounds of the adaptive control,
+    beta_neg_high: float = _within(4096.0, 1e-2, 1e6)
+    gap_target: float = _within(0.5, 0.0, 100.0)  # and its aim, in units of the KL of real images
+    ema: float = _within(0.999, 0.0, 0.999999)  # running mean of the decoder's weights
 
     # Training
     epochs: int = _within(30, 1, 10**6)
@@ -155,6 +183,12 @@ class Settings:
             _refuse("reconstruction", self.reconstruction, 'bernoulli beside binarize="dynamic"')
         if self.corrupt != "none" and self.model not in ("Autoencoder", "VAE"):
             _refuse("corrupt", self.corrupt, '"none" for every model but Autoencoder and VAE')
+        if self.batch_norm and "Intro" in self.model:
+            _refuse("batch_norm", True, f"False for {self.model}: real and generated images mix")
+        if self.binarize != "none" and "Intro" in self.model:
+            _refuse("binarize", self.binarize, f'"none" for {self.model}')
+        if self.beta_neg_low > self.beta_neg_high:
+            _refuse("beta_neg_low", self.beta_neg_low, f"at most {self.beta_neg_high}")
 
     @classmethod
     def from_dict(cls, values: dict) -> "Settings":

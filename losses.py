@@ -207,3 +207,77 @@ def dssim(images, reconstructions):
     It has no unit: beside nats it needs a weight, of the order of the number of pixels.
     """
     return 0.5 * (1.0 - metrics.ssim(images, reconstructions))
+
+
+# --- adversarial ---------------------------------------------------------------------------------
+
+
+def expelbo(error, divergence, weight, pixels):
+    """The soft threshold of Soft-IntroVAE: half of `exp(-2 (error + weight * divergence) / D)`.
+
+    Second term of Eq. 5 of [Daniel & Tamar, 2021](https://arxiv.org/abs/2012.13253) with its
+    `alpha = 2`. An image that the model explains well, of small energy, is near 1/2; one that it
+    holds for strange is near 0. In nats per image the exponential would underflow, so energies are
+    divided by the number of pixel values, as in the authors' code.
+
+    Args:
+        error: Reconstruction error in nats above the least possible, shape `(batch,)`.
+        divergence: KL or what stands for it, in nats, shape `(batch,)`.
+        weight: `beta_neg`.
+        pixels: D, height x width x channels.
+
+    Returns:
+        Shape `(batch,)`, between 0 and 1/2, no unit.
+    """
+    return 0.5 * tf.exp(-2.0 / pixels * (error + weight * divergence))
+
+
+def hinge(kl, margin):
+    """Nats by which a KL falls short of a margin; 0 beyond it. `(batch,)`.
+
+    `[m - KL]^+` of Eq. 11 of [Huang et al., 2018](https://arxiv.org/abs/1807.06358).
+    """
+    return tf.nn.relu(margin - kl)
+
+
+def similarity_distance(means_a, log_vars_a, means_b, log_vars_b):
+    """Distance of two sets of diagonal Gaussians: adversarial similarity distance.
+
+    On every latent axis, the squared L2 distance between the mean densities of the two sets, times
+    `sqrt(2 pi)`: the mean within `a`, plus within `b`, less twice between, of the kernel
+    `k(i, j) = exp(-(m_i - m_j)^2 / (2 (v_i + v_j))) / sqrt(v_i + v_j)`. From
+    [Lu et al., 2022](https://arxiv.org/abs/2206.13903), whose code passes means and log-variances
+    through tanh first, as is done here: bounded, no Gaussian is a spike. Axes are summed like the
+    nats of a KL, beside which it stands; their code takes the mean in one turn, a sum over all
+    pairs of images in the other.
+
+    Args:
+        means_a, log_vars_a: Shape `(m, latent_dim)`.
+        means_b, log_vars_b: Shape `(n, latent_dim)`.
+
+    Returns:
+        Scalar, 0 or more: it compares two sets, not images.
+    """
+    a = tf.tanh(means_a), tf.exp(tf.tanh(log_vars_a))
+    b = tf.tanh(means_b), tf.exp(tf.tanh(log_vars_b))
+
+    def overlap(one, other):
+        squares = tf.square(one[0][:, None, :] - other[0][None, :, :])
+        variances = one[1][:, None, :] + other[1][None, :, :]
+        pairs = tf.exp(-0.5 * squares / variances) / tf.sqrt(variances)
+        return tf.reduce_sum(tf.reduce_mean(pairs, axis=(0, 1)))
+
+    return overlap(a, a) + overlap(b, b) - 2.0 * overlap(a, b)
+
+
+def critic_nll(logits, real):
+    """What a discriminator pays, in nats: `-log sigmoid` of its log-odds of being real.
+
+    Args:
+        logits: Shape `(batch, 1)`.
+        real: Whether it ought to say "real".
+
+    Returns:
+        Shape `(batch,)`.
+    """
+    return tf.nn.softplus(-logits[:, 0] if real else logits[:, 0])

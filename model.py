@@ -172,6 +172,7 @@ class Autoencoder(keras.Model):
             shape=(), dtype="int64", initializer="zeros", trainable=False, name="steps"
         )
         self.averages = Averages()
+        self.test_averages = Averages()
         self.built = True  # both networks are; the step calls them, never this model
 
     @property
@@ -184,7 +185,10 @@ class Autoencoder(keras.Model):
 
     @property
     def metrics(self):
-        return [self.averages]  # Keras would add a second "loss"
+        return [self.averages, self.test_averages]  # Keras would add a second "loss"
+
+    def get_metrics_result(self):
+        return {}  # Keras would mix the two; it keeps to what a step returns instead
 
     # --- the hooks -----------------------------------------------------------------------------
 
@@ -203,12 +207,16 @@ class Autoencoder(keras.Model):
         seen = self._corrupted(targets, self.key("corrupt", training, step))
         z_mean, z_log_var = self._posterior(seen, training)
         z = self.draw(z_mean, z_log_var, self.key("noise", training, step))
-        logits = self.decoder(z, training=training)
+        logits = self.logits_of(z, training)
         return Pass(images, targets, labels, z_mean, z_log_var, z, logits, training, step)
 
     def draw(self, z_mean, z_log_var, key):
         """The latent that is decoded: here the code itself."""
         return z_mean
+
+    def logits_of(self, z, training):
+        """Logits of the pixels, `(batch, height, width, channels)`."""
+        return self.decoder(z, training=training)
 
     def objective(self, result):
         """Named terms, each `(batch,)` or a scalar; the sum of their means is minimised."""
@@ -227,15 +235,19 @@ class Autoencoder(keras.Model):
 
     # --- the step ------------------------------------------------------------------------------
 
+    def plan(self, steps):
+        """Hears the training's length in steps before it begins; a schedule may depend on it."""
+
     def _step(self, batch, training):
         # Evaluation counts the images since the last reset, so a validation draws the same noise
         # after every epoch.
-        step = self.steps if training else self.averages.images
+        averages = self.averages if training else self.test_averages
+        step = self.steps if training else averages.images
         result = self.forward(batch, training, step)
         terms = {name: tf.reduce_mean(term) for name, term in self.objective(result).items()}
         loss = tf.add_n(list(terms.values()))
         shown = {"loss": loss, **terms, **self.monitor(result)}
-        self.averages.update_state(shown, tf.shape(result.images)[0])
+        averages.update_state(shown, tf.shape(result.images)[0])
         return loss
 
     def train_step(self, batch):
@@ -248,7 +260,7 @@ class Autoencoder(keras.Model):
 
     def test_step(self, batch):
         self._step(batch, training=False)
-        return self.averages.result()
+        return self.test_averages.result()
 
     def key(self, stream, training, step):
         """Key of one draw of a pass; training and evaluation never share a stream."""
@@ -304,7 +316,7 @@ class Autoencoder(keras.Model):
 
     def decode(self, z):
         """Images in [0, 1] of latents `(batch, latent_dim)`."""
-        return tf.sigmoid(self.decoder(z, training=False))
+        return tf.sigmoid(self.logits_of(z, training=False))
 
     def reconstruct(self, images):
         """Images in [0, 1] decoded from the posterior means of `images`."""
@@ -390,7 +402,9 @@ class VAE(Autoencoder):
         self.capacity_steps = capacity_steps
 
     def draw(self, z_mean, z_log_var, key):
-        """A sample of the posterior, by the reparameterization trick."""
+        """A sample of the posterior, by the reparameterization trick; without a width, its mean."""
+        if z_log_var is None:
+            return z_mean
         noise = randomness.normal(key, tf.shape(z_mean))
         return z_mean + tf.exp(0.5 * z_log_var) * noise
 
@@ -411,9 +425,13 @@ class VAE(Autoencoder):
 
     def bound(self, result):
         distortion, _ = super().bound(result)
+        if result.z_log_var is None:
+            return distortion, None
         return distortion, losses.kl_to_standard_normal(result.z_mean, result.z_log_var)
 
     def monitor(self, result):
+        if result.z_log_var is None:
+            return super().monitor(result)
         kl = losses.kl_to_standard_normal(result.z_mean, result.z_log_var)
         return {"kl": tf.reduce_mean(kl)} | super().monitor(result)
 
@@ -456,9 +474,6 @@ class InfoVAE(VAE):
         self.lambda_mmd = lambda_mmd
         self.mmd_kernel = mmd_kernel
 
-    def draw(self, z_mean, z_log_var, key):
-        return z_mean if z_log_var is None else super().draw(z_mean, z_log_var, key)
-
     def regularizer(self, result):
         key = self.key("prior", result.training, result.step)
         prior = randomness.normal(key, tf.shape(result.z))
@@ -468,16 +483,6 @@ class InfoVAE(VAE):
         if self.alpha == 1.0:
             return weighted
         return weighted + (1.0 - self.alpha) * super().regularizer(result)
-
-    def bound(self, result):
-        if result.z_log_var is None:
-            return Autoencoder.bound(self, result)
-        return super().bound(result)
-
-    def monitor(self, result):
-        if result.z_log_var is None:
-            return Autoencoder.monitor(self, result)
-        return super().monitor(result)
 
     def get_config(self):
         names = ("alpha", "lambda_mmd", "mmd_kernel")

@@ -99,6 +99,13 @@ class _Layers:
             **self._options(),
         )
 
+    def enlarge(self, x, width, kernel_size, stride, upsampling):
+        """What undoes a strided convolution."""
+        if upsampling == "transpose":
+            return self.conv(width, kernel_size, stride, transpose=True)(x)
+        x = keras.layers.UpSampling2D(stride, interpolation="nearest", dtype=self.dtype)(x)
+        return self.conv(width, kernel_size)(x)
+
     def dense(self, width):
         return keras.layers.Dense(width, **self._options())
 
@@ -234,8 +241,15 @@ def decoder(
     dropout=0.0,
     seed=0,
     precision="float32",
+    upsampling="transpose",
 ):
     """Network from latents to logits of pixels: the encoder of the same arguments, mirrored.
+
+    Args:
+        upsampling: `"transpose"`, convolutions that enlarge, fast; or `"nearest"`, every pixel
+            repeated and a convolution after it, which leaves no checkerboard in sharp images
+            ([Odena et al., 2016](https://distill.pub/2016/deconv-checkerboard/)).
+        others: See `encoder`.
 
     Returns:
         Functional model: float32 `(batch, latent_dim)` to float32 logits `(batch, *image_shape)`;
@@ -252,7 +266,7 @@ def decoder(
     x = keras.layers.Reshape((*small, widths[-1]), dtype=layers.dtype)(x)
     outputs_of = [widths[0], *widths[:-1]]  # the stage that undoes stage i gives what i took
     for (_, kernel_size, stride), width in reversed(list(zip(stages, outputs_of, strict=True))):
-        x = layers.activate(layers.conv(width, kernel_size, stride, transpose=True)(x))
+        x = layers.activate(layers.enlarge(x, width, kernel_size, stride, upsampling))
         if residual:
             x = layers.residual(x, width, kernel_size)
     logits = layers.image_head(image_shape[2], stages[0][1], name="logits")(x)

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import adversarial
 import model as models
 import networks
 import semisupervised
@@ -12,7 +13,23 @@ def _pair(settings, kind):
     shared = _shared(settings)
     return {
         "encoder": networks.encoder(**shared, stochastic=getattr(kind, "stochastic", False)),
-        "decoder": networks.decoder(**shared),
+        "decoder": networks.decoder(**shared, upsampling=settings.upsampling),
+    }
+
+
+def _with_discriminator(settings, kind):
+    shared = _shared(settings)
+    discriminator = networks.latent_classifier(
+        settings.latent_dim,
+        1,
+        settings.discriminator_widths,
+        seed=settings.seed,
+        precision=settings.precision,
+    )
+    return {
+        "encoder": networks.encoder(**shared, stochastic=settings.stochastic),
+        "decoder": networks.decoder(**shared, upsampling=settings.upsampling),
+        "discriminator": discriminator,
     }
 
 
@@ -40,7 +57,9 @@ def _by_class(settings, kind):
         seed=settings.seed,
         precision=settings.precision,
     )
-    decoder = networks.decoder(latent_dim=latent_dim + classes, **shared)
+    decoder = networks.decoder(
+        latent_dim=latent_dim + classes, **shared, upsampling=settings.upsampling
+    )
     return {"encoder": encoder, "posterior": posterior, "decoder": decoder}
 
 
@@ -72,6 +91,15 @@ class Entry(NamedTuple):
 _ANY = ("reconstruction", "sigma", "dssim_weight", "binarize", "corrupt", "corrupt_level", "seed")
 _KL = ("beta", "kl_warmup_steps", "free_bits", "kl_capacity", "capacity_steps")
 _MMD = ("lambda_mmd", "mmd_kernel", "kl_warmup_steps")
+_INTRO = ("reconstruction", "sigma", "dssim_weight", "seed", "beta", "kl_warmup_steps", "ema")
+_SOFT = _INTRO + (
+    "beta_neg",
+    "beta_neg_control",
+    "beta_neg_last",
+    "beta_neg_low",
+    "beta_neg_high",
+    "gap_target",
+)
 _M2 = ("reconstruction", "sigma", "binarize", "seed", "beta", "kl_warmup_steps", "class_weight")
 
 REGISTRY = {
@@ -85,6 +113,14 @@ REGISTRY = {
         _with_classifier,
     ),
     "M2": Entry(semisupervised.M2, _M2, _by_class),
+    "AAE": Entry(
+        adversarial.AdversarialAutoencoder,
+        _ANY + ("kl_warmup_steps", "adversarial_weight", "r1", "instance_noise"),
+        _with_discriminator,
+    ),
+    "IntroVAE": Entry(adversarial.IntroVAE, _INTRO + ("margin", "adversarial_weight")),
+    "SoftIntroVAE": Entry(adversarial.SoftIntroVAE, _SOFT),
+    "ASIntroVAE": Entry(adversarial.ASIntroVAE, _SOFT),
 }
 
 

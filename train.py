@@ -118,6 +118,7 @@ def compile_model(model, settings, steps):
         rate = keras.optimizers.schedules.CosineDecay(rate, total, alpha=0.01)
     elif settings.schedule == "exponential":
         rate = keras.optimizers.schedules.ExponentialDecay(rate, total, decay_rate=0.01)
+    model.plan(total)
     model.compile(
         optimizer=keras.optimizers.Adam(rate, global_clipnorm=settings.clip_norm or None),
         jit_compile={"auto": "auto", "on": True, "off": False}[settings.jit_compile],
@@ -132,11 +133,19 @@ def save(model, run):
     """
     run = Path(run)
     temporary = run / f"saving.{WEIGHTS}"
-    optimizer, model.optimizer = model.optimizer, None  # Keras saves what hangs on the model
+    # Keras saves what hangs on the model.
+    held = {
+        name: getattr(model, name)
+        for name in ("optimizer", "second_optimizer")
+        if hasattr(model, name)
+    }
     try:
+        for name in held:
+            setattr(model, name, None)
         model.save_weights(temporary)
     finally:
-        model.optimizer = optimizer
+        for name, optimizer in held.items():
+            setattr(model, name, optimizer)
     digest = _sha256(temporary)
     os.replace(temporary, run / WEIGHTS)
     (run / DIGEST).write_text(f"{digest}  {WEIGHTS}\n")

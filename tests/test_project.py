@@ -18,7 +18,7 @@ LAYERS = [
     ("config", "randomness", "metrics", "files"),
     ("losses", "networks", "plots", "phantoms", "splits"),
     ("data", "model", "latent"),
-    ("semisupervised",),
+    ("semisupervised", "adversarial"),
     ("registry",),
     ("train", "judges", "directions"),
     ("evaluate",),

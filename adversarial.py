@@ -1,0 +1,522 @@
+"""Autoencoders trained by two optimizers in turns, each working against the other.
+
+A step of `Alternating` is two turns on one batch, each with weights, an optimizer and a loss of its
+own. Only a turn's own weights are watched, so that the other side stands still in it. The
+introspective models need no discriminator: the encoder learns to give generated images another
+posterior than real ones, and the decoder to leave it no way to. A variant of these is two
+equations, `encoder_objective` and `decoder_objective`.
+"""
+
+import math
+from typing import NamedTuple
+
+import keras
+import tensorflow as tf
+
+import losses
+import model as models
+import randomness
+
+CONTROLS = ("adaptive", "constant", "schedule")
+MEMORY = 0.99  # of the running means that the control of beta_neg looks at
+CONTROL_RATE = 0.01  # by how much a step of it may change log(beta_neg)
+
+
+class Alternating(models.VAE):
+    """The step that these models share; no model by itself.
+
+    A subclass says whose weights move in which turn (`players`) and what each turn minimises
+    (`first_turn`, `second_turn`). `compile` takes one optimizer; the second turn gets a twin of it,
+    `second_optimizer`, with a state of its own. Both are saved with the model.
+    """
+
+    def __init__(self, encoder, decoder, **kwargs):
+        super().__init__(encoder, decoder, **kwargs)
+        self.total_steps = self.add_weight(
+            shape=(), dtype="int64", initializer="zeros", trainable=False, name="total_steps"
+        )
+
+    # --- what a subclass gives -----------------------------------------------------------------
+
+    def players(self):
+        """Weights that move in the first and in the second turn: two lists of variables."""
+        raise NotImplementedError
+
+    def first_turn(self, batch):
+        """Returns the `Pass` on the batch, named terms, and what the second turn needs besides."""
+        raise NotImplementedError
+
+    def second_turn(self, result, kept):
+        """Returns named terms, and named scalars that are shown beside them."""
+        raise NotImplementedError
+
+    # --- the step ------------------------------------------------------------------------------
+
+    def compile(self, optimizer="adam", **kwargs):
+        super().compile(optimizer=optimizer, **kwargs)
+        self.second_optimizer = type(self.optimizer).from_config(self.optimizer.get_config())
+        first, second = self.players()
+        self.optimizer.build(first)
+        self.second_optimizer.build(second)
+
+    def compile_from_config(self, config):
+        # Keras' own would build the first optimizer for the weights of both turns.
+        self.compile(**keras.saving.deserialize_keras_object(config))
+
+    def plan(self, steps):
+        self.total_steps.assign(steps)
+
+    def progress(self):
+        """Share of the training that is over, from 0 to 1; 1 where its length is not known."""
+        done, total = tf.cast(self.steps, tf.float32), tf.cast(self.total_steps, tf.float32)
+        return tf.where(total > 0.0, tf.minimum(done / tf.maximum(total, 1.0), 1.0), 1.0)
+
+    def train_step(self, batch):
+        self.steps.assign_add(1)
+        first, second = self.players()
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch([each.value for each in first])
+            result, terms, kept = self.first_turn(batch)
+            means, loss = _reduced(terms)
+        self.optimizer.apply(tape.gradient(loss, [each.value for each in first]), first)
+
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch([each.value for each in second])
+            terms, seen = self.second_turn(result, kept)
+            second_means, second_loss = _reduced(terms)
+        gradients = tape.gradient(second_loss, [each.value for each in second])
+        self.second_optimizer.apply(gradients, second)
+
+        # What evaluation shows under the same names: the loss of an autoencoder on real images.
+        bound, total = _reduced(self.objective(result))
+        shown = {"loss": total, **bound, **means, **second_means, **seen, **self.monitor(result)}
+        self.averages.update_state(shown, tf.shape(result.images)[0])
+        return self.averages.result()
+
+
+def _reduced(terms):
+    means = {name: tf.reduce_mean(term) for name, term in terms.items()}
+    return means, tf.add_n(list(means.values()))
+
+
+# --- a discriminator on the latent ---------------------------------------------------------------
+
+
+@keras.saving.register_keras_serializable("latent_atlas")
+class AdversarialAutoencoder(Alternating):
+    """Adversarial autoencoder: a discriminator on the latents stands where the VAE has its KL.
+
+    First turn, encoder and decoder: the reconstruction, and `w * -log D(z)`, what it costs a latent
+    to be told from a draw of the prior. Second turn, the discriminator: it tells them apart. The
+    paper takes reconstruction and deception in two steps; one step on their sum needs one weight
+    and half of the passes.
+
+    Args:
+        encoder: From `networks.encoder`, with a variance or without.
+        decoder: From `networks.decoder`.
+        discriminator: From `networks.latent_classifier` with one logit.
+        adversarial_weight: `w`, in nats of reconstruction per nat of deception.
+        r1: Weight of the squared gradient of the discriminator at draws of the prior, which keeps
+            it from growing steep ([Mescheder et al., 2018](https://arxiv.org/abs/1801.04406)).
+        instance_noise: Standard deviation of noise on all that the discriminator sees, falling to 0
+            over the training: [Sønderby et al., 2017](https://arxiv.org/abs/1610.04490).
+        **kwargs: Of `model.Autoencoder`, and `kl_warmup_steps`, which holds for `w`.
+
+    References: [Makhzani et al., 2015](https://arxiv.org/abs/1511.05644), Section 2.
+    """
+
+    def __init__(
+        self,
+        encoder,
+        decoder,
+        discriminator,
+        adversarial_weight=10.0,
+        r1=0.1,
+        instance_noise=0.0,
+        **kwargs,
+    ):
+        super().__init__(encoder, decoder, **kwargs)
+        self.discriminator = discriminator
+        self.adversarial_weight = adversarial_weight
+        self.r1 = r1
+        self.instance_noise = instance_noise
+
+    def players(self):
+        own = self.encoder.trainable_variables + self.decoder.trainable_variables
+        if self.log_sigma.trainable:
+            own = [*own, self.log_sigma]
+        return own, self.discriminator.trainable_variables
+
+    def first_turn(self, batch):
+        result = self.forward(batch, training=True, step=self.steps)
+        return result, self.objective(result), None
+
+    def regularizer(self, result):
+        """What the latents pay for being told from the prior, weighted: `(batch,)`."""
+        weight = self.adversarial_weight * self._ramp(self.kl_warmup_steps, result.training)
+        return weight * losses.critic_nll(self._told(result, result.z, "deceit"), real=True)
+
+    def second_turn(self, result, kept):
+        z = tf.stop_gradient(result.z)
+        prior = randomness.normal(self.key("prior", True, result.step), tf.shape(z))
+        with tf.GradientTape() as tape:
+            tape.watch(prior)
+            on_prior = self._told(result, prior, "prior noise")
+        slopes = tape.gradient(on_prior, prior)
+        on_z = self._told(result, z, "latent noise")
+        terms = {
+            "discriminator": 0.5
+            * (losses.critic_nll(on_prior, real=True) + losses.critic_nll(on_z, real=False))
+        }
+        if self.r1:
+            terms["r1"] = 0.5 * self.r1 * tf.reduce_sum(tf.square(slopes), axis=-1)
+        right = tf.concat([on_prior > 0.0, on_z <= 0.0], axis=0)
+        return terms, {"discriminator_accuracy": tf.reduce_mean(tf.cast(right, tf.float32))}
+
+    def _told(self, result, z, stream):
+        """The discriminator's log-odds of a latent being a draw of the prior; `(batch, 1)`."""
+        if self.instance_noise and result.training:
+            noise = randomness.normal(self.key(stream, True, result.step), tf.shape(z))
+            z = z + self.instance_noise * (1.0 - self.progress()) * noise
+        return self.discriminator(z, training=result.training)
+
+    def get_config(self):
+        names = ("adversarial_weight", "r1", "instance_noise")
+        config = super().get_config() | {name: getattr(self, name) for name in names}
+        config["discriminator"] = keras.saving.serialize_keras_object(self.discriminator)
+        return config
+
+    @classmethod
+    def from_config(cls, config):
+        found = keras.saving.deserialize_keras_object(config["discriminator"])
+        return super().from_config({**config, "discriminator": found})
+
+
+# --- the encoder as discriminator ----------------------------------------------------------------
+
+
+class Seen(NamedTuple):
+    """What the model makes of images: real ones, its reconstructions of them, or generated ones.
+
+    `z_mean`, `z_log_var`: `(batch, latent_dim)`. `kl` of that posterior and `error` of the images
+    decoded from it (nats above the least possible; None where they were not decoded): `(batch,)`.
+    """
+
+    z_mean: tf.Tensor
+    z_log_var: tf.Tensor
+    kl: tf.Tensor
+    error: tf.Tensor | None = None
+
+
+class Introspective(Alternating):
+    """Base of the introspective family: the encoder is the discriminator.
+
+    In the encoder's turn it sees real images, the decoder's reconstructions of them and images
+    generated from the prior, and minimises `encoder_objective`; in the decoder's turn the decoder
+    draws both kinds anew and minimises `decoder_objective`. Images are decoded by a running mean of
+    the decoder's weights (`ema_decoder`) wherever users see them. Batch norm is refused: the
+    statistics of real and generated images would mix, and evaluation would read the mixture.
+
+    Args:
+        encoder, decoder, **kwargs: See `model.VAE`; `beta` is the papers' `beta_kl`, and their
+            `beta_rec` beside a squared error is `1 / (2 sigma^2)` of a Gaussian.
+        ema: Share of the old in the running mean of the decoder's weights.
+    """
+
+    def __init__(self, encoder, decoder, ema=0.999, **kwargs):
+        super().__init__(encoder, decoder, **kwargs)
+        layers = [*encoder.layers, *decoder.layers]
+        if any(isinstance(each, keras.layers.BatchNormalization) for each in layers):
+            raise ValueError(
+                "batch_norm = True is not possible for introspective models: real and generated "
+                "images have different statistics; set it to False"
+            )
+        self.ema = ema
+        self.ema_decoder = keras.models.clone_model(decoder)
+        self.ema_decoder.set_weights(decoder.get_weights())
+        self.ema_decoder.trainable = False
+
+    # --- the two equations of a variant --------------------------------------------------------
+
+    def encoder_objective(self, result, reconstructed, generated):
+        """Named terms that the encoder minimises.
+
+        Args:
+            result: `Pass` on the real images.
+            reconstructed, generated: `Seen`, with errors.
+        """
+        raise NotImplementedError
+
+    def decoder_objective(self, result, reconstructed, generated):
+        """Named terms that the decoder minimises; `result` holds its new logits."""
+        raise NotImplementedError
+
+    def after_step(self, result, generated):
+        """Called after both turns; returns named scalars to show."""
+        return {}
+
+    # --- the turns -----------------------------------------------------------------------------
+
+    def players(self):
+        own = self.decoder.trainable_variables
+        if self.log_sigma.trainable:
+            own = [*own, self.log_sigma]
+        return self.encoder.trainable_variables, own
+
+    def first_turn(self, batch):
+        result = self.forward(batch, training=True, step=self.steps)
+        prior = randomness.normal(self.key("prior", True, result.step), tf.shape(result.z))
+        drawn = tf.concat([result.logits, self.logits_of(prior, True)], axis=0)
+        made = self._seen(tf.stop_gradient(tf.sigmoid(drawn)), result.step, decode=True)
+        terms = self.encoder_objective(result, *made)
+        return result, terms, (tf.stop_gradient(result.z), prior)
+
+    def second_turn(self, result, kept):
+        logits = self.logits_of(tf.concat(kept, axis=0), True)
+        made = self._seen(tf.sigmoid(logits), result.step, decode=False)
+        again = result._replace(logits=_halves(logits)[0])
+        terms = self.decoder_objective(again, *made)
+        kl_real = losses.kl_to_standard_normal(result.z_mean, result.z_log_var)
+        gap = tf.reduce_mean(made[1].kl) - tf.reduce_mean(kl_real)
+        shown = {
+            "kl_reconstructed": tf.reduce_mean(made[0].kl),
+            "kl_generated": tf.reduce_mean(made[1].kl),
+            "kl_gap": gap,
+        }
+        return terms, shown | self.after_step(gap, tf.reduce_mean(kl_real))
+
+    def _seen(self, images, step, decode):
+        """`Seen` of the reconstructed and of the generated half of some images."""
+        z_mean, z_log_var = self._posterior(images, training=True)
+        kl = losses.kl_to_standard_normal(z_mean, z_log_var)
+        error = None
+        if decode:
+            z = self.draw(z_mean, z_log_var, self.key("second noise", True, step))
+            error = self.error(images, self.logits_of(z, True))
+        parts = [_halves(each) for each in (z_mean, z_log_var, kl, error) if each is not None]
+        return tuple(Seen(*half) for half in zip(*parts, strict=True))
+
+    def error(self, images, logits):
+        """Distortion above that of a perfect copy, in nats, `(batch,)`: 0 or more."""
+        likely = tf.clip_by_value(images, 1e-6, 1.0 - 1e-6)
+        perfect = tf.math.log(likely) - tf.math.log1p(-likely)
+        return self.distortion(images, logits) - self.distortion(images, perfect)
+
+    def own_terms(self, result):
+        """Reconstruction and KL of the real images, in nats: `(scalar, scalar)`."""
+        terms = {name: tf.reduce_mean(term) for name, term in self.objective(result).items()}
+        kl = terms.pop("regularizer")
+        return tf.add_n(list(terms.values())), kl
+
+    @property
+    def pixels(self):
+        return math.prod(self.image_shape)
+
+    # --- the running mean ----------------------------------------------------------------------
+
+    def train_step(self, batch):
+        shown = super().train_step(batch)
+        # Early on the mean is short, so that it does not remember the first weights.
+        steps = tf.cast(self.steps, tf.float32)
+        kept = tf.minimum(self.ema, (1.0 + steps) / (10.0 + steps))
+        for mean, new in zip(self.ema_decoder.variables, self.decoder.variables, strict=True):
+            if mean.dtype == "float32":
+                mean.assign(kept * mean + (1.0 - kept) * new)
+            else:  # a counter
+                mean.assign(new)
+        return shown
+
+    def logits_of(self, z, training):
+        return self.decoder(z, training=True) if training else self.ema_decoder(z, training=False)
+
+    def get_config(self):
+        return super().get_config() | {"ema": self.ema}
+
+
+def _halves(tensor):
+    return tf.split(tensor, 2, axis=0)
+
+
+@keras.saving.register_keras_serializable("latent_atlas")
+class IntroVAE(Introspective):
+    """IntroVAE: generated images must have a KL beyond a margin, says the encoder.
+
+    Eq. 11 and 12 of [Huang et al., 2018](https://arxiv.org/abs/1807.06358), in nats per image:
+
+        encoder: KL(x) + alpha * sum_s [m - KL(x_s)]^+ + reconstruction
+        decoder:         alpha * sum_s KL(x_s)         + reconstruction
+
+    where s are the reconstruction and the generated image. Known to be hard to balance: the margin
+    must lie somewhat above the KL that a plain VAE ends with on the same images.
+
+    Args:
+        encoder, decoder, **kwargs: See `Introspective`.
+        margin: `m`, nats.
+        adversarial_weight: `alpha`.
+    """
+
+    def __init__(self, encoder, decoder, margin=100.0, adversarial_weight=0.25, **kwargs):
+        super().__init__(encoder, decoder, **kwargs)
+        self.margin = margin
+        self.adversarial_weight = adversarial_weight
+
+    def encoder_objective(self, result, reconstructed, generated):
+        reconstruction, kl = self.own_terms(result)
+        short = sum(losses.hinge(each.kl, self.margin) for each in (reconstructed, generated))
+        return {
+            "encoder_bound": reconstruction + kl,
+            "encoder_adversarial": self.adversarial_weight * short,
+        }
+
+    def decoder_objective(self, result, reconstructed, generated):
+        reconstruction, _ = self.own_terms(result)
+        return {
+            "decoder_reconstruction": reconstruction,
+            "decoder_adversarial": self.adversarial_weight * (reconstructed.kl + generated.kl),
+        }
+
+    def get_config(self):
+        names = ("margin", "adversarial_weight")
+        return super().get_config() | {name: getattr(self, name) for name in names}
+
+
+@keras.saving.register_keras_serializable("latent_atlas")
+class SoftIntroVAE(Introspective):
+    """Soft-IntroVAE: a smooth threshold in the place of IntroVAE's margin.
+
+    Eq. 5 and 6 of [Daniel & Tamar, 2021](https://arxiv.org/abs/2012.13253), everything divided by
+    the number D of pixel values, s the reconstruction and the generated image:
+
+        encoder: (rec(x) + beta KL(x)) / D + mean_s of exp(-2 (rec(x_s) + beta_neg KL(x_s)) / D) / 2
+        decoder: (rec(x) + beta mean_s KL(x_s)) / D
+
+    The paper writes the generated image alone, the authors' code takes both, and so do we. Its
+    decoder also has `gamma_r rec(x_s)`, with `gamma_r = 1e-8`; it is left out, since it costs two
+    more passes and is too small to be told from nothing.
+
+    `beta_neg` decides how strange a generated image must look to the encoder before the threshold
+    lets go: a small one makes a fierce encoder, a large one a mild one, and where it is too large
+    the exponential is 0 and nothing adversarial is left. The papers set it by hand for each data
+    set. The control does what they did: it looks at the gap `KL(generated) - KL(real)`, raises
+    `beta_neg` while the gap is above `gap_target` times `KL(real)`, the encoder winning, and lowers
+    it while it is below; a step changes it by 1 % at most.
+
+    Args:
+        encoder, decoder, **kwargs: See `Introspective`.
+        beta_neg: Where it starts; where it stays if `"constant"`.
+        beta_neg_control: `"adaptive"`, `"constant"`, or `"schedule"`, which goes to `beta_neg_last`
+            over the training, evenly in the logarithm.
+        beta_neg_last: End of the schedule.
+        beta_neg_low, beta_neg_high: Bounds of the control.
+        gap_target: What the control aims at, in units of the KL of real images.
+    """
+
+    def __init__(
+        self,
+        encoder,
+        decoder,
+        beta_neg=256.0,
+        beta_neg_control="adaptive",
+        beta_neg_last=256.0,
+        beta_neg_low=1.0,
+        beta_neg_high=4096.0,
+        gap_target=0.5,
+        **kwargs,
+    ):
+        super().__init__(encoder, decoder, **kwargs)
+        models.one_of("beta_neg_control", beta_neg_control, CONTROLS)
+        self.beta_neg = beta_neg
+        self.beta_neg_control = beta_neg_control
+        self.beta_neg_last = beta_neg_last
+        self.beta_neg_low = beta_neg_low
+        self.beta_neg_high = beta_neg_high
+        self.gap_target = gap_target
+        # The control's state: in every checkpoint, as the optimizers' is.
+        self.log_beta_neg = self.add_weight(
+            shape=(),
+            initializer=keras.initializers.Constant(math.log(beta_neg)),
+            trainable=False,
+            name="log_beta_neg",
+        )
+        self.mean_gap = self.add_weight(
+            shape=(), initializer="zeros", trainable=False, name="mean_gap"
+        )
+
+    def encoder_objective(self, result, reconstructed, generated):
+        reconstruction, kl = self.own_terms(result)
+        weight = tf.exp(self.log_beta_neg)
+        both = [
+            losses.expelbo(each.error, strangeness, weight, self.pixels)
+            for each, strangeness in self.strangeness(reconstructed, generated)
+        ]
+        return {
+            "encoder_bound": (reconstruction + kl) / self.pixels,
+            "encoder_adversarial": 0.5 * (both[0] + both[1]),
+        }
+
+    def decoder_objective(self, result, reconstructed, generated):
+        reconstruction, _ = self.own_terms(result)
+        strange = [each for _, each in self.strangeness(reconstructed, generated)]
+        return {
+            "decoder_reconstruction": reconstruction / self.pixels,
+            "decoder_adversarial": 0.5 * self.beta * (strange[0] + strange[1]) / self.pixels,
+        }
+
+    def strangeness(self, reconstructed, generated):
+        """Pairs of a `Seen` and what sets it apart from real images, here its KL; `(batch,)`."""
+        return [(each, each.kl) for each in (reconstructed, generated)]
+
+    def after_step(self, gap, kl_real):
+        if self.beta_neg_control == "adaptive":
+            relative = gap / tf.maximum(kl_real, 1.0)
+            self.mean_gap.assign(MEMORY * self.mean_gap + (1.0 - MEMORY) * relative)
+            log = next_log_beta_neg(self.log_beta_neg, self.mean_gap, self.gap_target)
+            low, high = math.log(self.beta_neg_low), math.log(self.beta_neg_high)
+            self.log_beta_neg.assign(tf.clip_by_value(log, low, high))
+        elif self.beta_neg_control == "schedule":
+            first, last = math.log(self.beta_neg), math.log(self.beta_neg_last)
+            self.log_beta_neg.assign(first + (last - first) * self.progress())
+        return {"beta_neg": tf.exp(self.log_beta_neg)}
+
+    def get_config(self):
+        names = (
+            "beta_neg",
+            "beta_neg_control",
+            "beta_neg_last",
+            "beta_neg_low",
+            "beta_neg_high",
+            "gap_target",
+        )
+        return super().get_config() | {name: getattr(self, name) for name in names}
+
+
+def next_log_beta_neg(log_beta_neg, gap, target):
+    """One step of the control: up while the gap exceeds its target, down while it falls short.
+
+    Args:
+        log_beta_neg: Scalar, its logarithm now.
+        gap: `(KL(generated) - KL(real)) / KL(real)`, a running mean.
+        target: What it should be.
+
+    Returns:
+        Scalar, at most `CONTROL_RATE` away.
+    """
+    return log_beta_neg + CONTROL_RATE * tf.clip_by_value(gap - target, -1.0, 1.0)
+
+
+@keras.saving.register_keras_serializable("latent_atlas")
+class ASIntroVAE(SoftIntroVAE):
+    """AS-IntroVAE: Soft-IntroVAE that begins with a distance between sets of images.
+
+    [Lu et al., 2022](https://arxiv.org/abs/2206.13903): in both equations of `SoftIntroVAE`, the KL
+    of `x_s` becomes `c KL(x_s) + (1 - c) d`, with `d` the adversarial similarity distance of the
+    posteriors of reconstructed and of generated images (`losses.similarity_distance`). Over the
+    training `c = tanh(5 t)` goes from the distance to the KL, as in the authors' code.
+    """
+
+    def strangeness(self, reconstructed, generated):
+        distance = losses.similarity_distance(
+            reconstructed.z_mean, reconstructed.z_log_var, generated.z_mean, generated.z_log_var
+        )
+        c = tf.tanh(5.0 * self.progress())
+        return [(each, c * each.kl + (1.0 - c) * distance) for each in (reconstructed, generated)]
