@@ -50,6 +50,15 @@ class Judge(NamedTuple):
         """Of each class; shape `(n, classes)`."""
         return tf.nn.softmax(self.outputs(images)).numpy()
 
+    def features(self, images):
+        """What its last layer reads; shape `(n, units)`. For distances between sets of images."""
+        network = keras.Model(self.network.input, self.network.get_layer("features").output)
+        return latent.in_batches(
+            lambda batch: network(models.as_float(batch), training=False),
+            np.asarray(images),
+            batch_size=128,
+        )
+
     def labels(self, images):
         """The likeliest class of each image, shape `(n,)`."""
         return self.outputs(images).argmax(axis=-1)

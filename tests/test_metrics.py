@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import skimage.metrics
+from scipy import linalg, ndimage
 
 import metrics
 
@@ -95,3 +96,88 @@ def test_a_point_is_not_its_own_neighbour():
 def test_purity_of_fewer_images_than_neighbours_is_refused():
     with pytest.raises(ValueError, match="10 neighbours need more than 5 images"):
         metrics.knn_purity(np.zeros((5, 2)), np.zeros(5))
+
+
+# --- sets of images ------------------------------------------------------------------------------
+
+
+def test_the_frechet_distance_of_gaussians_is_the_closed_form():
+    random = np.random.default_rng(0)
+    points = random.normal(size=(500, 3))
+    points = (points - points.mean(0)) @ np.linalg.inv(np.linalg.cholesky(np.cov(points.T))).T
+    scales, shift = np.array([1.0, 2.0, 0.5]), np.array([3.0, 0.0, -1.0])
+    expected = np.sum(shift**2) + np.sum((1 - scales) ** 2)
+    assert metrics.frechet_distance(points, points * scales + shift) == pytest.approx(expected)
+    turned = np.linalg.qr(random.normal(size=(3, 3)))[0]
+    assert metrics.frechet_distance(
+        points @ turned, (points * scales + shift) @ turned
+    ) == pytest.approx(expected)
+    other = random.normal(size=(400, 3)) @ random.normal(size=(3, 3))
+    root = linalg.sqrtm(np.cov(points.T) @ np.cov(other.T)).real
+    expected = np.sum((points.mean(0) - other.mean(0)) ** 2) + np.trace(
+        np.cov(points.T) + np.cov(other.T) - 2 * root
+    )
+    assert metrics.frechet_distance(points, other) == pytest.approx(expected)
+
+
+def test_the_kernel_distance_is_its_double_sum_and_zero_on_average_between_equals():
+    random = np.random.default_rng(0)
+    x, y = random.normal(size=(2, 6, 4))
+    kernel = lambda a, b: (a @ b / 4 + 1) ** 3  # noqa: E731
+    within = [
+        np.mean([kernel(each[i], each[j]) for i in range(6) for j in range(6) if i != j])
+        for each in (x, y)
+    ]
+    between = np.mean([kernel(a, b) for a in x for b in y])
+    found, error = metrics.kernel_distance(x, y)
+    assert found == pytest.approx(sum(within) - 2 * between) and np.isnan(error)
+    found, error = metrics.kernel_distance(*random.normal(size=(2, 4000, 4)), block=200)
+    assert abs(found) < 4 * error
+    found, error = metrics.kernel_distance(
+        random.normal(size=(2000, 4)), random.normal(1.0, 1.0, (2000, 4)), block=200
+    )
+    assert found > 10 * error
+
+
+def test_points_moved_along_an_axis_are_that_far_away_along_directions():
+    random = np.random.default_rng(0)
+    points = random.normal(size=(300, 2))
+    found = metrics.wasserstein_along_directions(points, points[::-1] + [3.0, 0.0], random)
+    assert found == pytest.approx(3 * 2 / np.pi, rel=0.1)  # the mean of |cos| is 2 / pi
+    assert metrics.wasserstein_along_directions(points, points[::-1], random) == pytest.approx(0.0)
+
+
+def test_the_pyramid_adds_up_to_the_image_again():
+    images = np.random.default_rng(0).uniform(size=(2, 64, 96, 3)).astype(np.float32)
+    levels = metrics._laplacian_pyramid(images)
+    assert [each.shape[1] for each in levels] == [64, 32, 16]
+    rebuilt = levels[-1]
+    for level in levels[-2::-1]:
+        spread = np.zeros_like(level)
+        spread[:, ::2, ::2] = 4 * rebuilt
+        rebuilt = metrics._blurred(spread) + level
+    np.testing.assert_allclose(rebuilt, images, atol=1e-5)
+
+
+def test_the_sliced_wasserstein_distance_finds_noise_on_the_finest_level():
+    images = np.random.default_rng(0).uniform(size=(80, 64, 64, 1)).astype(np.float32)
+    images = ndimage.gaussian_filter(images, (0, 1, 1, 0)) * 3
+    one, two = images[:40], images[40:]
+    floor = metrics.sliced_wasserstein(one, two)
+    noisy = two + np.random.default_rng(1).normal(0, 0.2, two.shape).astype(np.float32)
+    found = metrics.sliced_wasserstein(one, noisy)
+    assert list(found) == [64, 32, 16]
+    assert found[64] > 2 * floor[64] and found[64] > found[16]
+    with pytest.raises(ValueError, match="one shape"):
+        metrics.sliced_wasserstein(one, two[:3])
+
+
+def test_sharpness_is_the_variance_of_the_laplacian():
+    images = np.random.default_rng(0).uniform(size=(3, 16, 20, 2)).astype(np.float32)
+    expected = [
+        np.mean([ndimage.laplace(each[..., c])[1:-1, 1:-1].var() for c in range(2)])
+        for each in images
+    ]
+    np.testing.assert_allclose(metrics.sharpness(images), expected, rtol=1e-4)
+    ramp = np.linspace(0, 1, 20, dtype=np.float32)[None, None, :, None].repeat(16, axis=1)
+    assert metrics.sharpness(ramp)[0] == pytest.approx(0.0, abs=1e-10)
