@@ -124,6 +124,9 @@ class Settings:
     reconstruction: str = _among("bernoulli", "bernoulli", "gaussian", "learned-gaussian")
     sigma: float = _within(0.1, 1e-4, 100.0)  # sd of the Gaussian; where learned, its start
     dssim_weight: float = _within(0.0, 0.0, 1e7)  # nats per unit of (1 - SSIM) / 2
+    perceptual: str = _among("none", "none", "classifier", "vgg16")  # whose feature maps
+    perceptual_weight: float = _within(0.0, 0.0, 1e7)  # nats per unit of `losses.perceptual`
+    perceptual_label: str = _word("")  # what the classifier learns; "": the images' own label
     beta: float = _within(1.0, 0.0, 1e5)  # weight of the KL; 1 is the ELBO
     kl_warmup_steps: int = _within(0, 0, 10**9)  # the weight rises linearly from 0
     free_bits: float = _within(0.0, 0.0, 100.0)  # nats per latent axis that cost nothing

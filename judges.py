@@ -21,6 +21,7 @@ import latent
 import model as models
 import networks
 
+VGG_LAYERS = ("block1_conv2", "block2_conv2", "block3_conv3")
 TRUST = 0.8  # AUC or correlation of a judge, below which it draws no conclusion
 
 
@@ -170,6 +171,50 @@ def _judged(split, targets, batch_size, seed=None):
     batches = numbered.batches(batch_size, seed is not None, seed=seed or 0, labels="row")
     known = tf.constant(targets)
     return batches.map(lambda pixels, rows: (models.as_float(pixels), tf.gather(known, rows)))
+
+
+def feature_maps(images, settings):
+    """The feature maps of `settings.perceptual`, as a function, or None for `"none"`.
+
+    `"classifier"` is a `judge` of `settings.perceptual_label`, trained on the same training images
+    (from the cache the second time); its maps are those after every convolution stage. `"vgg16"` is
+    VGG16 with the weights of ImageNet, from Keras' cache or a download.
+
+    Returns:
+        Function from float images `(batch, height, width, channels)` in [0, 1] to a list of maps;
+        its gradient reaches the images.
+
+    Raises:
+        ValueError: where there is no label to learn.
+        OSError: where the weights are neither on disk nor to be had.
+    """
+    if settings.perceptual == "none":
+        return None
+    if settings.perceptual == "classifier":
+        label = settings.perceptual_label or images.label
+        if label is None or label not in images.train.table:
+            raise ValueError(
+                f"perceptual = 'classifier' needs a label, and {images.name} has no "
+                f"{label or 'label'}; set perceptual_label to a column of its table"
+            )
+        network = judge(images, label, seed=settings.seed).network
+        stages = [each.name for each in network.layers if isinstance(each, keras.layers.Add)]
+        cut = networks.maps(network, stages)
+        return lambda pixels: cut(pixels, training=False)
+    try:
+        network = keras.applications.VGG16(weights="imagenet", include_top=False)
+    except Exception as error:  # Keras raises a bare one where the download fails
+        raise OSError(
+            "perceptual = 'vgg16': its ImageNet weights are not in Keras' cache and could not be "
+            f"downloaded ({error}); take perceptual = 'classifier'"
+        ) from error
+    cut = networks.maps(network, VGG_LAYERS)
+
+    def of_colours(pixels):
+        pixels = tf.repeat(pixels, 3 // pixels.shape[-1], axis=-1)
+        return cut(keras.applications.vgg16.preprocess_input(255.0 * pixels), training=False)
+
+    return of_colours
 
 
 def conclusion(judge, response, what) -> str:

@@ -209,6 +209,36 @@ def dssim(images, reconstructions):
     return 0.5 * (1.0 - metrics.ssim(images, reconstructions))
 
 
+def perceptual(maps, other_maps, weights=None):
+    """Distance of two batches of images in the feature maps of a network.
+
+    At every place of a map the channels are brought to unit length; squared differences are summed
+    over channels and averaged over places, then summed over maps with their weights: Eq. 1 of
+    [Zhang et al., 2018](https://arxiv.org/abs/1801.03924), without their learned weights of
+    channels. It has no unit, and is at most 4 per unit of weight.
+
+    Args:
+        maps: List of maps, each `(batch, rows, columns, channels)`, from `judges.feature_maps`.
+        other_maps: Maps of the same network on the other images.
+        weights: One for each map; default: equal, summing to 1.
+
+    Returns:
+        Shape `(batch,)`.
+    """
+    weights = weights or [1.0 / len(maps)] * len(maps)
+    total = 0.0
+    for weight, one, other in zip(weights, maps, other_maps, strict=True):
+        gaps = _unit(one) - _unit(other)
+        total += weight * tf.reduce_mean(tf.reduce_sum(tf.square(gaps), axis=-1), axis=(1, 2))
+    return total
+
+
+def _unit(channels):
+    channels = tf.cast(channels, tf.float32)
+    squares = tf.reduce_sum(tf.square(channels), axis=-1, keepdims=True)
+    return channels * tf.math.rsqrt(squares + 1e-8)
+
+
 # --- adversarial ---------------------------------------------------------------------------------
 
 

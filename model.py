@@ -116,6 +116,9 @@ class Autoencoder(keras.Model):
             `"learned-gaussian"`, whose sd is a weight of the model that starts at `sigma`.
         sigma: Standard deviation of the Gaussians, in units of the images.
         dssim_weight: Nats per unit of `(1 - SSIM) / 2`, added to the reconstruction.
+        perceptual_weight: Nats per unit of `losses.perceptual`, likewise, where the attribute
+            `perceptual` is set: a function from images to a list of feature maps
+            (`judges.feature_maps`). It serves training alone and is not saved with the model.
         binarize: `"dynamic"` draws binary images, pixel = 1 with the grey value as probability,
             anew at each step; encoder and likelihood see those, SSIM compares with the grey image.
         corrupt: `"gaussian"` adds noise to what the encoder sees and clips it to [0, 1], `"mask"`
@@ -141,6 +144,7 @@ class Autoencoder(keras.Model):
         reconstruction="bernoulli",
         sigma=0.1,
         dssim_weight=0.0,
+        perceptual_weight=0.0,
         binarize="none",
         corrupt="none",
         corrupt_level=0.3,
@@ -155,6 +159,8 @@ class Autoencoder(keras.Model):
         self.decoder = decoder
         self.reconstruction = reconstruction
         self.dssim_weight = dssim_weight
+        self.perceptual_weight = perceptual_weight
+        self.perceptual = None
         self.binarize = binarize
         self.corrupt = corrupt
         self.corrupt_level = corrupt_level
@@ -224,6 +230,9 @@ class Autoencoder(keras.Model):
         if self.dssim_weight:
             dssim = losses.dssim(result.images, tf.sigmoid(result.logits))
             terms["dssim"] = self.dssim_weight * dssim
+        if self.perceptual_weight and self.perceptual is not None:
+            pair = self.perceptual(result.images), self.perceptual(tf.sigmoid(result.logits))
+            terms["perceptual"] = self.perceptual_weight * losses.perceptual(*pair)
         return terms
 
     def monitor(self, result):
@@ -338,6 +347,7 @@ class Autoencoder(keras.Model):
                 "reconstruction",
                 "sigma",
                 "dssim_weight",
+                "perceptual_weight",
                 "binarize",
                 "corrupt",
                 "corrupt_level",

@@ -291,6 +291,29 @@ def classifier(image_shape, classes, widths=(32, 64), dense_width=128, dropout=0
     return keras.Model(images, layers.head(classes, "logits")(x), name="classifier")
 
 
+def maps(network, layers):
+    """The network cut to the maps of some of its layers, frozen.
+
+    Args:
+        network: Any functional Keras model of images.
+        layers: Names of its layers.
+
+    Returns:
+        Functional model from the network's input to a list of the layers' outputs.
+
+    Raises:
+        ValueError: where a layer is missing, naming those that there are.
+    """
+    there = [layer.name for layer in network.layers]
+    for name in layers:
+        if name not in there:
+            raise ValueError(f"{network.name} has no layer {name!r}; there are {', '.join(there)}")
+    outputs = [network.get_layer(name).output for name in layers]
+    cut = keras.Model(network.input, outputs, name=f"{network.name}_maps")
+    cut.trainable = False
+    return cut
+
+
 # --- with labels ---------------------------------------------------------------------------------
 
 

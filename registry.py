@@ -88,10 +88,11 @@ class Entry(NamedTuple):
     networks: callable = _pair
 
 
-_ANY = ("reconstruction", "sigma", "dssim_weight", "binarize", "corrupt", "corrupt_level", "seed")
+_PIXELS = ("reconstruction", "sigma", "dssim_weight", "perceptual_weight")
+_ANY = _PIXELS + ("binarize", "corrupt", "corrupt_level", "seed")
 _KL = ("beta", "kl_warmup_steps", "free_bits", "kl_capacity", "capacity_steps")
 _MMD = ("lambda_mmd", "mmd_kernel", "kl_warmup_steps")
-_INTRO = ("reconstruction", "sigma", "dssim_weight", "seed", "beta", "kl_warmup_steps", "ema")
+_INTRO = _PIXELS + ("seed", "beta", "kl_warmup_steps", "ema")
 _SOFT = _INTRO + (
     "beta_neg",
     "beta_neg_control",

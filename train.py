@@ -21,6 +21,7 @@ import tensorflow as tf
 import config
 import data
 import files
+import judges
 import plots
 import registry
 
@@ -72,6 +73,7 @@ def fit(model, images, settings, run, verbose="auto"):
             f"{images.image_shape}; build the model with image_shape = {images.image_shape}"
         )
     batches, validation, steps = _batches(model, images, settings)
+    model.perceptual = judges.feature_maps(images, settings)
     (run / "samples").mkdir(parents=True, exist_ok=True)
     files.write_json(run / "settings.json", _provenance(settings))
     images.membership().to_csv(run / "split.csv", index=False)

@@ -2,14 +2,20 @@
 
 import math
 
+import keras
 import numpy as np
 import pandas as pd
 import pytest
+import tensorflow as tf
 from sklearn.metrics import roc_auc_score
 
 import config
 import data
 import judges
+import losses
+import networks
+import registry
+import train
 from judges import Judge
 
 
@@ -70,3 +76,54 @@ def test_conclusions_follow_the_curve_and_its_judge():
     )
     weak = Judge(None, 9, correlation=0.5)
     assert "correlation is 0.50" in judges.conclusion(weak, rising, "hernia")
+
+
+# --- feature maps for a perceptual loss ----------------------------------------------------------
+
+
+@pytest.fixture
+def quick(monkeypatch, tmp_path):
+    """Judges of a few steps, kept in the test's own folder."""
+    judge = judges.judge
+    options = {"steps": 20, "widths": (4, 8), "cache": tmp_path}
+    monkeypatch.setattr(judges, "judge", lambda *given, seed: judge(*given, seed=seed, **options))
+
+
+def test_a_perceptual_loss_enters_training_with_its_weight(quick, spots, tiny, tmp_path):
+    settings = tiny(perceptual="classifier", perceptual_weight=30.0)
+    model = registry.from_settings(settings)
+    history = train.fit(model, spots, settings, tmp_path / "run", verbose=0)
+    assert (history["perceptual"] > 0).all() and (history["val_perceptual"] > 0).all()
+    result = model.forward(spots.test.images[:8], training=False, step=0)
+    maps = model.perceptual(result.images), model.perceptual(tf.sigmoid(result.logits))
+    assert [each.shape[-1] for each in maps[0]] == [4, 8]
+    expected = 30.0 * losses.perceptual(*maps)
+    np.testing.assert_allclose(model.objective(result)["perceptual"], expected, rtol=1e-5)
+    assert "perceptual" not in train.load(tmp_path / "run").objective(result)
+
+
+def test_a_classifier_without_a_label_is_refused_by_name(spots, tiny):
+    with pytest.raises(ValueError, match="perceptual_label.*column"):
+        judges.feature_maps(spots, tiny(perceptual="classifier", perceptual_label="age"))
+
+
+def test_vgg16_sees_grey_images_as_colours_and_says_where_its_weights_are_missing(
+    spots, tiny, monkeypatch
+):
+    settings = tiny(perceptual="vgg16", image_shape=(32, 32, 1))
+    plain = keras.applications.VGG16(weights=None, include_top=False)
+    monkeypatch.setattr(keras.applications, "VGG16", lambda **options: plain)
+    maps = judges.feature_maps(spots, settings)(tf.fill((2, 32, 32, 1), 0.5))
+    assert [each.shape[1:] for each in maps] == [(32, 32, 64), (16, 16, 128), (8, 8, 256)]
+
+    def offline(**options):
+        raise Exception("URL fetch failure")
+
+    monkeypatch.setattr(keras.applications, "VGG16", offline)
+    with pytest.raises(OSError, match="vgg16.*ImageNet weights.*classifier"):
+        judges.feature_maps(spots, settings)
+
+
+def test_maps_of_a_layer_that_is_not_there_are_refused_with_those_that_are():
+    with pytest.raises(ValueError, match="no layer 'pool'; there are .*features"):
+        networks.maps(networks.classifier((8, 8, 1), 2), ["pool"])

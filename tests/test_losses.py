@@ -137,3 +137,32 @@ def test_dssim_is_zero_for_equal_images_and_half_a_unit_at_ssim_zero(random):
     images = random.uniform(size=(2, 16, 16, 1)).astype(np.float32)
     np.testing.assert_allclose(losses.dssim(images, images), 0.0, atol=1e-6)
     assert np.all(losses.dssim(images, 1 - images).numpy() > 0.5)  # SSIM is negative
+
+
+def test_the_perceptual_distance_compares_directions_of_channels():
+    one = tf.constant([[[[3.0, 4.0]]]])
+    np.testing.assert_allclose(losses.perceptual([one], [2.0 * one]), [0.0], atol=1e-6)
+    np.testing.assert_allclose(losses.perceptual([one], [-one]), [4.0], rtol=1e-5)
+    across = tf.constant([[[[4.0, -3.0]]]])
+    found = losses.perceptual([one, one], [across, -one], weights=[0.5, 2.0])
+    np.testing.assert_allclose(found, [0.5 * 2.0 + 2.0 * 4.0], rtol=1e-5)
+
+
+def test_the_perceptual_distance_averages_places_and_maps():
+    random = np.random.default_rng(0)
+    first, second = (
+        [random.normal(size=(2, side, side, 5)).astype(np.float32) for side in (4, 2)]
+        for _ in range(2)
+    )
+    expected = np.mean(
+        [
+            np.mean(
+                2.0
+                - 2.0 * np.sum(a * b, -1) / np.linalg.norm(a, axis=-1) / np.linalg.norm(b, axis=-1),
+                axis=(1, 2),
+            )
+            for a, b in zip(first, second, strict=True)
+        ],
+        axis=0,
+    )
+    np.testing.assert_allclose(losses.perceptual(first, second), expected, rtol=1e-4)

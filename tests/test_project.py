@@ -20,7 +20,8 @@ LAYERS = [
     ("data", "model", "latent"),
     ("semisupervised", "adversarial"),
     ("registry",),
-    ("train", "judges", "directions"),
+    ("judges", "directions"),
+    ("train",),
     ("evaluate",),
     ("apply",),
 ]
