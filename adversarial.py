@@ -117,7 +117,8 @@ class AdversarialAutoencoder(Alternating):
         discriminator: From `networks.latent_classifier` with one logit.
         adversarial_weight: `w`, in nats of reconstruction per nat of deception.
         r1: Weight of the squared gradient of the discriminator at draws of the prior, which keeps
-            it from growing steep ([Mescheder et al., 2018](https://arxiv.org/abs/1801.04406)).
+            it from growing steep ([Mescheder et al., 2018](https://arxiv.org/abs/1801.04406)). With
+            0.1 in the place of 3 the latents ran away in most trials.
         instance_noise: Standard deviation of noise on all that the discriminator sees, falling to 0
             over the training: [Sønderby et al., 2017](https://arxiv.org/abs/1610.04490).
         **kwargs: Of `model.Autoencoder`, and `kl_warmup_steps`, which holds for `w`.
@@ -130,8 +131,8 @@ class AdversarialAutoencoder(Alternating):
         encoder,
         decoder,
         discriminator,
-        adversarial_weight=10.0,
-        r1=0.1,
+        adversarial_weight=30.0,
+        r1=3.0,
         instance_noise=0.0,
         **kwargs,
     ):
@@ -352,31 +353,31 @@ class IntroVAE(Introspective):
     Args:
         encoder, decoder, **kwargs: See `Introspective`.
         margin: `m`, nats.
-        adversarial_weight: `alpha`.
+        margin_weight: `alpha`.
     """
 
-    def __init__(self, encoder, decoder, margin=100.0, adversarial_weight=0.25, **kwargs):
+    def __init__(self, encoder, decoder, margin=100.0, margin_weight=0.25, **kwargs):
         super().__init__(encoder, decoder, **kwargs)
         self.margin = margin
-        self.adversarial_weight = adversarial_weight
+        self.margin_weight = margin_weight
 
     def encoder_objective(self, result, reconstructed, generated):
         reconstruction, kl = self.own_terms(result)
         short = sum(losses.hinge(each.kl, self.margin) for each in (reconstructed, generated))
         return {
             "encoder_bound": reconstruction + kl,
-            "encoder_adversarial": self.adversarial_weight * short,
+            "encoder_adversarial": self.margin_weight * short,
         }
 
     def decoder_objective(self, result, reconstructed, generated):
         reconstruction, _ = self.own_terms(result)
         return {
             "decoder_reconstruction": reconstruction,
-            "decoder_adversarial": self.adversarial_weight * (reconstructed.kl + generated.kl),
+            "decoder_adversarial": self.margin_weight * (reconstructed.kl + generated.kl),
         }
 
     def get_config(self):
-        names = ("margin", "adversarial_weight")
+        names = ("margin", "margin_weight")
         return super().get_config() | {name: getattr(self, name) for name in names}
 
 

@@ -145,10 +145,11 @@ class Settings:
     # Adversarial models
     stochastic: bool = True  # AAE: whether its encoder has a variance
     discriminator_widths: tuple[int, ...] = _within((256, 256), 1, 16384)
-    adversarial_weight: float = _within(10.0, 0.0, 1e6)  # AAE: nats per nat; IntroVAE: its alpha
-    r1: float = _within(0.1, 0.0, 1e4)  # AAE: keeps the discriminator from growing steep
+    adversarial_weight: float = _within(30.0, 0.0, 1e6)  # AAE: nats per nat of deception
+    r1: float = _within(3.0, 0.0, 1e4)  # AAE: keeps the discriminator from growing steep
     instance_noise: float = _within(0.0, 0.0, 10.0)  # AAE: sd, falls to 0 over the training
     margin: float = _within(100.0, 0.0, 1e6)  # IntroVAE: nats
+    margin_weight: float = _within(0.25, 0.0, 1e6)  # IntroVAE: its alpha
     beta_neg: float = _within(256.0, 1e-2, 1e6)  # Soft- and AS-IntroVAE; below: what becomes of it
     beta_neg_control: str = _among("adaptive", "adaptive", "constant", "schedule")
     beta_neg_last: float = _within(256.0, 1e-2, 1e6)  # end of the schedule

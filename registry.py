@@ -119,7 +119,7 @@ REGISTRY = {
         _ANY + ("kl_warmup_steps", "adversarial_weight", "r1", "instance_noise"),
         _with_discriminator,
     ),
-    "IntroVAE": Entry(adversarial.IntroVAE, _INTRO + ("margin", "adversarial_weight")),
+    "IntroVAE": Entry(adversarial.IntroVAE, _INTRO + ("margin", "margin_weight")),
     "SoftIntroVAE": Entry(adversarial.SoftIntroVAE, _SOFT),
     "ASIntroVAE": Entry(adversarial.ASIntroVAE, _SOFT),
 }

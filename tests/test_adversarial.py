@@ -133,7 +133,7 @@ CONSTANT = np.log(SIGMA) + 0.5 * np.log(2 * np.pi)  # of the Gaussian's density,
 
 
 def test_introvae_is_its_papers_two_equations():
-    model = linear("IntroVAE", margin=1.0, adversarial_weight=0.3, beta=0.7)
+    model = linear("IntroVAE", margin=1.0, margin_weight=0.3, beta=0.7)
     encoder, decoder, again, fake = turns(model)
     short = np.mean(np.maximum(1 - kl(again), 0) + np.maximum(1 - kl(fake), 0))
     assert encoder["encoder_bound"] == pytest.approx(
