@@ -8,7 +8,7 @@ PY = .venv/bin/python
 READY = .venv/ready
 NOTEBOOKS = run.ipynb $(wildcard notebooks/*.ipynb)
 
-.PHONY: run notebook test lint format notebooks robust bench lock clean
+.PHONY: run notebook test units pages lint format notebooks robust bench lock clean
 
 run: $(READY)  ## train a VAE on the embedded digits and look into it, headless
 	@echo "Executing run.ipynb (about a minute on two cores) ..."
@@ -18,8 +18,13 @@ notebook: $(READY)  ## open run.ipynb in Jupyter
 	.venv/bin/jupyter notebook run.ipynb
 
 test: $(READY) lint  ## lint, unit tests, and every notebook against its stored outputs
-	@echo "Running the tests (about ten minutes on two cores) ..."
+	@echo "Running unit tests and notebooks side by side (about a quarter of an hour on two cores) ..."
+	@$(MAKE) --no-print-directory -j2 units pages
+
+units: $(READY)  ## the unit tests alone
 	@$(PY) -m pytest -q --durations=5 tests
+
+pages: $(READY)  ## every notebook against its stored outputs
 	@$(PY) -m pytest -q --nbval $(NOTEBOOKS)
 
 lint: $(READY)
