@@ -42,13 +42,23 @@ class Alternating(models.VAE):
         """Weights that move in the first and in the second turn: two lists of variables."""
         raise NotImplementedError
 
-    def first_turn(self, batch):
-        """Returns the `Pass` on the batch, named terms, and what the second turn needs besides."""
+    def first_turn(self, result, bound):
+        """Returns named terms, and what the second turn needs besides the result.
+
+        Args:
+            result: `Pass` on the batch.
+            bound: Means of `objective` on it, by name.
+        """
         raise NotImplementedError
 
     def second_turn(self, result, kept):
         """Returns named terms, and named scalars that are shown beside them."""
         raise NotImplementedError
+
+    def drawing_weights(self):
+        """What moves with the decoder: its weights, and sigma where that is learned."""
+        own = self.decoder.trainable_variables
+        return [*own, self.log_sigma] if self.log_sigma.trainable else own
 
     # --- the step ------------------------------------------------------------------------------
 
@@ -76,27 +86,23 @@ class Alternating(models.VAE):
         first, second = self.players()
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch([each.value for each in first])
-            result, terms, kept = self.first_turn(batch)
-            means, loss = _reduced(terms)
+            result = self.forward(batch, training=True, step=self.steps)
+            # What evaluation shows under the same names: an autoencoder's loss on real images.
+            bound, total = models.reduced(self.objective(result))
+            terms, kept = self.first_turn(result, bound)
+            means, loss = models.reduced(terms)
         self.optimizer.apply(tape.gradient(loss, [each.value for each in first]), first)
 
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch([each.value for each in second])
             terms, seen = self.second_turn(result, kept)
-            second_means, second_loss = _reduced(terms)
+            second_means, second_loss = models.reduced(terms)
         gradients = tape.gradient(second_loss, [each.value for each in second])
         self.second_optimizer.apply(gradients, second)
 
-        # What evaluation shows under the same names: the loss of an autoencoder on real images.
-        bound, total = _reduced(self.objective(result))
         shown = {"loss": total, **bound, **means, **second_means, **seen, **self.monitor(result)}
         self.averages.update_state(shown, tf.shape(result.images)[0])
         return self.averages.result()
-
-
-def _reduced(terms):
-    means = {name: tf.reduce_mean(term) for name, term in terms.items()}
-    return means, tf.add_n(list(means.values()))
 
 
 # --- a discriminator on the latent ---------------------------------------------------------------
@@ -143,14 +149,11 @@ class AdversarialAutoencoder(Alternating):
         self.instance_noise = instance_noise
 
     def players(self):
-        own = self.encoder.trainable_variables + self.decoder.trainable_variables
-        if self.log_sigma.trainable:
-            own = [*own, self.log_sigma]
-        return own, self.discriminator.trainable_variables
+        first = self.encoder.trainable_variables + self.drawing_weights()
+        return first, self.discriminator.trainable_variables
 
-    def first_turn(self, batch):
-        result = self.forward(batch, training=True, step=self.steps)
-        return result, self.objective(result), None
+    def first_turn(self, result, bound):
+        return bound, None
 
     def regularizer(self, result):
         """What the latents pay for being told from the prior, weighted: `(batch,)`."""
@@ -197,7 +200,7 @@ class AdversarialAutoencoder(Alternating):
 
 
 class Seen(NamedTuple):
-    """What the model makes of images: real ones, its reconstructions of them, or generated ones.
+    """What the model makes of images of its own: reconstructions, or generated ones.
 
     `z_mean`, `z_log_var`: `(batch, latent_dim)`. `kl` of that posterior and `error` of the images
     decoded from it (nats above the least possible; None where they were not decoded): `(batch,)`.
@@ -239,52 +242,53 @@ class Introspective(Alternating):
 
     # --- the two equations of a variant --------------------------------------------------------
 
-    def encoder_objective(self, result, reconstructed, generated):
+    def encoder_objective(self, reconstruction, kl, reconstructed, generated):
         """Named terms that the encoder minimises.
 
         Args:
-            result: `Pass` on the real images.
+            reconstruction: What the real images cost beside the KL, in nats, a scalar.
+            kl: Their weighted KL, a scalar.
             reconstructed, generated: `Seen`, with errors.
         """
         raise NotImplementedError
 
-    def decoder_objective(self, result, reconstructed, generated):
-        """Named terms that the decoder minimises; `result` holds its new logits."""
+    def decoder_objective(self, reconstruction, reconstructed, generated):
+        """Named terms that the decoder minimises; the reconstruction is that of its new images."""
         raise NotImplementedError
 
-    def after_step(self, result, generated):
-        """Called after both turns; returns named scalars to show."""
+    def control(self, gap, kl_real):
+        """Adjusts what follows the mean KL of real images and the gap of the generated ones' to it.
+
+        Returns:
+            Named scalars to show.
+        """
         return {}
 
     # --- the turns -----------------------------------------------------------------------------
 
     def players(self):
-        own = self.decoder.trainable_variables
-        if self.log_sigma.trainable:
-            own = [*own, self.log_sigma]
-        return self.encoder.trainable_variables, own
+        return self.encoder.trainable_variables, self.drawing_weights()
 
-    def first_turn(self, batch):
-        result = self.forward(batch, training=True, step=self.steps)
+    def first_turn(self, result, bound):
         prior = randomness.normal(self.key("prior", True, result.step), tf.shape(result.z))
         drawn = tf.concat([result.logits, self.logits_of(prior, True)], axis=0)
         made = self._seen(tf.stop_gradient(tf.sigmoid(drawn)), result.step, decode=True)
-        terms = self.encoder_objective(result, *made)
-        return result, terms, (tf.stop_gradient(result.z), prior)
+        terms = self.encoder_objective(*_sides(bound), *made)
+        return terms, (tf.stop_gradient(result.z), prior)
 
     def second_turn(self, result, kept):
         logits = self.logits_of(tf.concat(kept, axis=0), True)
-        made = self._seen(tf.sigmoid(logits), result.step, decode=False)
-        again = result._replace(logits=_halves(logits)[0])
-        terms = self.decoder_objective(again, *made)
-        kl_real = losses.kl_to_standard_normal(result.z_mean, result.z_log_var)
-        gap = tf.reduce_mean(made[1].kl) - tf.reduce_mean(kl_real)
+        reconstructed, generated = self._seen(tf.sigmoid(logits), result.step, decode=False)
+        again, _ = models.reduced(self.objective(result._replace(logits=_halves(logits)[0])))
+        terms = self.decoder_objective(_sides(again)[0], reconstructed, generated)
+        kl_real = tf.reduce_mean(losses.kl_to_standard_normal(result.z_mean, result.z_log_var))
+        kl_generated = tf.reduce_mean(generated.kl)
         shown = {
-            "kl_reconstructed": tf.reduce_mean(made[0].kl),
-            "kl_generated": tf.reduce_mean(made[1].kl),
-            "kl_gap": gap,
+            "kl_reconstructed": tf.reduce_mean(reconstructed.kl),
+            "kl_generated": kl_generated,
+            "kl_gap": kl_generated - kl_real,
         }
-        return terms, shown | self.after_step(gap, tf.reduce_mean(kl_real))
+        return terms, shown | self.control(kl_generated - kl_real, kl_real)
 
     def _seen(self, images, step, decode):
         """`Seen` of the reconstructed and of the generated half of some images."""
@@ -302,12 +306,6 @@ class Introspective(Alternating):
         likely = tf.clip_by_value(images, 1e-6, 1.0 - 1e-6)
         perfect = tf.math.log(likely) - tf.math.log1p(-likely)
         return self.distortion(images, logits) - self.distortion(images, perfect)
-
-    def own_terms(self, result):
-        """Reconstruction and KL of the real images, in nats: `(scalar, scalar)`."""
-        terms = {name: tf.reduce_mean(term) for name, term in self.objective(result).items()}
-        kl = terms.pop("regularizer")
-        return tf.add_n(list(terms.values())), kl
 
     @property
     def pixels(self):
@@ -338,6 +336,12 @@ def _halves(tensor):
     return tf.split(tensor, 2, axis=0)
 
 
+def _sides(bound):
+    """The terms of an objective's means as `(all that is reconstruction, weighted KL)`."""
+    rest = [mean for name, mean in bound.items() if name != "regularizer"]
+    return tf.add_n(rest), bound["regularizer"]
+
+
 @keras.saving.register_keras_serializable("latent_atlas")
 class IntroVAE(Introspective):
     """IntroVAE: generated images must have a KL beyond a margin, says the encoder.
@@ -361,16 +365,14 @@ class IntroVAE(Introspective):
         self.margin = margin
         self.margin_weight = margin_weight
 
-    def encoder_objective(self, result, reconstructed, generated):
-        reconstruction, kl = self.own_terms(result)
+    def encoder_objective(self, reconstruction, kl, reconstructed, generated):
         short = sum(losses.hinge(each.kl, self.margin) for each in (reconstructed, generated))
         return {
             "encoder_bound": reconstruction + kl,
             "encoder_adversarial": self.margin_weight * short,
         }
 
-    def decoder_objective(self, result, reconstructed, generated):
-        reconstruction, _ = self.own_terms(result)
+    def decoder_objective(self, reconstruction, reconstructed, generated):
         return {
             "decoder_reconstruction": reconstruction,
             "decoder_adversarial": self.margin_weight * (reconstructed.kl + generated.kl),
@@ -443,31 +445,30 @@ class SoftIntroVAE(Introspective):
             shape=(), initializer="zeros", trainable=False, name="mean_gap"
         )
 
-    def encoder_objective(self, result, reconstructed, generated):
-        reconstruction, kl = self.own_terms(result)
+    def encoder_objective(self, reconstruction, kl, reconstructed, generated):
         weight = tf.exp(self.log_beta_neg)
+        strange = self.strangeness(reconstructed, generated)
         both = [
-            losses.expelbo(each.error, strangeness, weight, self.pixels)
-            for each, strangeness in self.strangeness(reconstructed, generated)
+            losses.expelbo(each.error, apart, weight, self.pixels)
+            for each, apart in zip((reconstructed, generated), strange, strict=True)
         ]
         return {
             "encoder_bound": (reconstruction + kl) / self.pixels,
             "encoder_adversarial": 0.5 * (both[0] + both[1]),
         }
 
-    def decoder_objective(self, result, reconstructed, generated):
-        reconstruction, _ = self.own_terms(result)
-        strange = [each for _, each in self.strangeness(reconstructed, generated)]
+    def decoder_objective(self, reconstruction, reconstructed, generated):
+        strange = self.strangeness(reconstructed, generated)
         return {
             "decoder_reconstruction": reconstruction / self.pixels,
             "decoder_adversarial": 0.5 * self.beta * (strange[0] + strange[1]) / self.pixels,
         }
 
     def strangeness(self, reconstructed, generated):
-        """Pairs of a `Seen` and what sets it apart from real images, here its KL; `(batch,)`."""
-        return [(each, each.kl) for each in (reconstructed, generated)]
+        """What sets either apart from real images, here its KL: two of shape `(batch,)`."""
+        return reconstructed.kl, generated.kl
 
-    def after_step(self, gap, kl_real):
+    def control(self, gap, kl_real):
         if self.beta_neg_control == "adaptive":
             relative = gap / tf.maximum(kl_real, 1.0)
             self.mean_gap.assign(MEMORY * self.mean_gap + (1.0 - MEMORY) * relative)
@@ -520,4 +521,4 @@ class ASIntroVAE(SoftIntroVAE):
             reconstructed.z_mean, reconstructed.z_log_var, generated.z_mean, generated.z_log_var
         )
         c = tf.tanh(5.0 * self.progress())
-        return [(each, c * each.kl + (1.0 - c) * distance) for each in (reconstructed, generated)]
+        return [c * each.kl + (1.0 - c) * distance for each in (reconstructed, generated)]

@@ -187,10 +187,13 @@ class Settings:
             _refuse("reconstruction", self.reconstruction, 'bernoulli beside binarize="dynamic"')
         if self.corrupt != "none" and self.model not in ("Autoencoder", "VAE"):
             _refuse("corrupt", self.corrupt, '"none" for every model but Autoencoder and VAE')
-        if self.batch_norm and "Intro" in self.model:
-            _refuse("batch_norm", True, f"False for {self.model}: real and generated images mix")
-        if self.binarize != "none" and "Intro" in self.model:
-            _refuse("binarize", self.binarize, f'"none" for {self.model}')
+        if self.model.endswith("IntroVAE"):
+            if self.batch_norm:
+                _refuse(
+                    "batch_norm", True, f"False for {self.model}: real and generated images mix"
+                )
+            if self.binarize != "none":
+                _refuse("binarize", self.binarize, f'"none" for {self.model}')
         if self.beta_neg_low > self.beta_neg_high:
             _refuse("beta_neg_low", self.beta_neg_low, f"at most {self.beta_neg_high}")
 

@@ -41,11 +41,7 @@ class Judge(NamedTuple):
 
     def outputs(self, images):
         """Logits, or the number measured, of uint8 images or floats in [0, 1]; `(n, outputs)`."""
-        return latent.in_batches(
-            lambda batch: self.network(models.as_float(batch), training=False),
-            np.asarray(images),
-            batch_size=128,
-        )
+        return _through(self.network, images)
 
     def probabilities(self, images):
         """Of each class; shape `(n, classes)`."""
@@ -54,11 +50,7 @@ class Judge(NamedTuple):
     def features(self, images):
         """What its last layer reads; shape `(n, units)`. For distances between sets of images."""
         network = keras.Model(self.network.input, self.network.get_layer("features").output)
-        return latent.in_batches(
-            lambda batch: network(models.as_float(batch), training=False),
-            np.asarray(images),
-            batch_size=128,
-        )
+        return _through(network, images)
 
     def labels(self, images):
         """The likeliest class of each image, shape `(n,)`."""
@@ -73,6 +65,15 @@ class Judge(NamedTuple):
     def trusted(self) -> bool:
         """Whether a conclusion may rest on it: AUC, or correlation, of at least `TRUST`."""
         return bool(np.nanmax([self.auc, self.correlation, -1.0]) >= TRUST)
+
+
+def _through(network, images):
+    """What a network makes of many uint8 images or floats in [0, 1]."""
+    return latent.in_batches(
+        lambda batch: network(models.as_float(batch), training=False),
+        np.asarray(images),
+        batch_size=128,
+    )
 
 
 def judge(images, labels=None, seed=0, steps=2000, widths=(32, 64), cache=None) -> Judge:

@@ -3,7 +3,7 @@
 A training step is `forward` (images to a `Pass`), `objective` (a `Pass` to named terms whose sum
 is minimised) and, inside the objective of the variational models, `regularizer`. All terms are in
 nats per image, summed over pixels and latent axes; the mean over the batch is taken in one place,
-`_step`.
+`reduced`.
 """
 
 import math
@@ -93,6 +93,12 @@ def parts(batch):
     images, labels, others = batch
     unknown = tf.fill((tf.shape(others)[0],), tf.constant(-1, labels.dtype))
     return tf.concat([images, others], axis=0), tf.concat([labels, unknown], axis=0)
+
+
+def reduced(terms):
+    """Means of named terms, each `(batch,)` or a scalar, and the sum of them: `(dict, scalar)`."""
+    means = {name: tf.reduce_mean(term) for name, term in terms.items()}
+    return means, tf.add_n(list(means.values()))
 
 
 def as_float(images):
@@ -253,8 +259,7 @@ class Autoencoder(keras.Model):
         averages = self.averages if training else self.test_averages
         step = self.steps if training else averages.images
         result = self.forward(batch, training, step)
-        terms = {name: tf.reduce_mean(term) for name, term in self.objective(result).items()}
-        loss = tf.add_n(list(terms.values()))
+        terms, loss = reduced(self.objective(result))
         shown = {"loss": loss, **terms, **self.monitor(result)}
         averages.update_state(shown, tf.shape(result.images)[0])
         return loss

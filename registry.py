@@ -10,15 +10,22 @@ import semisupervised
 
 def _pair(settings, kind):
     """The encoder and decoder that most models need."""
-    shared = _shared(settings)
+    return _encoder_and_decoder(settings, getattr(kind, "stochastic", False))
+
+
+def _encoder_and_decoder(settings, stochastic):
     return {
-        "encoder": networks.encoder(**shared, stochastic=getattr(kind, "stochastic", False)),
-        "decoder": networks.decoder(**shared, upsampling=settings.upsampling),
+        "encoder": networks.encoder(**_shared(settings), stochastic=stochastic),
+        "decoder": _decoder(settings, settings.latent_dim),
     }
 
 
+def _decoder(settings, latent_dim):
+    shared = _shared(settings) | {"latent_dim": latent_dim}
+    return networks.decoder(**shared, upsampling=settings.upsampling)
+
+
 def _with_discriminator(settings, kind):
-    shared = _shared(settings)
     discriminator = networks.latent_classifier(
         settings.latent_dim,
         1,
@@ -26,11 +33,8 @@ def _with_discriminator(settings, kind):
         seed=settings.seed,
         precision=settings.precision,
     )
-    return {
-        "encoder": networks.encoder(**shared, stochastic=settings.stochastic),
-        "decoder": networks.decoder(**shared, upsampling=settings.upsampling),
-        "discriminator": discriminator,
-    }
+    pair = _encoder_and_decoder(settings, settings.stochastic)
+    return pair | {"discriminator": discriminator}
 
 
 def _with_classifier(settings, kind):
@@ -57,9 +61,7 @@ def _by_class(settings, kind):
         seed=settings.seed,
         precision=settings.precision,
     )
-    decoder = networks.decoder(
-        latent_dim=latent_dim + classes, **shared, upsampling=settings.upsampling
-    )
+    decoder = _decoder(settings, latent_dim + classes)
     return {"encoder": encoder, "posterior": posterior, "decoder": decoder}
 
 

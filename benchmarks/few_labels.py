@@ -125,15 +125,14 @@ def spreading(few, test):
 
 def stacked(m1, few, test, draw):
     """M1+M2, on the means: a posterior without width is one of log-variance -20."""
-    settings = STACKED
     posteriors = np.stack([few.images, np.full_like(few.images, -20.0)], axis=1)
     split = replace(few, images=posteriors)
     model = registry.on_latents(m1, classes=10, seed=draw, **STACKED_OPTIONS)
     batches, steps = split.mixed_batches(
-        settings.batch_size, "digit", settings.labelled_share, seed=draw
+        STACKED.batch_size, "digit", STACKED.labelled_share, seed=draw
     )
-    train.compile_model(model, settings, steps)
-    model.fit(batches, steps_per_epoch=steps, epochs=settings.epochs, verbose=0, shuffle=False)
+    train.compile_model(model, STACKED, steps)
+    model.fit(batches, steps_per_epoch=steps, epochs=STACKED.epochs, verbose=0, shuffle=False)
     _, logits = model.encoder(test.images, training=False)
     return error(logits.numpy().argmax(axis=1), test.labels("digit"))
 
@@ -207,7 +206,7 @@ def summary(results):
     wide = (
         results.groupby(["method", "labels"], sort=False)["error"].agg(cell).unstack().fillna("-")
     )
-    return wide.to_markdown() if hasattr(pd.DataFrame, "to_markdown") else wide.to_string()
+    return wide.to_string()
 
 
 def everything(folder):
@@ -244,10 +243,7 @@ def everything(folder):
 
 def cost(rounds=7, steps=20):
     """CPU time of training steps, alternating: M2 on 200 images of which half have no label."""
-    models, images = (
-        {},
-        np.random.default_rng(0).integers(0, 256, (200, 28, 28, 1)).astype(np.uint8),
-    )
+    images = np.random.default_rng(0).integers(0, 256, (200, 28, 28, 1)).astype(np.uint8)
     labels = (np.arange(100) % 10).astype(np.int32)
     batches = {
         "VAE": images,

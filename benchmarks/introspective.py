@@ -42,7 +42,6 @@ BASE = {
     "residual": True,
     "upsampling": "nearest",
     "reconstruction": "gaussian",
-    "schedule": "constant",
 }
 SETTINGS = {
     "mnist": config.Settings(
@@ -93,12 +92,27 @@ def loaded(name):
     return replace(small, name="mnist 32x32", **padded)
 
 
-def measured(name, model, images, judge, seed):
-    """Numbers on held-out images: of reconstructions, and of as many samples."""
-    held_out = images.test.images[:]
-    if name == "paintings":  # thirty alone are too few
-        held_out = np.concatenate([images.validation.images[:], held_out])
-    real = held_out.astype(np.float32) / 255.0
+def held_out(images, judge):
+    """Images that no model was trained on, floats; where they are few, of both held-out splits."""
+    pixels = images.test.images[:]
+    if judge is None:  # paintings: thirty alone are too few
+        pixels = np.concatenate([images.validation.images[:], pixels])
+    return pixels.astype(np.float32) / 255.0
+
+
+def distances(real, others, judge, seed=0):
+    """How far two sets of images are from each other, by name."""
+    if judge is None:
+        levels = metrics.sliced_wasserstein(real, others, seed)
+        return {f"sliced Wasserstein {level}": value for level, value in levels.items()}
+    features, found = judge.features(real), judge.features(others)
+    kernel, error = metrics.kernel_distance(features, found)
+    frechet = metrics.frechet_distance(features, found)
+    return {"Frechet": frechet, "kernel": kernel, "kernel's error": error}
+
+
+def measured(model, real, judge, seed):
+    """Numbers of a model's reconstructions of held-out images, and of as many samples."""
     again = latent.in_batches(model.reconstruct, real)
     sharp = metrics.sharpness(real).mean()
     found = {
@@ -111,41 +125,18 @@ def measured(name, model, images, judge, seed):
         draws = models.prior_draws(len(real), model.latent_dim, 100 * seed + number)
         return latent.in_batches(model.decode, draws)
 
-    found["sharpness of samples"] = metrics.sharpness(samples(0)).mean() / sharp
-    if judge is None:
-        distances = [metrics.sliced_wasserstein(real, samples(each), each) for each in range(DRAWS)]
-        found |= {
-            f"sliced Wasserstein {level}": np.mean([each[level] for each in distances])
-            for level in distances[0]
-        }
-        return found
-    features, made = judge.features(real), judge.features(samples(0))
-    kernel, error = metrics.kernel_distance(features, made)
-    return found | {
-        "Frechet": metrics.frechet_distance(features, made),
-        "kernel": kernel,
-        "kernel's error": error,
-    }
+    made = samples(0)
+    found["sharpness of samples"] = metrics.sharpness(made).mean() / sharp
+    if judge is not None:
+        return found | distances(real, made, judge)
+    draws = [distances(real, samples(each), None, each) for each in range(DRAWS)]
+    return found | pd.DataFrame(draws).mean().to_dict()
 
 
-def floor(name, images, judge):
+def floor(real, images, judge):
     """The same distances between two sets of real images: nothing can be expected to go below."""
-    if judge is None:
-        held_out = np.concatenate([images.validation.images[:], images.test.images[:]])
-        real, others = (
-            each.astype(np.float32) / 255.0
-            for each in (held_out, images.train.images[: len(held_out)])
-        )
-        found = metrics.sliced_wasserstein(real, others)
-        return {f"sliced Wasserstein {level}": value for level, value in found.items()}
-    features = judge.features(images.test.images[:])
-    others = judge.features(images.train.images[: len(features)])
-    kernel, error = metrics.kernel_distance(features, others)
-    return {
-        "Frechet": metrics.frechet_distance(features, others),
-        "kernel": kernel,
-        "kernel's error": error,
-    }
+    others = images.train.images[: len(real)].astype(np.float32) / 255.0
+    return distances(real, others, judge)
 
 
 def compare(name, folder):
@@ -153,6 +144,7 @@ def compare(name, folder):
     judge = judges.judge(images, cache=folder) if images.label else None
     if judge:
         print(f"judge: accuracy {judge.accuracy:.4f}")
+    real = held_out(images, judge)
     results = folder / f"{name}.csv"
     rows = pd.read_csv(results).to_dict("records") if results.exists() else []
     done = {(row["model"], row["seed"]) for row in rows}
@@ -162,7 +154,7 @@ def compare(name, folder):
             continue
         row = {"model": kind, "seed": seed}
         if kind == "real images":
-            row |= floor(name, images, judge)
+            row |= floor(real, images, judge)
         else:
             epochs = EPOCHS[name, kind]
             settings = replace(SETTINGS[name], model=kind, seed=seed, epochs=epochs)
@@ -173,7 +165,7 @@ def compare(name, folder):
                 shutil.rmtree(run)
             train.fit(model, images, settings, run, verbose=0)
             row |= {"epochs": epochs, "seconds": round(time.perf_counter() - start)}
-            row |= measured(name, model, images, judge, seed)
+            row |= measured(model, real, judge, seed)
             plots.save_sheet(model.sample(40).numpy(), folder / f"{run.name}-samples.png", 10)
             shown = images.test.images[:10].astype(np.float32) / 255.0
             pair = np.concatenate([shown, model.reconstruct(shown).numpy()])
