@@ -400,9 +400,11 @@ class SoftIntroVAE(Introspective):
     `beta_neg` decides how strange a generated image must look to the encoder before the threshold
     lets go: a small one makes a fierce encoder, a large one a mild one, and where it is too large
     the exponential is 0 and nothing adversarial is left. The papers set it by hand for each data
-    set. The control does what they did: it looks at the gap `KL(generated) - KL(real)`, raises
-    `beta_neg` while the gap is above `gap_target` times `KL(real)`, the encoder winning, and lowers
-    it while it is below; a step changes it by 1 % at most.
+    set. The control looks at the gap `KL(generated) - KL(real)`: it raises `beta_neg` while the gap
+    is above `gap_target` times `KL(real)`, the encoder winning, and lowers it while it is below,
+    but not under `least_beta_neg` at the KL of real images; a step changes it by 1 % at most.
+    (Without that floor a gap that the decoder keeps closing would call for an ever fiercer encoder,
+    which raises the KL of real images as well: seen to double it, and reconstructions were lost.)
 
     Args:
         encoder, decoder, **kwargs: See `Introspective`.
@@ -410,8 +412,10 @@ class SoftIntroVAE(Introspective):
         beta_neg_control: `"adaptive"`, `"constant"`, or `"schedule"`, which goes to `beta_neg_last`
             over the training, evenly in the logarithm.
         beta_neg_last: End of the schedule.
-        beta_neg_low, beta_neg_high: Bounds of the control.
+        beta_neg_low, beta_neg_high: Outer bounds of the control.
         gap_target: What the control aims at, in units of the KL of real images.
+        most_push: How hard it may let the encoder push an image that looks real, in units of the
+            pull on real ones; below 1.
     """
 
     def __init__(
@@ -424,6 +428,7 @@ class SoftIntroVAE(Introspective):
         beta_neg_low=1.0,
         beta_neg_high=4096.0,
         gap_target=0.5,
+        most_push=0.1,
         **kwargs,
     ):
         super().__init__(encoder, decoder, **kwargs)
@@ -434,6 +439,7 @@ class SoftIntroVAE(Introspective):
         self.beta_neg_low = beta_neg_low
         self.beta_neg_high = beta_neg_high
         self.gap_target = gap_target
+        self.most_push = most_push
         # The control's state: in every checkpoint, as the optimizers' is.
         self.log_beta_neg = self.add_weight(
             shape=(),
@@ -443,6 +449,9 @@ class SoftIntroVAE(Introspective):
         )
         self.mean_gap = self.add_weight(
             shape=(), initializer="zeros", trainable=False, name="mean_gap"
+        )
+        self.mean_kl = self.add_weight(
+            shape=(), initializer="zeros", trainable=False, name="mean_kl"
         )
 
     def encoder_objective(self, reconstruction, kl, reconstructed, generated):
@@ -472,7 +481,9 @@ class SoftIntroVAE(Introspective):
         if self.beta_neg_control == "adaptive":
             relative = gap / tf.maximum(kl_real, 1.0)
             self.mean_gap.assign(MEMORY * self.mean_gap + (1.0 - MEMORY) * relative)
-            log = next_log_beta_neg(self.log_beta_neg, self.mean_gap, self.gap_target)
+            self.mean_kl.assign(MEMORY * self.mean_kl + (1.0 - MEMORY) * kl_real)
+            floor = tf.math.log(least_beta_neg(self.mean_kl, self.pixels, self.most_push))
+            log = next_log_beta_neg(self.log_beta_neg, self.mean_gap, self.gap_target, floor)
             low, high = math.log(self.beta_neg_low), math.log(self.beta_neg_high)
             self.log_beta_neg.assign(tf.clip_by_value(log, low, high))
         elif self.beta_neg_control == "schedule":
@@ -488,22 +499,48 @@ class SoftIntroVAE(Introspective):
             "beta_neg_low",
             "beta_neg_high",
             "gap_target",
+            "most_push",
         )
         return super().get_config() | {name: getattr(self, name) for name in names}
 
 
-def next_log_beta_neg(log_beta_neg, gap, target):
+def next_log_beta_neg(log_beta_neg, gap, target, floor):
     """One step of the control: up while the gap exceeds its target, down while it falls short.
 
     Args:
         log_beta_neg: Scalar, its logarithm now.
         gap: `(KL(generated) - KL(real)) / KL(real)`, a running mean.
         target: What it should be.
+        floor: Below this one it is always up.
 
     Returns:
         Scalar, at most `CONTROL_RATE` away.
     """
-    return log_beta_neg + CONTROL_RATE * tf.clip_by_value(gap - target, -1.0, 1.0)
+    step = tf.where(log_beta_neg < floor, 1.0, tf.clip_by_value(gap - target, -1.0, 1.0))
+    return log_beta_neg + CONTROL_RATE * step
+
+
+def least_beta_neg(kl, pixels, push):
+    """The `beta_neg` at which the encoder pushes a well reconstructed image of this KL so hard.
+
+    Held for real, an image pays `1 / D` per nat of its KL; held for generated, it gains
+    `beta_neg exp(-2 beta_neg KL / D) / D`. This is where the second is `push` times the first. An
+    encoder that cannot tell the two apart pays `1 - push` for a nat of both; from `push = 1` on it
+    would raise the KL of everything.
+
+    Args:
+        kl: Nats, a scalar.
+        pixels: D, height x width x channels.
+        push: Above 0.
+
+    Returns:
+        Scalar, at least e, above which a larger `beta_neg` surely is a weaker push.
+    """
+    scale = pixels / (2.0 * tf.maximum(kl, 1.0))
+    log = tf.maximum(2.0 * tf.math.log(scale), 2.0)
+    for _ in range(30):  # beta_neg = scale (ln(beta_neg) - ln(push)), a contraction
+        log = tf.maximum(tf.math.log(scale) + tf.math.log(log - math.log(push)), 1.0)
+    return tf.exp(log)
 
 
 @keras.saving.register_keras_serializable("latent_atlas")

@@ -156,6 +156,7 @@ class Settings:
     beta_neg_low: float = _within(1.0, 1e-2, 1e6)  # bounds of the adaptive control,
     beta_neg_high: float = _within(4096.0, 1e-2, 1e6)
     gap_target: float = _within(0.5, 0.0, 100.0)  # and its aim, in units of the KL of real images
+    most_push: float = _within(0.1, 1e-6, 1.0)  # on what looks real, in units of the pull on it
     ema: float = _within(0.999, 0.0, 0.999999)  # running mean of the decoder's weights
 
     # Training

@@ -102,6 +102,7 @@ _SOFT = _INTRO + (
     "beta_neg_low",
     "beta_neg_high",
     "gap_target",
+    "most_push",
 )
 _M2 = ("reconstruction", "sigma", "binarize", "seed", "beta", "kl_warmup_steps", "class_weight")
 

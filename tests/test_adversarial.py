@@ -1,5 +1,7 @@
 """Models of two turns: their equations are the papers', a turn moves its own weights alone."""
 
+import math
+
 import h5py
 import keras
 import numpy as np
@@ -329,19 +331,41 @@ def test_a_runs_weights_hold_no_optimizer_but_the_running_mean_and_the_control(t
 
 
 def test_beta_neg_rises_while_the_encoder_wins_and_falls_while_it_loses():
-    assert adversarial.next_log_beta_neg(1.0, 0.9, 0.5) > 1.0
-    assert adversarial.next_log_beta_neg(1.0, 0.1, 0.5) < 1.0
-    assert adversarial.next_log_beta_neg(1.0, 0.5, 0.5) == 1.0
+    assert adversarial.next_log_beta_neg(1.0, 0.9, 0.5, 0.0) > 1.0
+    assert adversarial.next_log_beta_neg(1.0, 0.1, 0.5, 0.0) < 1.0
+    assert adversarial.next_log_beta_neg(1.0, 0.5, 0.5, 0.0) == 1.0
     for gap in (-100.0, 100.0):
-        moved = float(adversarial.next_log_beta_neg(1.0, gap, 0.5)) - 1.0
+        moved = float(adversarial.next_log_beta_neg(1.0, gap, 0.5, 0.0)) - 1.0
         assert abs(moved) == pytest.approx(adversarial.CONTROL_RATE)
 
 
-@pytest.mark.parametrize("gap, bound", [(-50.0, 8.0), (50.0, 64.0)])
+def test_beta_neg_does_not_fall_below_its_floor_however_small_the_gap():
+    for gap in (-1.0, 0.0, 1.0):
+        assert adversarial.next_log_beta_neg(1.0, gap, 0.5, 1.5) > 1.0
+
+
+@pytest.mark.parametrize("kl, pixels", [(30.0, 1024), (300.0, 12288), (20.0, 3072)])
+@pytest.mark.parametrize("push", [0.1, 1.0])
+def test_the_floor_is_where_the_push_is_that_share_of_the_pull(push, kl, pixels):
+    beta_neg = adversarial.least_beta_neg(kl, pixels, push)
+    nats = tf.Variable([kl])
+    with tf.GradientTape() as tape:
+        pushed = losses.expelbo(tf.zeros(1), nats, beta_neg, pixels)
+    slope = -pixels * float(tape.gradient(pushed, nats)[0])
+    assert float(beta_neg) > math.e
+    assert slope == pytest.approx(push, rel=1e-3)
+
+
+def test_the_floor_is_bounded_where_there_is_none():
+    assert float(adversarial.least_beta_neg(1e4, 1024, 1.0)) == pytest.approx(math.e, rel=1e-3)
+    assert float(adversarial.least_beta_neg(0.0, 1024, 0.1)) < 1e4
+
+
+@pytest.mark.parametrize("gap, bound", [(-5e4, 8.0), (5e4, 64.0)])
 def test_beta_neg_stays_within_its_bounds(gap, bound, made):
     model = made("SoftIntroVAE", beta_neg=16.0, beta_neg_low=8.0, beta_neg_high=64.0)
     for _ in range(400):
-        shown = model.control(tf.constant(gap), tf.constant(1.0))
+        shown = model.control(tf.constant(gap), tf.constant(1000.0))
     assert float(shown["beta_neg"]) == pytest.approx(bound, rel=1e-4)
 
 
