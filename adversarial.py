@@ -391,7 +391,7 @@ class SoftIntroVAE(Introspective):
     the number D of pixel values, s the reconstruction and the generated image:
 
         encoder: (rec(x) + beta KL(x)) / D + mean_s of exp(-2 (rec(x_s) + beta_neg KL(x_s)) / D) / 2
-        decoder: (rec(x) + beta mean_s KL(x_s)) / D
+        decoder: (rec(x) + gamma beta mean_s KL(x_s)) / D
 
     The paper writes the generated image alone, the authors' code takes both, and so do we. Its
     decoder also has `gamma_r rec(x_s)`, with `gamma_r = 1e-8`; it is left out, since it costs two
@@ -408,6 +408,9 @@ class SoftIntroVAE(Introspective):
 
     Args:
         encoder, decoder, **kwargs: See `Introspective`.
+        gamma: Weight of generated images for the decoder, that of Section 4 of the paper, which
+            sets it to 1. They pull towards what the encoder finds likely, so that a large one
+            draws the same few things again and again.
         beta_neg: Where it starts; where it stays if `"constant"`.
         beta_neg_control: `"adaptive"`, `"constant"`, or `"schedule"`, which goes to `beta_neg_last`
             over the training, evenly in the logarithm.
@@ -422,6 +425,7 @@ class SoftIntroVAE(Introspective):
         self,
         encoder,
         decoder,
+        gamma=1.0,
         beta_neg=256.0,
         beta_neg_control="adaptive",
         beta_neg_last=256.0,
@@ -433,6 +437,7 @@ class SoftIntroVAE(Introspective):
     ):
         super().__init__(encoder, decoder, **kwargs)
         models.one_of("beta_neg_control", beta_neg_control, CONTROLS)
+        self.gamma = gamma
         self.beta_neg = beta_neg
         self.beta_neg_control = beta_neg_control
         self.beta_neg_last = beta_neg_last
@@ -470,7 +475,7 @@ class SoftIntroVAE(Introspective):
         strange = self.strangeness(reconstructed, generated)
         return {
             "decoder_reconstruction": reconstruction / self.pixels,
-            "decoder_adversarial": 0.5 * self.beta * (strange[0] + strange[1]) / self.pixels,
+            "decoder_adversarial": 0.5 * self.gamma * self.beta * sum(strange) / self.pixels,
         }
 
     def strangeness(self, reconstructed, generated):
@@ -482,7 +487,8 @@ class SoftIntroVAE(Introspective):
             relative = gap / tf.maximum(kl_real, 1.0)
             self.mean_gap.assign(MEMORY * self.mean_gap + (1.0 - MEMORY) * relative)
             self.mean_kl.assign(MEMORY * self.mean_kl + (1.0 - MEMORY) * kl_real)
-            floor = tf.math.log(least_beta_neg(self.mean_kl, self.pixels, self.most_push))
+            push = self.most_push * self.beta
+            floor = tf.math.log(least_beta_neg(self.mean_kl, self.pixels, push))
             log = next_log_beta_neg(self.log_beta_neg, self.mean_gap, self.gap_target, floor)
             low, high = math.log(self.beta_neg_low), math.log(self.beta_neg_high)
             self.log_beta_neg.assign(tf.clip_by_value(log, low, high))
@@ -493,6 +499,7 @@ class SoftIntroVAE(Introspective):
 
     def get_config(self):
         names = (
+            "gamma",
             "beta_neg",
             "beta_neg_control",
             "beta_neg_last",
@@ -523,10 +530,10 @@ def next_log_beta_neg(log_beta_neg, gap, target, floor):
 def least_beta_neg(kl, pixels, push):
     """The `beta_neg` at which the encoder pushes a well reconstructed image of this KL so hard.
 
-    Held for real, an image pays `1 / D` per nat of its KL; held for generated, it gains
-    `beta_neg exp(-2 beta_neg KL / D) / D`. This is where the second is `push` times the first. An
-    encoder that cannot tell the two apart pays `1 - push` for a nat of both; from `push = 1` on it
-    would raise the KL of everything.
+    Held for real, an image pays `beta / D` per nat of its KL; held for generated, it gains
+    `beta_neg exp(-2 beta_neg KL / D) / D`, which is `push / D` here. An encoder that cannot tell
+    the two apart pays `(beta - push) / D` for a nat of both; from `push = beta` on it would raise
+    the KL of everything.
 
     Args:
         kl: Nats, a scalar.

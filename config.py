@@ -150,7 +150,8 @@ class Settings:
     instance_noise: float = _within(0.0, 0.0, 10.0)  # AAE: sd, falls to 0 over the training
     margin: float = _within(100.0, 0.0, 1e6)  # IntroVAE: nats
     margin_weight: float = _within(0.25, 0.0, 1e6)  # IntroVAE: its alpha
-    beta_neg: float = _within(256.0, 1e-2, 1e6)  # Soft- and AS-IntroVAE; below: what becomes of it
+    gamma: float = _within(1.0, 0.0, 100.0)  # Soft- and AS-IntroVAE: of the KL in the decoder
+    beta_neg: float = _within(256.0, 1e-2, 1e6)  # below: what becomes of it
     beta_neg_control: str = _among("adaptive", "adaptive", "constant", "schedule")
     beta_neg_last: float = _within(256.0, 1e-2, 1e6)  # end of the schedule
     beta_neg_low: float = _within(1.0, 1e-2, 1e6)  # bounds of the adaptive control,

@@ -81,13 +81,14 @@ class _Layers:
         chosen = {
             "he_normal": keras.initializers.HeNormal,
             "glorot": keras.initializers.GlorotNormal,
+            "zeros": lambda seed: keras.initializers.Zeros(),
         }
         return {
             "kernel_initializer": chosen[initializer](seed=next(self.seeds)),
             "dtype": self.dtype,
         }
 
-    def conv(self, width, kernel_size, stride=1, transpose=False):
+    def conv(self, width, kernel_size, stride=1, transpose=False, initializer="he_normal"):
         kind = keras.layers.Conv2DTranspose if transpose else keras.layers.Conv2D
         # A bias would be undone by the batch norm that follows.
         return kind(
@@ -96,7 +97,7 @@ class _Layers:
             strides=stride,
             padding="same",
             use_bias=not self.batch_norm,
-            **self._options(),
+            **self._options(initializer),
         )
 
     def enlarge(self, x, width, kernel_size, stride, upsampling):
@@ -144,9 +145,14 @@ class _Layers:
         return x
 
     def residual(self, x, width, kernel_size):
-        """Two convolutions beside a straight way through (He et al., 2016)."""
+        """Two convolutions beside a straight way through (He et al., 2016).
+
+        Without batch norm the second starts at 0, so that the block starts as the straight way and
+        a deep network does not blow up at its first step (Zhang et al., 2019: Fixup).
+        """
         inner = self.activate(self.conv(width, kernel_size)(x))
-        inner = self.conv(width, kernel_size)(inner)
+        start = "he_normal" if self.batch_norm else "zeros"
+        inner = self.conv(width, kernel_size, initializer=start)(inner)
         if self.batch_norm:
             inner = keras.layers.BatchNormalization(momentum=MOMENTUM, dtype=self.dtype)(inner)
         return self.activate(keras.layers.Add(dtype=self.dtype)([x, inner]), norm=False)

@@ -96,6 +96,7 @@ _KL = ("beta", "kl_warmup_steps", "free_bits", "kl_capacity", "capacity_steps")
 _MMD = ("lambda_mmd", "mmd_kernel", "kl_warmup_steps")
 _INTRO = _PIXELS + ("seed", "beta", "kl_warmup_steps", "ema")
 _SOFT = _INTRO + (
+    "gamma",
     "beta_neg",
     "beta_neg_control",
     "beta_neg_last",

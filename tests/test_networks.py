@@ -176,3 +176,12 @@ def test_dropout_is_the_same_under_xla():
 def test_an_impossible_rate_is_refused():
     with pytest.raises(ValueError, match="rate = 1.0"):
         networks.Dropout(1.0)
+
+
+def test_a_residual_block_without_batch_norm_starts_as_its_straight_way():
+    network = networks.encoder((16, 16, 1), 4, widths=(8,), residual=True)
+    straight = next(each for each in network.layers if isinstance(each, keras.layers.Add))
+    inputs, blocks = network.input, straight.input
+    before, inner = keras.Model(inputs, blocks)(np.random.default_rng(0).random((2, 16, 16, 1)))
+    assert float(tf.reduce_max(tf.abs(before))) > 0.0
+    np.testing.assert_array_equal(inner, 0.0 * inner)
