@@ -49,25 +49,47 @@ class Averages(keras.metrics.Metric):
     """Running means over images of named scalars, in one variable and with one update per step.
 
     The names are those of the first update, so a model need not announce its terms; one that a
-    later batch has nothing to say of, as of labels that are not there, becomes NaN.
+    later batch has nothing to say of, as of labels that are not there, becomes NaN. The first is
+    the loss; `finite_until` is the number of images after which its mean was last a finite number.
     """
 
     def __init__(self, name="averages"):
         super().__init__(name=name)
         self.names = ()
         self.images = self.add_variable((), "zeros", dtype="int64", name="images")
+        self.finite_until = self.add_variable((), "zeros", dtype="int64", name="finite_until")
 
     def update_state(self, means, images):
         """Takes the means over one batch of that many images."""
         if not self.names:
             with tf.init_scope():  # out of the graph that is being traced
-                self.totals = self.add_variable((len(means),), "zeros", name="totals")
-            self.names = tuple(means)
+                self._name(tuple(means))
         weight = tf.cast(images, tf.float32)
         self.totals.assign_add(
             weight * tf.stack([means.get(name, math.nan) for name in self.names])
         )
         self.images.assign_add(tf.cast(images, tf.int64))
+        finite = tf.math.is_finite(self.totals[0])
+        self.finite_until.assign(tf.where(finite, self.images.value, self.finite_until.value))
+
+    def _name(self, names):
+        self.names = names
+        self.totals = self.add_variable((len(names),), "zeros", name="totals")
+
+    @property
+    def state(self):
+        """What `restore` takes, as JSON holds it; a float32 is exact there."""
+        totals = self.totals.numpy().tolist() if self.names else []
+        images, until = (int(each) for each in (self.images, self.finite_until))
+        return {"names": self.names, "totals": totals, "images": images, "finite_until": until}
+
+    def restore(self, state):
+        if state["names"]:
+            if not self.names:
+                self._name(tuple(state["names"]))
+            self.totals.assign(state["totals"])
+        self.images.assign(state["images"])
+        self.finite_until.assign(state["finite_until"])
 
     def result(self):
         if not self.names:

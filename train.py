@@ -1,16 +1,16 @@
 """Training into a run folder, and a run folder back into a model.
 
 python train.py EXPERIMENT [--model NAME] [--epochs N] [--set field=value ...] [--out DIR]
+python train.py --resume DIR
 """
 
 import argparse
 import ast
-import hashlib
 import importlib.util
 import json
 import math
-import os
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +18,7 @@ import keras
 import pandas as pd
 import tensorflow as tf
 
+import checkpoints
 import config
 import data
 import files
@@ -25,9 +26,9 @@ import judges
 import plots
 import registry
 
-WEIGHTS = "model.weights.h5"
-DIGEST = "model.weights.sha256"
 SAMPLES = 64  # latent points that are drawn after every epoch, always the same
+CHECKPOINT_SECONDS = 10.0  # between two checkpoints at least, so that short epochs stay short
+LOOK_STEPS = 20  # between two looks at the loss
 
 
 def new_run(name: str) -> Path:
@@ -43,12 +44,14 @@ def new_run(name: str) -> Path:
             number += 1
 
 
-def fit(model, images, settings, run, verbose="auto"):
+def fit(model, images, settings, run, verbose="auto", resume=False):
     """Trains a model and leaves a complete, self-describing run folder.
 
     The folder gets `settings.json`, `split.csv`, `history.csv` (a row per epoch), `samples/` (the
-    same latent points, decoded after every epoch), the weights after every epoch with their
-    SHA-256, and `logs/` where TensorBoard is installed.
+    same latent points, decoded after every epoch), the weights with their SHA-256 (the best ones
+    where training stops early), the two newest `checkpoints/`, and `logs/` where TensorBoard is
+    installed. A run that was ended in any way goes on with `resume=True` as if it had not been: to
+    the bit, on the same machine.
 
     Args:
         model: From `registry.from_settings`; compiled here.
@@ -56,46 +59,96 @@ def fit(model, images, settings, run, verbose="auto"):
         settings: `config.Settings`.
         run: Folder; made where it is missing, refused where it holds a run already.
         verbose: As in Keras: `"auto"` a progress bar, 2 a line per epoch, 0 nothing.
+        resume: Whether the folder holds a run of these settings and images that is to go on.
 
     Returns:
         The history as a table: `epoch` and one column per term and monitor, `val_` ones beside.
 
     Raises:
-        ValueError: where model, images and settings do not fit together.
+        ValueError: where model, images and settings do not fit together, or are not the run's.
         FloatingPointError: where the loss stops being a finite number.
+        KeyboardInterrupt: passed on after the state was saved, with the line to go on with.
+        OSError: where the folder cannot be written or the disk is full; what is saved stays whole.
     """
     run = Path(run)
-    if (run / WEIGHTS).exists():
-        raise FileExistsError(f"{run} holds a trained run already; choose another folder")
+    if resume:
+        _require_same(run, settings, images)
+    elif (run / checkpoints.WEIGHTS).exists() or checkpoints.begun(run):
+        raise FileExistsError(
+            f"{run} holds a trained run already; choose another folder, or go on with resume "
+            f"(python train.py --resume {run})"
+        )
     if model.image_shape != images.image_shape:
         raise ValueError(
             f"the model takes images of {model.image_shape}, {images.name} has "
             f"{images.image_shape}; build the model with image_shape = {images.image_shape}"
         )
-    batches, validation, steps = _batches(model, images, settings)
+    _, _, steps = _batches(model, images, settings)
+    if steps % settings.steps_per_execution:
+        raise ValueError(
+            f"steps_per_execution = {settings.steps_per_execution} does not divide the {steps} "
+            f"steps of an epoch; take one of {_divisors(steps)}"
+        )
     model.perceptual = judges.feature_maps(images, settings)
     (run / "samples").mkdir(parents=True, exist_ok=True)
-    files.write_json(run / "settings.json", _provenance(settings))
-    images.membership().to_csv(run / "split.csv", index=False)
-
     compile_model(model, settings, steps)
-    model.fit(
-        batches,
-        epochs=settings.epochs,
-        steps_per_epoch=steps,
-        validation_data=validation,
-        callbacks=_callbacks(model, settings, run),
-        verbose=verbose,
-        shuffle=False,  # the batches come shuffled
-    )
-    save(model, run)
+    checkpoints.require_room(run, model)
+    if not resume:
+        files.write_json(run / "settings.json", _provenance(settings))
+        with files.replacing(run / "split.csv") as temporary:
+            images.membership().to_csv(temporary, index=False)
+
+    state = checkpoints.read(model, run)
+    keep = Keep(model, settings, run, state, steps)
+    while not keep.over:
+        batches, validation, _ = _batches(model, images, settings, keep.epoch)
+        try:
+            model.fit(
+                batches.skip(keep.batch),
+                # What is left of an epoch that was broken off is trained by itself.
+                epochs=keep.epoch + 1 if keep.batch else settings.epochs,
+                initial_epoch=keep.epoch,
+                steps_per_epoch=steps - keep.batch,
+                validation_data=validation,
+                callbacks=_callbacks(keep, run),
+                verbose=verbose,
+                shuffle=False,  # the batches come shuffled
+            )
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(keep.broken_off()) from None
+    if settings.patience:
+        checkpoints.load(model, run)
     return pd.read_csv(run / "history.csv")
 
 
-def _batches(model, images, settings):
+def _divisors(steps):
+    return ", ".join(str(each) for each in range(1, min(steps, 64) + 1) if steps % each == 0)
+
+
+def _require_same(run, settings, images):
+    """Refuses to go on with a run of other settings or other images."""
+    known = load_settings(run).to_dict()
+    for name, value in settings.to_dict().items():
+        if value != known[name]:
+            raise ValueError(
+                f"{run} was begun with {name} = {known[name]!r}, not {value!r}; it can only go on "
+                "as it was begun"
+            )
+    if (run / "split.csv").is_file():
+        before, now = pd.read_csv(run / "split.csv"), images.membership()
+        if not before.astype(str).equals(now.reset_index(drop=True).astype(str)):
+            raise ValueError(
+                f"the images of {images.name} are not those that {run} was begun with: "
+                f"{len(before)} then, {len(now)} now, or other splits (split.csv has them); give "
+                "it the same images, or train a new run"
+            )
+
+
+def _batches(model, images, settings, first_epoch=0):
     """What `fit` trains on, what it validates on, and the steps of an epoch."""
     size = settings.batch_size
     options = {"seed": settings.seed, "shift": settings.shift, "flip": settings.flip}
+    options["first_epoch"] = first_epoch
     if not model.uses_labels:
         batches = images.train.batches(size, shuffle=True, **options)
         return batches, images.validation.batches(size), images.train.steps(size)
@@ -126,31 +179,8 @@ def compile_model(model, settings, steps):
         jit_compile={"auto": "auto", "on": True, "off": False}[settings.jit_compile],
         steps_per_execution=settings.steps_per_execution,
     )
-
-
-def save(model, run):
-    """Writes a run's weights under another name, then renames: the old file is never half new.
-
-    The optimizer's state stays out: it is twice the size, and using a model does not need it.
-    """
-    run = Path(run)
-    temporary = run / f"saving.{WEIGHTS}"
-    # Keras saves what hangs on the model.
-    held = {
-        name: getattr(model, name)
-        for name in ("optimizer", "second_optimizer")
-        if hasattr(model, name)
-    }
-    try:
-        for name in held:
-            setattr(model, name, None)
-        model.save_weights(temporary)
-    finally:
-        for name, optimizer in held.items():
-            setattr(model, name, optimizer)
-    digest = _sha256(temporary)
-    os.replace(temporary, run / WEIGHTS)
-    (run / DIGEST).write_text(f"{digest}  {WEIGHTS}\n")
+    if not model.optimizer.built:  # so that a checkpoint finds its place
+        model.optimizer.build(model.trainable_variables)
 
 
 def load_settings(run) -> config.Settings:
@@ -172,16 +202,8 @@ def load(run):
         FileNotFoundError: where there is no run, or one without weights.
         ValueError: where the weights are not the ones that were written.
     """
-    run = Path(run)
     model = registry.from_settings(load_settings(run))
-    weights = run / WEIGHTS
-    if not weights.is_file():
-        raise FileNotFoundError(
-            f"{run} has no {WEIGHTS}: its training did not reach an epoch's end"
-        )
-    if (run / DIGEST).read_text().split()[0] != _sha256(weights):
-        raise ValueError(f"{weights} is damaged: its SHA-256 is not the one in {DIGEST}")
-    model.load_weights(weights)
+    checkpoints.load(model, run)
     return model
 
 
@@ -190,36 +212,105 @@ def _provenance(settings):
     return {"settings": settings.to_dict(), "versions": versions}
 
 
-def _sha256(path):
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 # --- callbacks -----------------------------------------------------------------------------------
 
 
-def _callbacks(model, settings, run):
-    callbacks = [Finite(), keras.callbacks.CSVLogger(run / "history.csv"), Samples(run), Save(run)]
-    if settings.patience:
-        callbacks.append(
-            keras.callbacks.EarlyStopping(
-                monitor="val_loss", patience=settings.patience, restore_best_weights=True
-            )
-        )
+def _callbacks(keep, run):
+    callbacks = [Samples(run), keep]
     if importlib.util.find_spec("tensorboard"):
         callbacks.append(keras.callbacks.TensorBoard(run / "logs", write_graph=False))
     return callbacks
 
 
-class Finite(keras.callbacks.Callback):
-    """Ends a training whose loss is not a finite number, before its weights are saved."""
+class Keep(keras.callbacks.Callback):
+    """Keeps a training's history, weights and checkpoints, and ends it where it should end.
+
+    Args:
+        model: Compiled.
+        settings: `config.Settings`.
+        run: Run folder.
+        state: `checkpoints.State` to go on from, read into the model.
+        steps: Of an epoch.
+
+    Attributes:
+        epoch: Epochs that are over.
+        batch: Steps of the next one that are done: only between a resume and that epoch's end.
+        over: Whether nothing is left to train.
+    """
+
+    def __init__(self, model, settings, run, state, steps):
+        super().__init__()
+        self.trained = model  # Keras sets `model`, and only when it begins
+        self.settings = settings
+        self.steps = steps
+        self.before = int(model.steps) - state.epoch * steps - state.batch  # of other trainings
+        self.run = Path(run)
+        self.epoch, self.batch = state.epoch, state.batch
+        self.rows = list(state.history)
+        self.best = math.inf if state.best is None else state.best
+        self.waited = state.waited
+        self.averages = state.averages
+        self.written = -math.inf  # when, on the clock that never turns back
+
+    @property
+    def over(self):
+        stopped = self.settings.patience and self.waited >= self.settings.patience
+        return self.epoch >= self.settings.epochs or bool(stopped)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if self.batch:  # Keras has just set the running means to 0
+            self.model.averages.restore(self.averages)
+
+    def on_train_batch_end(self, batch, logs=None):
+        if batch % LOOK_STEPS == 0:
+            self._require_finite(logs)
 
     def on_epoch_end(self, epoch, logs=None):
-        loss = (logs or {}).get("loss", math.nan)
-        if not math.isfinite(loss):
+        self._require_finite(logs)
+        self.epoch, self.batch, self.averages = epoch + 1, 0, None
+        self.rows.append({"epoch": epoch} | {name: float(value) for name, value in logs.items()})
+        better = logs["val_loss"] < self.best
+        self.best = float(min(self.best, logs["val_loss"]))
+        self.waited = 0 if better else self.waited + 1
+        if self.settings.patience and better:
+            checkpoints.save(self.model, self.run)
+        self.model.stop_training = self.over
+        if self.over or time.monotonic() - self.written >= CHECKPOINT_SECONDS:
+            self._write()
+
+    def broken_off(self):
+        """Saves a training that was interrupted, and says how it goes on."""
+        done = int(self.trained.steps) - self.before - self.epoch * self.steps
+        if done < self.steps:  # else in the validation: the epoch is trained again
+            if done:
+                self.batch, self.averages = done, self.trained.averages.state
+            self._write()
+        return (
+            f"training was interrupted in epoch {self.epoch + 1} of {self.settings.epochs}. "
+            f"To go on where it was: python train.py --resume {self.run}"
+        )
+
+    def _write(self):
+        if self.rows:
+            with files.replacing(self.run / "history.csv") as temporary:
+                pd.DataFrame(self.rows).to_csv(temporary, index=False)
+        if not self.settings.patience:
+            checkpoints.save(self.trained, self.run)
+        best = self.best if math.isfinite(self.best) else None
+        position = (self.epoch, self.batch, tuple(self.rows), best, self.waited, self.averages)
+        checkpoints.write(self.trained, self.run, checkpoints.State(*position))
+        self.written = time.monotonic()
+
+    def _require_finite(self, logs):
+        advice = "what was saved before is kept. " + checkpoints.ADVICE
+        if not math.isfinite(logs["loss"]):
+            step = int(self.model.averages.finite_until) // self.settings.batch_size + 1
             raise FloatingPointError(
-                f"the loss is {loss} after epoch {epoch + 1}; the weights of the last good epoch "
-                "are kept. Lower learning_rate, or set clip_norm (1000 is a start)"
+                f"the loss is {logs['loss']} at step {step} of epoch {self.epoch + 1}; {advice}"
+            )
+        if not math.isfinite(logs.get("val_loss", 0.0)):
+            raise FloatingPointError(
+                f"the validation loss is {logs['val_loss']} after epoch {self.epoch + 1}; {advice}"
             )
 
 
@@ -233,17 +324,6 @@ class Samples(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         images = self.model.sample(SAMPLES).numpy()
         plots.save_sheet(images, self.folder / f"epoch_{epoch + 1:03d}.png", columns=8)
-
-
-class Save(keras.callbacks.Callback):
-    """After every epoch, the weights."""
-
-    def __init__(self, run):
-        super().__init__()
-        self.run = Path(run)
-
-    def on_epoch_end(self, epoch, logs=None):
-        save(self.model, self.run)
 
 
 # --- command line --------------------------------------------------------------------------------
@@ -275,22 +355,34 @@ def settings_from(arguments) -> config.Settings:
 
 def main(words=None):
     parser = argparse.ArgumentParser(description="Train one experiment of config.py.")
-    parser.add_argument("experiment", help=", ".join(config.EXPERIMENTS))
+    parser.add_argument("experiment", nargs="?", help=", ".join(config.EXPERIMENTS))
     parser.add_argument("--model", help=", ".join(registry.REGISTRY))
     parser.add_argument("--epochs", type=int)
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE")
     parser.add_argument("--out", type=Path, metavar="DIR", help="default: a new folder in runs/")
+    parser.add_argument("--resume", type=Path, metavar="DIR", help="go on with the run in there")
     arguments = parser.parse_args(words)
+    others = (arguments.experiment, arguments.model, arguments.epochs, arguments.out)
+    if arguments.resume and (arguments.set or any(each is not None for each in others)):
+        parser.error("--resume stands alone: a run goes on as it was begun")
+    if not arguments.resume and not arguments.experiment:
+        parser.error(f"name an experiment: {', '.join(config.EXPERIMENTS)}")
     try:
-        settings = settings_from(arguments)
+        if arguments.resume:
+            settings = load_settings(arguments.resume)
+        else:
+            settings = settings_from(arguments)
         images = data.load(settings)
         model = registry.from_settings(settings)
-        run = arguments.out or new_run(arguments.experiment)
+        run = arguments.resume or arguments.out or new_run(arguments.experiment)
         print(
             f"Training {settings.model} ({model.count_params():,} parameters) on "
             f"{len(images.train):,} images of {images.name} into {run}"
         )
-        fit(model, images, settings, run)
+        fit(model, images, settings, run, resume=arguments.resume is not None)
+    except KeyboardInterrupt as stopped:
+        print(f"\ntrain.py: {stopped or 'stopped before training began'}", file=sys.stderr)
+        sys.exit(130)
     except (ValueError, OSError, FloatingPointError) as error:
         sys.exit(f"train.py: {error}")
     print(f"Done: {run}. Its numbers: python evaluate.py {run}")

@@ -28,6 +28,7 @@ from sklearn.metrics import silhouette_score
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.semi_supervised import LabelSpreading
 
+import checkpoints
 import config
 import data
 import evaluate
@@ -148,7 +149,7 @@ def on_pixels(images, per_class, draw, folder):
 def table(folder):
     images = data.load(M1)
     first = folder / "m1"
-    if not (first / train.DIGEST).exists():
+    if not (first / checkpoints.DIGEST).exists():
         train.fit(registry.from_settings(M1), images, M1, first, verbose=2)
     m1 = train.load(first)
     latents = on_latents(m1, images)
@@ -217,7 +218,7 @@ def everything(folder):
     truth = images.test.labels("digit")
     for name, settings in (("VAE", M1), ("SemiSupervisedVAE", ALL), ("M2", ALL_M2)):
         run = folder / ("m1" if name == "VAE" else f"all-{name}")
-        if not (run / train.DIGEST).exists():
+        if not (run / checkpoints.DIGEST).exists():
             train.fit(registry.from_settings(settings), images, settings, run, verbose=2)
         model = train.load(run)
         z, _ = latent.encode(model, images.test)

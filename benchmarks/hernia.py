@@ -22,6 +22,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+import checkpoints
 import config
 import data
 import directions
@@ -169,7 +170,7 @@ def real(run, epochs):
     latents = []
     for fold in range(FOLDS):
         place = run / f"fold{fold}"
-        if not (place / train.WEIGHTS).exists():
+        if not (place / checkpoints.WEIGHTS).exists():
             places = np.where(folds == fold, "test", np.where(watching, "validation", "train"))
             images = splits.from_table(pictures, table, places, "chest X-rays")
             model = registry.from_settings(settings)

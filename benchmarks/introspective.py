@@ -26,6 +26,7 @@ import keras
 import numpy as np
 import pandas as pd
 
+import checkpoints
 import config
 import data
 import files
@@ -38,13 +39,14 @@ import registry
 import train
 
 SEEDS = (0, 1)
-BASE = {"residual": True, "upsampling": "nearest", "gamma": 0.25, "schedule": "cosine"}
+BASE = {"residual": True, "upsampling": "nearest", "schedule": "cosine"}
 SETTINGS = {
     "mnist": config.Settings(
         dataset="mnist",
         image_shape=(32, 32, 1),
         widths=(16, 32, 64),
         latent_dim=32,
+        gamma=0.25,
         batch_size=64,
         learning_rate=2e-3,
         **BASE,
@@ -55,11 +57,13 @@ SETTINGS = {
         widths=(16, 32, 64, 64),
         latent_dim=64,
         reconstruction="gaussian",
-        sigma=0.2,
+        sigma=0.3,
+        gamma=0.5,
+        most_push=0.3,
         batch_size=16,
         shift=2,
         flip="sideways",
-        learning_rate=5e-4,
+        learning_rate=1e-3,
         **BASE,
     ),
 }
@@ -155,7 +159,7 @@ def compare(name, folder):
             run = folder / f"{name}-{made}-{epochs}-{seed}"
             model = registry.from_settings(settings)
             start = time.perf_counter()
-            if (run / train.DIGEST).exists():  # stopped in the middle: from the beginning
+            if (run / checkpoints.DIGEST).exists():  # stopped in the middle: from the beginning
                 shutil.rmtree(run)
             train.fit(model, images, settings, run, verbose=0)
             row |= {"epochs": epochs, "seconds": round(time.perf_counter() - start)}

@@ -20,6 +20,7 @@ import keras
 import numpy as np
 import pandas as pd
 
+import checkpoints
 import config
 import data
 import evaluate
@@ -107,7 +108,7 @@ def compare(name, folder, split):
                 continue
             chosen = replace(settings, seed=seed, **changed)
             run = folder / f"{name}-{terms.replace(' ', '-')}-{seed}"
-            if not (run / train.WEIGHTS).exists():
+            if not (run / checkpoints.WEIGHTS).exists():
                 train.fit(registry.from_settings(chosen), images, chosen, run, verbose=0)
             model = train.load(run)
             rows.append({"terms": terms, "seed": seed} | measured(model, images, split, own))

@@ -10,6 +10,7 @@ import tensorflow as tf
 from scipy import integrate, stats
 
 import adversarial
+import checkpoints
 import config
 import data
 import losses
@@ -323,7 +324,7 @@ def test_a_runs_weights_hold_no_optimizer_but_the_running_mean_and_the_control(t
     assert float(again.log_beta_neg) == float(model.log_beta_neg)
     np.testing.assert_array_equal(again.sample(3), model.sample(3))
 
-    with h5py.File(tmp_path / "run" / train.WEIGHTS) as file:
+    with h5py.File(tmp_path / "run" / checkpoints.WEIGHTS) as file:
         assert not [name for name in file if "optimizer" in name]
 
 

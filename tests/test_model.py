@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import checkpoints
 import config
 import files
 import losses
@@ -85,7 +86,7 @@ def saved(tmp_path_factory):
         run = folder / kind
         run.mkdir()
         files.write_json(run / "settings.json", train._provenance(settings))
-        train.save(model, run)
+        checkpoints.save(model, run)
         expected[kind] = model.reconstruct(blobs(8, seed=9)[0]).numpy()
     np.savez(folder / "expected.npz", **expected)
     return folder

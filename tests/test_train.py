@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+import checkpoints
 import config
 import data
 import registry
@@ -21,8 +22,8 @@ def test_a_run_folder_is_complete(run, spots):
         "split.csv",
         "history.csv",
         "samples",
-        train.WEIGHTS,
-        train.DIGEST,
+        checkpoints.WEIGHTS,
+        checkpoints.DIGEST,
     }
     assert not list(run.glob("saving*"))
     assert len(pd.read_csv(run / "split.csv")) == 96
@@ -52,19 +53,15 @@ def test_a_loaded_run_is_the_trained_model(tmp_path, spots, tiny):
     assert int(again.steps) == int(model.steps) == 2 * spots.train.steps(16)
 
 
-def test_saving_in_the_middle_of_training_changes_nothing(tmp_path, spots, tiny):
-    settings, weights = tiny(epochs=3), []
-    for name in ("saved", "not saved"):
+def test_saving_in_the_middle_of_training_changes_nothing(tmp_path, spots, tiny, monkeypatch):
+    weights, settings = [], tiny(epochs=3, dropout=0.1)
+    for seconds in (0.0, 1e9):
+        monkeypatch.setattr(train, "CHECKPOINT_SECONDS", seconds)
         model = registry.from_settings(settings)
-        train.compile_model(model, settings, spots.train.steps(16))
-        (tmp_path / name).mkdir()
-        batches = spots.train.batches(16, shuffle=True)
-        saving = [train.Save(tmp_path / name)] if name == "saved" else []
-        options = {"epochs": 3, "steps_per_epoch": spots.train.steps(16), "verbose": 0}
-        model.fit(batches, callbacks=saving, shuffle=False, **options)
+        train.fit(model, spots, settings, tmp_path / str(seconds), verbose=0)
         weights.append(model.decoder.get_weights()[0])
     np.testing.assert_array_equal(*weights)
-    size = (tmp_path / "saved" / train.WEIGHTS).stat().st_size
+    size = (tmp_path / "0.0" / checkpoints.WEIGHTS).stat().st_size
     assert size < 4 * model.count_params() + 60_000  # no optimizer: float32 and some overhead
 
 
@@ -119,10 +116,10 @@ def test_early_stopping_ends_and_keeps_the_best_weights(tmp_path, spots, tiny):
 
 
 def test_a_folder_that_holds_a_run_is_not_overwritten(run, spots, tiny):
-    before = (run / train.WEIGHTS).read_bytes()
+    before = (run / checkpoints.WEIGHTS).read_bytes()
     with pytest.raises(FileExistsError, match="holds a trained run already"):
         train.fit(registry.from_settings(tiny()), spots, tiny(), run, verbose=0)
-    assert (run / train.WEIGHTS).read_bytes() == before
+    assert (run / checkpoints.WEIGHTS).read_bytes() == before
 
 
 def test_images_of_another_size_than_the_model_are_refused_before_training(tmp_path, tiny):
@@ -150,13 +147,13 @@ def test_a_loss_that_is_not_finite_ends_training_and_its_weights_are_not_saved(
     settings = tiny(learning_rate=1.0, reconstruction="gaussian", sigma=1e-4, epochs=5)
     model = registry.from_settings(settings)
     model.log_sigma.assign(np.nan)
-    with pytest.raises(FloatingPointError, match="after epoch 1.*learning_rate"):
+    with pytest.raises(FloatingPointError, match="at step 1 of epoch 1.*learning_rate"):
         train.fit(model, spots, settings, tmp_path / "run", verbose=0)
-    assert not (tmp_path / "run" / train.WEIGHTS).exists()
+    assert not (tmp_path / "run" / checkpoints.WEIGHTS).exists()
 
 
 def test_damaged_weights_are_not_loaded(run):
-    weights = run / train.WEIGHTS
+    weights = run / checkpoints.WEIGHTS
     content = bytearray(weights.read_bytes())
     content[len(content) // 2] ^= 1
     weights.write_bytes(content)

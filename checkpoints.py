@@ -1,0 +1,314 @@
+"""Weights and training states on disk: whole, verified, and found again after any end.
+
+Whatever is written is first written under another name in the same folder, flushed to the disk,
+read back and compared, and only then takes its name; so a name never stands for half a file. A
+weights file has its SHA-256 beside it. A checkpoint is a folder with everything that training on
+needs; the two newest are kept, and one that was damaged since is passed over.
+"""
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import h5py
+import numpy as np
+
+WEIGHTS = "model.weights.h5"
+DIGEST = "model.weights.sha256"
+FOLDER = "checkpoints"
+STATE_WEIGHTS, STATE, SUMS = "state.weights.h5", "state.json", "sha256sums"
+ADVICE = "Lower learning_rate, or set clip_norm (1000 is a start)"
+KEPT = 2
+OPTIMIZERS = ("optimizer", "second_optimizer")  # where a model may have them
+
+
+class State(NamedTuple):
+    """Where a training stands, beside its weights and optimizers.
+
+    Args:
+        epoch: Epochs that are over.
+        batch: Steps of the one that has begun.
+        history: A dictionary for each epoch that is over.
+        best: Least validation loss, where training stops early; else None.
+        waited: Epochs since then.
+        averages: Running means of the epoch that has begun (`model.Averages.state`), or None.
+    """
+
+    epoch: int = 0
+    batch: int = 0
+    history: tuple = ()
+    best: float | None = None
+    waited: int = 0
+    averages: dict | None = None
+
+
+# --- weights -------------------------------------------------------------------------------------
+
+
+def save(model, run):
+    """Writes a run's weights and their SHA-256.
+
+    The optimizers' state stays out: it is twice the size, and using a model does not need it.
+
+    Raises:
+        FloatingPointError: where a weight is not finite; the old file stays.
+        OSError: where it cannot be written (a full disk); the old file stays.
+    """
+    run = Path(run)
+    temporary, digests = run / f"saving.{WEIGHTS}", run / DIGEST
+    with _cleaned(temporary), _without_optimizers(model):
+        new = _write_weights(model, temporary)
+        # Between two renames a kill leaves a digest of either file: both are listed meanwhile.
+        old = sha256(run / WEIGHTS) if (run / WEIGHTS).exists() else new
+        _write_text(digests, f"{new}  {WEIGHTS}\n{old}  {WEIGHTS}\n")
+        os.replace(temporary, run / WEIGHTS)
+        _write_text(digests, f"{new}  {WEIGHTS}\n")
+
+
+def load(model, run):
+    """Reads a run's weights into a model.
+
+    Raises:
+        FileNotFoundError: where there are none.
+        ValueError: where they are not the ones that were written, or another model's.
+    """
+    weights, digests = Path(run) / WEIGHTS, Path(run) / DIGEST
+    if not weights.is_file():
+        raise FileNotFoundError(f"{run} has no {WEIGHTS}: its training was ended before it had any")
+    known = digests.read_text().split() if digests.is_file() else ()
+    if sha256(weights) not in known:
+        raise ValueError(f"{weights} is damaged: its SHA-256 is not the one in {DIGEST}")
+    with _without_optimizers(model):
+        _read_weights(model, weights)
+
+
+def sha256(path) -> str:
+    """Hexadecimal SHA-256 of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _write_weights(model, path):
+    """Writes and reads back; returns the SHA-256 of what is on the disk."""
+    for variable in _saved(model):
+        value = np.asarray(variable)
+        if not np.isfinite(value).all():
+            raise FloatingPointError(
+                f"{variable.path} is not finite; what was saved before is kept. {ADVICE}"
+            )
+    expected = sum(int(np.prod(each.shape)) for each in _saved(model))
+    try:
+        _reserve(path, 4 * expected + 4096 * (len(_saved(model)) + 16))
+        model.save_weights(path)
+        with h5py.File(path, "r+") as file:
+            file.attrs["latent_dim"] = model.latent_dim
+            file.attrs["image_shape"] = model.image_shape
+        _flush(path)
+        stored = _numbers(path)
+    except OSError as error:
+        free = shutil.disk_usage(path.parent).free / 1e6
+        raise OSError(
+            errno.EIO,
+            f"cannot write the weights ({str(error).splitlines()[0]}; {free:,.0f} MB free); "
+            "what was saved before is kept",
+            str(path.parent),
+        ) from error
+    if stored != expected:
+        raise OSError(errno.EIO, f"{stored} numbers were written of {expected}", str(path))
+    return sha256(path)
+
+
+def _reserve(path, size):
+    """Asks the disk for room: HDF5 ends the whole process where it fills up while it writes."""
+    with open(path, "wb") as file:
+        file.write(bytes(size))
+    path.unlink()
+
+
+def _saved(model):
+    """Every variable that Keras writes with a model: its own and those of its optimizers."""
+    optimizers = (getattr(model, name, None) for name in OPTIMIZERS)
+    return [*model.weights, *(each for one in optimizers if one for each in one.variables)]
+
+
+def _numbers(path):
+    """How many numbers a weights file holds; an error where one cannot be read."""
+    found = []
+
+    def read(_, each):
+        if isinstance(each, h5py.Dataset):
+            found.append(np.size(each[()]))
+
+    with h5py.File(path) as file:
+        file.visititems(read)
+    return sum(found)
+
+
+def _read_weights(model, path):
+    with h5py.File(path) as file:
+        sizes = {name: file.attrs.get(name) for name in ("latent_dim", "image_shape")}
+    for name, found in sizes.items():
+        if found is not None:  # files from before these were written
+            found, own = np.ravel(found).tolist(), np.ravel(getattr(model, name)).tolist()
+            if found != own:
+                raise ValueError(
+                    f"{path} is of a model with {name} = {_plain(found)}, and this one has "
+                    f"{_plain(own)}; open it with the settings.json of its own run"
+                )
+    model.load_weights(path)
+
+
+def _plain(numbers):
+    return numbers[0] if len(numbers) == 1 else tuple(numbers)
+
+
+@contextmanager
+def _without_optimizers(model):
+    """For a while the model has no optimizers: Keras saves what hangs on it."""
+    held = {name: getattr(model, name) for name in OPTIMIZERS if hasattr(model, name)}
+    try:
+        for name in held:
+            setattr(model, name, None)
+        yield
+    finally:
+        for name, optimizer in held.items():
+            setattr(model, name, optimizer)
+
+
+# --- checkpoints ---------------------------------------------------------------------------------
+
+
+def write(model, run, state):
+    """Writes a checkpoint of a compiled model, and lets go of all but the newest.
+
+    Raises:
+        FloatingPointError, OSError: As `save`; the checkpoints that are there stay.
+    """
+    folder = Path(run) / FOLDER
+    temporary = folder / "saving"
+    with _cleaned(temporary):
+        _remove(temporary)
+        temporary.mkdir(parents=True)
+        sums = [f"{_write_weights(model, temporary / STATE_WEIGHTS)}  {STATE_WEIGHTS}"]
+        _write_text(temporary / STATE, json.dumps(state._asdict(), indent=1) + "\n")
+        sums.append(f"{sha256(temporary / STATE)}  {STATE}")
+        _write_text(temporary / SUMS, "\n".join(sums) + "\n")
+        final = folder / f"epoch_{state.epoch:06d}_step_{state.batch:08d}"
+        _remove(final)  # damaged, or it would not have been made again
+        os.rename(temporary, final)
+    for old in _all(run)[KEPT:]:
+        _remove(old)
+
+
+def read(model, run, tell=print):
+    """Reads the newest checkpoint that is whole into a compiled model.
+
+    Args:
+        model: As it was when the checkpoint was written, compiled.
+        run: Run folder.
+        tell: Function that gets a sentence for each damaged checkpoint.
+
+    Returns:
+        `State`; that of a training which has not begun where there is no checkpoint.
+
+    Raises:
+        ValueError: where there are checkpoints and none is whole.
+    """
+    damaged = {}
+    for place in _all(run):
+        damaged[place] = _damage(place)
+        if not damaged[place]:
+            break
+    else:
+        if damaged:
+            raise ValueError(
+                f"no checkpoint in {Path(run) / FOLDER} is whole; delete that folder to train "
+                "from the beginning"
+            )
+        return State()
+    for each, reason in damaged.items():
+        if reason:
+            each.rename(each.with_name(f"damaged_{each.name}"))
+            tell(f"{each} is damaged ({reason}); set aside as damaged_{each.name}")
+    _read_weights(model, place / STATE_WEIGHTS)
+    values = json.loads((place / STATE).read_text())
+    return State(**values | {"history": tuple(values["history"])})
+
+
+def begun(run) -> bool:
+    """Whether a run folder holds a checkpoint, whole or not."""
+    return bool(_all(run))
+
+
+def require_room(run, model):
+    """Makes sure before training that a run can be written.
+
+    Raises:
+        OSError: where the folder cannot be written, or the disk is too full for the checkpoints.
+    """
+    run = Path(run)
+    _write_text(run / "saving.probe", "")
+    (run / "saving.probe").unlink()
+    own = 4 * sum(int(np.prod(each.shape)) for each in model.weights)
+    state = 4 * sum(int(np.prod(each.shape)) for each in _saved(model))
+    needed, free = (KEPT + 1) * state + 2 * own, shutil.disk_usage(run).free
+    if free < needed:
+        raise OSError(
+            errno.ENOSPC,
+            f"a run of this model needs {needed / 1e6:,.0f} MB and {free / 1e6:,.0f} MB are free; "
+            "make room or choose another folder",
+            str(run),
+        )
+
+
+def _all(run):
+    """Checkpoint folders, newest first."""
+    return sorted((Path(run) / FOLDER).glob("epoch_*"), reverse=True)
+
+
+def _damage(place):
+    """What is wrong with a checkpoint, or nothing."""
+    try:
+        lines = (place / SUMS).read_text().splitlines()
+        sums = {name: known for known, name in (line.split("  ") for line in lines)}
+        for name in (STATE_WEIGHTS, STATE):
+            if sums[name] != sha256(place / name):
+                return f"the SHA-256 of {name} is another"
+    except OSError as error:
+        return f"{Path(error.filename).name}: {error.strerror}"
+    except (ValueError, KeyError):
+        return f"{SUMS} cannot be read"
+    return ""
+
+
+def _write_text(path, text):
+    with open(path, "w") as file:
+        file.write(text)
+    _flush(path)
+
+
+def _flush(path):
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+
+
+def _remove(path):
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _cleaned(path):
+    """Takes away what was being written where writing fails."""
+    try:
+        yield
+    except BaseException:
+        _remove(path)
+        raise
