@@ -325,8 +325,13 @@ class Introspective(Alternating):
                 mean.assign(new)
         return shown
 
+    @property
+    def final_decoder(self):
+        return self.ema_decoder
+
     def logits_of(self, z, training):
-        return self.decoder(z, training=True) if training else self.ema_decoder(z, training=False)
+        decoder = self.decoder if training else self.final_decoder
+        return decoder(z, training=training)
 
     def get_config(self):
         return super().get_config() | {"ema": self.ema}

@@ -14,6 +14,7 @@ import tensorflow as tf
 
 import losses
 import metrics
+import networks
 import randomness
 
 RECONSTRUCTIONS = ("bernoulli", "gaussian", "learned-gaussian")
@@ -364,6 +365,26 @@ class Autoencoder(keras.Model):
 
     def call(self, images):
         return self.reconstruct(images)
+
+    @property
+    def final_decoder(self):
+        """The decoder that draws outside training."""
+        return self.decoder
+
+    def endpoints(self):
+        """What other programs use of the model: functional networks of Keras' own layers.
+
+        Returns:
+            Dictionary of names to networks. `"encoder"`: images, floats in [0, 1], to `z_mean` and,
+            where the encoder has a variance, `z_log_var`. `"decoder"`: latents to images.
+        """
+        images = keras.Input(self.image_shape, name="images")
+        z = keras.Input((self.latent_dim,), name="z")
+        logits = networks.stock(self.final_decoder)(z)
+        return {
+            "encoder": keras.Model(images, networks.stock(self.encoder)(images), name="encoder"),
+            "decoder": keras.Model(z, keras.ops.sigmoid(logits), name="decoder"),
+        }
 
     # --- saving --------------------------------------------------------------------------------
 

@@ -64,6 +64,21 @@ class Dropout(keras.layers.Layer):
         return super().get_config() | {"rate": self.rate, "seed": self.seed}
 
 
+def stock(network):
+    """A copy of a network for use alone, made of Keras' own layers: `Dropout` is left out.
+
+    Programs that do not have this project can open it, and nothing of it draws random numbers.
+    """
+
+    def call(layer, *inputs, **options):
+        return inputs[0] if isinstance(layer, Dropout) else layer(*inputs, **options)
+
+    copy = keras.models.clone_model(network, call_function=call)
+    for layer in copy.layers:
+        layer.set_weights(network.get_layer(layer.name).get_weights())
+    return copy
+
+
 class _Layers:
     """Makes the layers of one network: same precision, own seeds, an optional norm and dropout."""
 

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 import losses
 import model as models
+import networks
 import randomness
 
 ATTEMPTS = 100  # batches of prior draws in which `generate` looks for what it is asked for
@@ -108,6 +109,12 @@ class SemiSupervisedVAE(Labelled):
     def classify(self, images):
         """Probability of each class, `(batch, classes)`."""
         return self.classify_latents(self.encode(images)[0])
+
+    def endpoints(self):
+        """As every model's, and `"classifier"`: latents to the probability of each class."""
+        z = keras.Input((self.latent_dim,), name="z")
+        likely = keras.ops.softmax(networks.stock(self.classifier)(z))
+        return super().endpoints() | {"classifier": keras.Model(z, likely, name="classifier")}
 
     def generate(self, n, seed=0, label=None, confidence=0.0):
         """Images decoded from draws of N(0, I), each with the class that its latent lies in.
@@ -316,6 +323,27 @@ class M2(Labelled):
         """Images in [0, 1] decoded from the posterior means in each image's likeliest class."""
         labels = tf.argmax(self.classify(images), axis=-1)
         return self.decode(self.encode(images, labels)[0], labels)
+
+    def endpoints(self):
+        """As every model's, with classes.
+
+        The encoder also gives the probability of each class, and the posterior in the likeliest;
+        the decoder takes the class as a whole number beside the latent.
+        """
+        images = keras.Input(self.image_shape, name="images")
+        features, class_logits = networks.stock(self.encoder)(images)
+        # Keras' argmax has bit tricks in it that ONNX has no word for.
+        likeliest = keras.ops.top_k(class_logits, 1)[1][:, 0]
+        known = [features, keras.ops.one_hot(likeliest, self.classes)]
+        outputs = [*networks.stock(self.posterior)(known), keras.ops.softmax(class_logits)]
+        z = keras.Input((self.latent_dim,), name="z")
+        label = keras.Input((), dtype="int32", name="label")
+        both = keras.ops.concatenate([z, keras.ops.one_hot(label, self.classes)], axis=-1)
+        made = keras.ops.sigmoid(networks.stock(self.decoder)(both))
+        return {
+            "encoder": keras.Model(images, outputs, name="encoder"),
+            "decoder": keras.Model([z, label], made, name="decoder"),
+        }
 
     def in_every_class(self, images):
         """Each image's style in every class, `(batch, classes, height, width, channels)`."""

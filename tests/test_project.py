@@ -23,7 +23,7 @@ LAYERS = [
     ("judges", "directions"),
     ("train",),
     ("evaluate",),
-    ("apply",),
+    ("apply", "export"),
 ]
 MODULES = [name for layer in LAYERS for name in layer]
 NOTEBOOKS = [ROOT / "run.ipynb", *sorted((ROOT / "notebooks").glob("*.ipynb"))]

@@ -1,0 +1,163 @@
+"""A trained run's networks for programs that do not have this project.
+
+    python export.py RUN [--to FOLDER] [--as keras saved_model onnx]
+
+The folder gets, for the encoder and the decoder (and a classifier, where the model has one), a
+`.keras` file and a SavedModel of Keras' own layers, and an ONNX file where `tf2onnx` is installed;
+and `networks.json`, which says what each takes and gives. Every file is opened again and compared
+with the model before the folder takes its name.
+"""
+
+import argparse
+import importlib.util
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+import files
+import train
+
+FORMATS = ("keras", "saved_model", "onnx")
+ONNX = ("onnx", "onnxruntime", "tf2onnx")
+CHECKED = 3  # inputs that every written file is tried with
+TOLERANCE = 1e-4  # of its outputs, relative to their largest
+
+
+def export(model, folder, formats=None):
+    """Writes a model's `endpoints` in formats that other programs open.
+
+    Args:
+        model: A trained model.
+        folder: New folder.
+        formats: Of FORMATS; default: all that can be written here.
+
+    Returns:
+        Table of what was written, as in `networks.json`: name to inputs, outputs, files.
+
+    Raises:
+        FileExistsError: where the folder exists.
+        ModuleNotFoundError: where ONNX is asked for and cannot be written, with the line to type.
+        ValueError: for an unknown format, or where a file does not give the model's numbers.
+    """
+    folder = Path(folder)
+    lacking = [name for name in ONNX if importlib.util.find_spec(name) is None]
+    if formats is None:
+        formats = [each for each in FORMATS if each != "onnx" or not lacking]
+    for each in formats:
+        if each not in FORMATS:
+            raise ValueError(f"format {each!r} is unknown; allowed: {', '.join(FORMATS)}")
+    if "onnx" in formats and lacking:
+        raise ModuleNotFoundError(f"ONNX needs more packages: pip install {' '.join(lacking)}")
+    if folder.exists():
+        raise FileExistsError(f"{folder} exists already; choose another folder")
+    temporary = folder.with_name(f"saving-{os.getpid()}.{folder.name}")
+    temporary.mkdir(parents=True)
+    try:
+        written = {}
+        for name, network in model.endpoints().items():
+            inputs = _tried(network)
+            expected = _arrays(network(inputs))
+            for each in formats:
+                path = temporary / f"{name}{'' if each == 'saved_model' else f'.{each}'}"
+                WRITERS[each](network, path)
+                _require_equal(expected, READERS[each](path, inputs), path.name)
+            written[name] = {
+                "inputs": {each.name: _described(each) for each in network.inputs},
+                "outputs": [_described(each) for each in network.outputs],
+                "formats": list(formats),
+            }
+        files.write_json(temporary / "networks.json", written)
+        os.rename(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return written
+
+
+def _described(tensor):
+    return {"shape": list(tensor.shape), "dtype": tensor.dtype}
+
+
+def _tried(network):
+    """A few inputs in the range of images; classes are whole numbers."""
+    random = np.random.default_rng(0)
+    made = [
+        np.zeros(CHECKED, np.int32)
+        if each.dtype == "int32"
+        else random.random((CHECKED, *each.shape[1:]), np.float32)
+        for each in network.inputs
+    ]
+    return made if len(made) > 1 else made[0]
+
+
+def _arrays(outputs):
+    return [np.asarray(each) for each in tf.nest.flatten(outputs)]
+
+
+def _require_equal(expected, found, name):
+    for one, other in zip(expected, found, strict=True):
+        gap = np.abs(one - other).max() / max(np.abs(one).max(), 1e-6)
+        if not gap < TOLERANCE:
+            raise ValueError(f"{name} gives other numbers than the model, by {gap:.1e}; not kept")
+
+
+def _write_onnx(network, path):
+    signature = [
+        keras.InputSpec(shape=each.shape, dtype=each.dtype, name=each.name)
+        for each in network.inputs
+    ]
+    signature = [signature] if len(signature) > 1 else signature
+    network.export(path, format="onnx", input_signature=signature, verbose=False)
+
+
+def _read_saved_model(path, inputs):
+    loaded = tf.saved_model.load(str(path))  # its variables live as long as it does
+    return _arrays(loaded.serve(inputs))
+
+
+def _read_onnx(path, inputs):
+    import onnxruntime  # optional, and slow to import
+
+    session = onnxruntime.InferenceSession(str(path))
+    values = inputs if isinstance(inputs, list) else [inputs]
+    names = [each.name for each in session.get_inputs()]
+    return session.run(None, dict(zip(names, values, strict=True)))
+
+
+WRITERS = {
+    "keras": lambda network, path: network.save(path),
+    "saved_model": lambda network, path: network.export(path, verbose=False),
+    "onnx": _write_onnx,
+}
+READERS = {
+    "keras": lambda path, inputs: _arrays(keras.saving.load_model(path, compile=False)(inputs)),
+    "saved_model": _read_saved_model,
+    "onnx": _read_onnx,
+}
+
+
+def main(words=None):
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run", type=Path, help="folder of a trained run")
+    parser.add_argument("--to", type=Path, metavar="FOLDER", help="default: RUN/exported")
+    parser.add_argument(
+        "--as", dest="formats", nargs="+", metavar="FORMAT", help="of " + ", ".join(FORMATS)
+    )
+    arguments = parser.parse_args(words)
+    folder = arguments.to or arguments.run / "exported"
+    try:
+        written = export(train.load(arguments.run), folder, arguments.formats)
+    except (ValueError, OSError, ImportError) as error:
+        sys.exit(f"export.py: {error}")
+    for name, network in written.items():
+        taken = ", ".join(f"{each} {one['shape']}" for each, one in network["inputs"].items())
+        print(f"{name} ({', '.join(network['formats'])}): takes {taken}")
+    print(f"Written to {folder}")
+
+
+if __name__ == "__main__":
+    main()
