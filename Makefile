@@ -8,7 +8,7 @@ PY = .venv/bin/python
 READY = .venv/ready
 NOTEBOOKS = run.ipynb $(wildcard notebooks/*.ipynb)
 
-.PHONY: run notebook test units pages lint format notebooks robust bench lock clean
+.PHONY: run notebook test test-long units pages lint format notebooks robust bench lock clean
 
 run: $(READY)  ## train a VAE on the embedded digits and look into it, headless
 	@echo "Executing run.ipynb (about a minute on two cores) ..."
@@ -26,6 +26,9 @@ units: $(READY)  ## the unit tests alone
 
 pages: $(READY)  ## every notebook against its stored outputs
 	@$(PY) -m pytest -q --nbval $(NOTEBOOKS)
+
+test-long: $(READY)  ## twenty kills for each of three models, fifty damaged files: half an hour
+	ATLAS_LONG=1 $(PY) -m pytest -q --durations=5 tests/test_checkpoints.py
 
 lint: $(READY)
 	@.venv/bin/ruff check .

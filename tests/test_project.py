@@ -121,3 +121,45 @@ def test_the_shipped_run_opens_and_is_small():
     assert sum(path.stat().st_size for path in run.rglob("*") if path.is_file()) <= 1_000_000
     model = train.load(run)
     assert model.sample(4).shape == (4, 32, 32, 1)
+
+
+# What the README promises under "What happens when...", and the test that holds it to it.
+FAULTS = {
+    "a path is wrong": "missing_or_empty_folder_names_setting_path_and_layout",
+    "a file is truncated": "a_bad_file_is_named_with_its_reason_and_what_to_do",
+    "a file claims": "a_decompression_bomb_costs_neither_time_nor_memory",
+    "pictures are grey": "every_mode_of_the_same_grey_picture_gives_the_same_image",
+    "pictures have 12": "deep_pictures_are_scaled_by_their_true_range",
+    "pictures differ": "any_folder_is_read_whatever_the_sizes",
+    "the size is no multiple": "images_of_any_size_come_back_in_their_own",
+    "an array has NaN": "a_bad_array_is_refused_with_what_is_wrong_and_what_to_do",
+    "the batch is larger": "a_batch_larger_than_the_training_split_is_refused_before_training",
+    "a setting is impossible": "an_impossible_value_names_field_value_and_what_is_allowed",
+    "a table and its folder": "rows_without_a_file_and_files_without_a_row_are_counted",
+    "a finding is empty": "an_empty_finding_is_no_label_and_not_no_finding",
+    "MNIST is neither": "mnist_neither_on_disk_nor_downloadable_says_so_at_once",
+    "an optional package": "a_missing_reader_gives_the_line_to_type",
+    "the loss stops": "a_loss_that_stops_being_finite_stops_at_its_step",
+    "training is killed": "kill_9_at_any_moment_changes_nothing",
+    "training is interrupted": "ctrl_c_saves_and_says_how_to_go_on",
+    "a checkpoint was damaged": "no_damaged_checkpoint_is_read_and_none_blocks_the_other",
+    "the disk is full": "a_full_disk_is_told_and_harms_no_file",
+    "the run's folder": "a_folder_that_cannot_be_written_is_told_before_training",
+    "the folder holds a run": "a_folder_that_holds_a_run_is_not_overwritten",
+    "the images or settings": "a_run_goes_on_only_with_its_own_settings_and_images",
+    "a weights file was damaged": "damaged_weights_are_not_loaded",
+    "weights are of another": "weights_of_another_size_are_refused_with_both_sizes",
+    "a run is opened": "every_model_gives_equal_reconstructions_in_a_fresh_process",
+    "a model file has code": "a_model_file_with_code_in_it_is_not_opened",
+}
+
+
+def test_everything_that_the_readme_says_of_faults_has_its_test():
+    text = (ROOT / "README.md").read_text()
+    section = text.split("## What happens when...")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| ([^|\s][^|]*) \|", section, re.MULTILINE)
+    assert len(rows) == len(FAULTS)
+    tests = "".join(path.read_text() for path in (ROOT / "tests").glob("test_*.py"))
+    for row, (beginning, name) in zip(rows, FAULTS.items(), strict=True):
+        assert row.startswith(beginning)
+        assert re.search(rf"^def test_\w*{name}\(", tests, re.MULTILINE), name
