@@ -100,6 +100,8 @@ def fit(model, images, settings, run, verbose="auto", resume=False):
 
     state = checkpoints.read(model, run)
     keep = Keep(model, settings, run, state, steps)
+    if resume:
+        keep.catch_up()
     while not keep.over:
         batches, validation, _ = _batches(model, images, settings, keep.epoch)
         try:
@@ -128,6 +130,8 @@ def _divisors(steps):
 def _require_same(run, settings, images):
     """Refuses to go on with a run of other settings or other images."""
     known = load_settings(run).to_dict()
+    if (run / checkpoints.WEIGHTS).exists() and not checkpoints.begun(run):
+        raise ValueError(f"{run} is a trained run without checkpoints; it cannot go on")
     for name, value in settings.to_dict().items():
         if value != known[name]:
             raise ValueError(
@@ -272,11 +276,16 @@ class Keep(keras.callbacks.Callback):
         better = logs["val_loss"] < self.best
         self.best = float(min(self.best, logs["val_loss"]))
         self.waited = 0 if better else self.waited + 1
-        if self.settings.patience and better:
-            checkpoints.save(self.model, self.run)
         self.model.stop_training = self.over
         if self.over or time.monotonic() - self.written >= CHECKPOINT_SECONDS:
             self._write()
+        if self.settings.patience and better:
+            checkpoints.save(self.model, self.run)
+
+    def catch_up(self):
+        """Saves the weights that a kill right after their checkpoint left unsaved."""
+        if self.epoch and not self.batch and not (self.settings.patience and self.waited):
+            checkpoints.save(self.trained, self.run)
 
     def broken_off(self):
         """Saves a training that was interrupted, and says how it goes on."""
@@ -294,11 +303,11 @@ class Keep(keras.callbacks.Callback):
         if self.rows:
             with files.replacing(self.run / "history.csv") as temporary:
                 pd.DataFrame(self.rows).to_csv(temporary, index=False)
-        if not self.settings.patience:
-            checkpoints.save(self.trained, self.run)
         best = self.best if math.isfinite(self.best) else None
         position = (self.epoch, self.batch, tuple(self.rows), best, self.waited, self.averages)
         checkpoints.write(self.trained, self.run, checkpoints.State(*position))
+        if not self.settings.patience:
+            checkpoints.save(self.trained, self.run)
         self.written = time.monotonic()
 
     def _require_finite(self, logs):

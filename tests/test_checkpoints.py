@@ -5,6 +5,7 @@ import os
 import random
 import re
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -114,10 +115,11 @@ def test_early_stopping_goes_on_counting(interrupted, tmp_path, spots, tiny, mon
 
 
 def test_a_finished_run_goes_on_to_nothing(run, spots, tiny):
-    before = (run / checkpoints.WEIGHTS).read_bytes()
+    before = train.load(run).get_weights()
     _, history = trained(tiny(epochs=2), spots, run, resume=True)
     assert len(history) == 2
-    assert (run / checkpoints.WEIGHTS).read_bytes() == before
+    for one, other in zip(before, train.load(run).get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_a_run_goes_on_only_with_its_own_settings_and_images(run, spots, tiny):
@@ -128,6 +130,35 @@ def test_a_run_goes_on_only_with_its_own_settings_and_images(run, spots, tiny):
         trained(tiny(epochs=2), others, run, resume=True)
     with pytest.raises(FileNotFoundError, match="not a run folder"):
         trained(tiny(epochs=2), spots, run / "nowhere", resume=True)
+
+
+@pytest.mark.parametrize("patience", [0, 9])
+def test_a_kill_between_the_last_checkpoint_and_its_weights_loses_nothing(
+    patience, tmp_path, spots, tiny, monkeypatch
+):
+    settings = tiny(epochs=2, patience=patience)
+    whole, _ = trained(settings, spots, tmp_path / "whole")
+    save = checkpoints.save
+
+    def killed(model, run):
+        if int(model.steps) == int(whole.steps):
+            raise SystemExit
+        save(model, run)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "save", killed)
+        with pytest.raises(SystemExit):
+            trained(settings, spots, tmp_path / "run")
+    trained(settings, spots, tmp_path / "run", resume=True)
+    np.testing.assert_array_equal(train.load(tmp_path / "run").sample(3), whole.sample(3))
+
+
+def test_a_trained_run_without_checkpoints_is_not_trained_over(run, spots, tiny):
+    before = (run / checkpoints.WEIGHTS).read_bytes()
+    shutil.rmtree(run / checkpoints.FOLDER)
+    with pytest.raises(ValueError, match="a trained run without checkpoints"):
+        trained(tiny(epochs=2), spots, run, resume=True)
+    assert (run / checkpoints.WEIGHTS).read_bytes() == before
 
 
 def test_two_checkpoints_are_kept(tmp_path, spots, tiny):
