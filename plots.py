@@ -173,6 +173,25 @@ def curve(x, lines, xlabel, ylabel, log=False, errors=None, width=5.0):
 
 
 @styled
+def trade(panels, width=9.0):
+    """What is paid for what: every model's runs as points in one colour, a panel for each pair.
+
+    Args:
+        panels: Dictionary of titles to `(xlabel, ylabel, models)`, the last a dictionary of names
+            to points `(runs, 2)`.
+    """
+    figure, axes = _figure(width, 0.8 * width / len(panels), columns=len(panels))
+    for axis, (title, (xlabel, ylabel, models)) in zip(axes[0], panels.items(), strict=True):
+        for number, (name, points) in enumerate(models.items()):
+            points = np.asarray(points)
+            colour = COLOURS[number % len(COLOURS)]
+            axis.scatter(*points.T, color=colour, s=60, label=name, alpha=0.8, edgecolor="white")
+        axis.set(xlabel=xlabel, ylabel=ylabel, title=title)
+    axes[0, 0].legend()
+    return figure
+
+
+@styled
 def latent_map(points, labels=None, classes=(), title=None, names=("$z_1$", "$z_2$"), width=6.5):
     """Scatter of latents in a plane, coloured by class.
 

@@ -163,3 +163,13 @@ def test_a_calibration_curve_has_a_line_and_marks_for_each_model_beside_the_diag
     np.testing.assert_allclose(axis.collections[0].get_offsets(), [[0.5, 0.4], [0.9, 1.0]])
     small, large = axis.collections[0].get_sizes()
     assert (large - 8) / (small - 8) == pytest.approx(3)
+
+
+def test_a_trade_has_a_panel_for_each_pair_and_a_point_for_each_run():
+    models = {"VAE": [(20.0, 1.0), (21.0, 1.1)], "sharp": [(19.0, 0.5)]}
+    figure = plots.trade({"one": ("dB", "distance", models), "two": ("dB", "sharpness", models)})
+    assert [axis.get_title(loc="left") for axis in figure.axes] == ["one", "two"]
+    for axis in figure.axes:
+        drawn = [each.get_offsets() for each in axis.collections]
+        np.testing.assert_array_equal(drawn[0], models["VAE"])
+        np.testing.assert_array_equal(drawn[1], models["sharp"])

@@ -1,0 +1,70 @@
+"""The table and figures of the README on introspective models, from benchmarks/introspective.py.
+
+    python readme_assets/draw_introspective.py FOLDER
+
+FOLDER is the one that the benchmark filled.
+"""
+
+import argparse
+import shutil
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+import pandas as pd
+from draw_mnist import markdown
+
+import plots
+
+HERE = Path(__file__).parent
+PANELS = {  # of each set: what is plotted against PSNR
+    "mnist": {"Frechet": "Frechet distance", "sharpness of samples": "samples / real images"},
+    "paintings": {
+        "sliced Wasserstein 64": "sliced Wasserstein distance, finest level",
+        "sharpness of samples": "samples / real images",
+    },
+}
+TITLES = {"mnist": "MNIST", "paintings": "paintings"}
+
+
+def table(rows):
+    """Mean and half range over seeds of every number, one line for each model."""
+    groups = rows.drop(columns="seed").groupby("model", sort=False)
+    middle, spread = groups.mean(), (groups.max() - groups.min()) / 2
+    words = {
+        name: [
+            "" if pd.isna(each) else f"{each:.4g}" + (f" ± {half:.2g}" if half else "")
+            for each, half in zip(middle[name], spread[name], strict=True)
+        ]
+        for name in middle
+    }
+    return pd.DataFrame(words, index=middle.index)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    folder = parser.parse_args().folder
+    panels, text = {}, []
+    for name, measured in PANELS.items():
+        path = folder / f"{name}.csv"
+        if not path.exists():
+            print(f"{path} is not there: left out")
+            continue
+        rows = pd.read_csv(path)
+        shutil.copy(path, HERE / f"introspective_{name}.csv")
+        text += [f"## {TITLES[name]}", "", *markdown(table(rows), "model"), ""]
+        models = dict(list(rows[rows["model"] != "real images"].groupby("model", sort=False)))
+        for column, label in measured.items():
+            points = {kind: each[["psnr", column]].to_numpy() for kind, each in models.items()}
+            what = "sharpness" if column.startswith("sharpness") else "distance"
+            panels[f"{TITLES[name]}: {what}"] = ("PSNR of reconstructions, dB", label, points)
+    plots.save(plots.trade(panels, width=4.2 * len(panels)), HERE / "introspective_trade.png")
+    text = ["# Introspective models beside a VAE", "", *text]
+    (HERE / "introspective.md").write_text("\n".join(text))
+    print(f"written: {HERE / 'introspective.md'}, {HERE / 'introspective_trade.png'}")
+
+
+if __name__ == "__main__":
+    main()
