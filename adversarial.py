@@ -73,7 +73,7 @@ class Alternating(models.VAE):
         # Keras' own would build the first optimizer for the weights of both turns.
         self.compile(**keras.saving.deserialize_keras_object(config))
 
-    def plan(self, steps):
+    def plan(self, steps, images=0):
         self.total_steps.assign(steps)
 
     def progress(self):

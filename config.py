@@ -103,6 +103,8 @@ class Settings:
         "VAE",
         "InfoVAE",
         "MMD-AE",
+        "BetaTCVAE",
+        "IWAE",
         "SemiSupervisedVAE",
         "M2",
         "AAE",
@@ -127,7 +129,7 @@ class Settings:
     perceptual: str = _among("none", "none", "classifier", "vgg16")  # whose feature maps
     perceptual_weight: float = _within(0.0, 0.0, 1e7)  # nats per unit of `losses.perceptual`
     perceptual_label: str = _word("")  # what the classifier learns; "": the images' own label
-    beta: float = _within(1.0, 0.0, 1e5)  # weight of the KL; 1 is the ELBO
+    beta: float = _within(1.0, 0.0, 1e5)  # weight of the KL (BetaTCVAE: of a part); 1 is the ELBO
     kl_warmup_steps: int = _within(0, 0, 10**9)  # the weight rises linearly from 0
     free_bits: float = _within(0.0, 0.0, 100.0)  # nats per latent axis that cost nothing
     kl_capacity: float = _within(0.0, 0.0, 1e5)  # nats that the KL is held at; 0: plain KL
@@ -135,6 +137,7 @@ class Settings:
     alpha: float = _within(0.0, -1e5, 1.0)  # InfoVAE: (1 - alpha) KL + (alpha + lambda - 1) MMD
     lambda_mmd: float = _within(1000.0, 0.0, 1e7)
     mmd_kernel: str = _among("imq", "imq", "rbf")
+    k: int = _within(5, 1, 10**4)  # IWAE: draws of every posterior
     class_weight: float = _within(100.0, 0.0, 1e7)  # of the cross-entropy, models with labels
 
     # Models with labels

@@ -106,6 +106,66 @@ def kl_to_standard_normal(z_mean, z_log_var):
     return tf.reduce_sum(kl_per_axis(z_mean, z_log_var), axis=-1)
 
 
+def log_normal(z, z_mean, z_log_var):
+    """Log-density of diagonal Gaussians on each axis, in nats; the shapes are broadcast."""
+    squares = tf.square(z - z_mean) * tf.exp(-z_log_var)
+    return -0.5 * (squares + z_log_var + math.log(2.0 * math.pi))
+
+
+def stratified_log_weights(batch, images):
+    """Logarithms of the weights with which a batch stands for a whole data set.
+
+    Minibatch stratified sampling, Appendix C.2 of
+    [Chen et al., 2018](https://arxiv.org/abs/1802.04942): the posterior of the image itself has the
+    weight `1 / N`, one other `(N - M) / (N M)`, the rest `1 / M`, with `M = batch - 1`. Averaged
+    over all batches that hold the image, the weighted sum of densities is `q(z)` exactly.
+
+    Args:
+        batch: Scalar integer, at least 2.
+        images: N, of the data set; at least the batch.
+
+    Returns:
+        Shape `(batch, batch)`: row i weighs the posteriors for the latent of image i.
+    """
+    others = tf.cast(batch - 1, tf.float32)
+    images = tf.maximum(tf.cast(images, tf.float32), others + 1.0)
+    own = tf.eye(batch)
+    one = tf.roll(own, 1, axis=1)
+    rest = 1.0 - own - one
+    return tf.math.log(own / images + one * (images - others) / (images * others) + rest / others)
+
+
+def log_aggregates(z, z_mean, z_log_var, images):
+    """Estimates of the aggregated posterior's log-density, and of its marginals' product.
+
+    Args:
+        z: A draw of each posterior, shape `(batch, latent_dim)`.
+        z_mean, z_log_var: The posteriors, likewise.
+        images: N, of the data set that the batch is from.
+
+    Returns:
+        `(log q(z), log prod_j q(z_j))`, each `(batch,)`, in nats.
+    """
+    weights = stratified_log_weights(tf.shape(z)[0], images)
+    axes = log_normal(z[:, None], z_mean[None], z_log_var[None])  # latent, posterior, axis
+    whole = tf.reduce_logsumexp(weights + tf.reduce_sum(axes, axis=-1), axis=1)
+    marginals = tf.reduce_logsumexp(weights[:, :, None] + axes, axis=1)
+    return whole, tf.reduce_sum(marginals, axis=-1)
+
+
+def importance_bound(log_weights):
+    """Negative importance-weighted bound, in nats, `(batch,)`: `-log mean_k w_k`.
+
+    Eq. 8 of [Burda et al., 2016](https://arxiv.org/abs/1509.00519).
+
+    Args:
+        log_weights: `log p(x | z) + log p(z) - log q(z | x)` of draws of the posterior, shape
+            `(k, batch)`.
+    """
+    k = tf.cast(tf.shape(log_weights)[0], log_weights.dtype)
+    return tf.math.log(k) - tf.reduce_logsumexp(log_weights, axis=0)
+
+
 def kl_to_uniform(logits):
     """KL of each categorical distribution from the uniform one, `log K - H`, in nats.
 

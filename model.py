@@ -273,8 +273,8 @@ class Autoencoder(keras.Model):
 
     # --- the step ------------------------------------------------------------------------------
 
-    def plan(self, steps):
-        """Hears the training's length in steps before it begins; a schedule may depend on it."""
+    def plan(self, steps, images=0):
+        """Hears before a training how many steps it has and how many images it is of."""
 
     def _step(self, batch, training):
         # Evaluation counts the images since the last reset, so a validation draws the same noise
@@ -487,6 +487,18 @@ class VAE(Autoencoder):
             return distortion, None
         return distortion, losses.kl_to_standard_normal(result.z_mean, result.z_log_var)
 
+    def log_weight(self, targets, posterior, z, logits):
+        """Importance weight `log p(x | z) + log p(z) - log q(z | x)` of draws, in nats; `(batch,)`.
+
+        Args:
+            targets: What the likelihood is of.
+            posterior: Has the `z_mean` and `z_log_var` that the draws `z` are from.
+            z, logits: Draws and what they decode to.
+        """
+        known = losses.log_normal(z, posterior.z_mean, posterior.z_log_var)
+        ratio = tf.reduce_sum(losses.log_normal(z, 0.0, 0.0) - known, axis=-1)
+        return ratio - self.distortion(targets, logits)
+
     def monitor(self, result):
         if result.z_log_var is None:
             return super().monitor(result)
@@ -558,6 +570,91 @@ class MmdAutoencoder(InfoVAE):
 
     def __init__(self, encoder, decoder, alpha=1.0, **kwargs):
         super().__init__(encoder, decoder, alpha=alpha, **kwargs)
+
+
+@keras.saving.register_keras_serializable("latent_atlas")
+class BetaTCVAE(VAE):
+    """beta-TC-VAE: weighs only what makes latent axes depend on each other.
+
+    Eq. 4 of [Chen et al., 2018](https://arxiv.org/abs/1802.04942), with `alpha = gamma = 1`: the KL
+    is mutual information of image and latent, plus total correlation, plus what each axis is away
+    from its prior; `beta` weighs the second. The aggregated posterior is estimated from the batch
+    by minibatch stratified sampling (`losses.log_aggregates`), so that at `beta = 1` this is the
+    VAE with noise.
+
+    Args:
+        encoder, decoder, **kwargs: See `VAE`; `free_bits` and `kl_capacity` have no meaning here.
+    """
+
+    def __init__(self, encoder, decoder, **kwargs):
+        super().__init__(encoder, decoder, **kwargs)
+        if self.free_bits or self.kl_capacity:
+            raise ValueError("free_bits and kl_capacity replace the KL, which is in parts here")
+        self.images = self.add_weight(
+            shape=(), dtype="int64", initializer="zeros", trainable=False, name="images"
+        )
+
+    def plan(self, steps, images=0):
+        super().plan(steps, images)
+        self.images.assign(images)
+
+    def regularizer(self, result):
+        posterior = (result.z_mean, result.z_log_var)
+        log_q, log_product = losses.log_aggregates(result.z, *posterior, self.images)
+        log_posterior, log_prior = (
+            tf.reduce_sum(losses.log_normal(result.z, *each), axis=-1)
+            for each in (posterior, (0.0, 0.0))
+        )
+        information, correlation = log_posterior - log_q, log_q - log_product
+        parts = information + self.beta * correlation + (log_product - log_prior)
+        return self._ramp(self.kl_warmup_steps, result.training) * parts
+
+
+@keras.saving.register_keras_serializable("latent_atlas")
+class IWAE(VAE):
+    """Importance-weighted autoencoder: a tighter bound from `k` draws of every posterior.
+
+    Minimises Eq. 8 of [Burda et al., 2016](https://arxiv.org/abs/1509.00519) (negative); `k = 1` is
+    the VAE with a sampled KL. The decoder runs `k` times for an image, the encoder once.
+
+    Args:
+        encoder, decoder, **kwargs: See `VAE`. The bound is one piece: `beta` is 1, and nothing
+            warms up, is free or at a capacity.
+        k: Draws.
+    """
+
+    def __init__(self, encoder, decoder, k=5, **kwargs):
+        super().__init__(encoder, decoder, **kwargs)
+        if self.beta != 1.0 or self.kl_warmup_steps or self.free_bits or self.kl_capacity:
+            raise ValueError(
+                "the importance-weighted bound is one piece: beta must be 1, and kl_warmup_steps, "
+                "free_bits and kl_capacity 0"
+            )
+        self.k = k
+
+    def objective(self, result):
+        terms = super().objective(result)
+        weights = [self.log_weight(result.targets, result, result.z, result.logits)]
+        if self.k > 1:
+            z_mean, z_log_var, targets = (
+                tf.concat([each] * (self.k - 1), axis=0)
+                for each in (result.z_mean, result.z_log_var, result.targets)
+            )
+            key = self.key("importance", result.training, result.step)
+            z = self.draw(z_mean, z_log_var, key)
+            posterior = result._replace(z_mean=z_mean, z_log_var=z_log_var)
+            others = self.log_weight(targets, posterior, z, self.logits_of(z, result.training))
+            weights += tf.split(others, self.k - 1)
+        both = {"reconstruction", "regularizer"}
+        rest = {name: term for name, term in terms.items() if name not in both}
+        return {"importance_bound": losses.importance_bound(tf.stack(weights))} | rest
+
+    def monitor(self, result):
+        distortion = self.distortion(result.targets, result.logits)
+        return {"reconstruction": tf.reduce_mean(distortion)} | super().monitor(result)
+
+    def get_config(self):
+        return super().get_config() | {"k": self.k}
 
 
 def prior_draws(n: int, latent_dim: int, seed: int = 0):

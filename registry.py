@@ -112,6 +112,8 @@ REGISTRY = {
     "VAE": Entry(models.VAE, _ANY + _KL),
     "InfoVAE": Entry(models.InfoVAE, _ANY + _KL + _MMD + ("alpha",)),
     "MMD-AE": Entry(models.MmdAutoencoder, _ANY + _MMD),
+    "BetaTCVAE": Entry(models.BetaTCVAE, _ANY + ("beta", "kl_warmup_steps")),
+    "IWAE": Entry(models.IWAE, _ANY + ("k",)),
     "SemiSupervisedVAE": Entry(
         semisupervised.SemiSupervisedVAE,
         _ANY + _KL + ("class_weight", "classify_from"),

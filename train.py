@@ -91,7 +91,7 @@ def fit(model, images, settings, run, verbose="auto", resume=False):
         )
     model.perceptual = judges.feature_maps(images, settings)
     (run / "samples").mkdir(parents=True, exist_ok=True)
-    compile_model(model, settings, steps)
+    compile_model(model, settings, steps, len(images.train))
     checkpoints.require_room(run, model)
     if not resume:
         files.write_json(run / "settings.json", _provenance(settings))
@@ -169,15 +169,18 @@ def _batches(model, images, settings, first_epoch=0):
     return batches, images.validation.batches(size, labels=images.label), steps
 
 
-def compile_model(model, settings, steps):
-    """Compiles a model with Adam and the settings' schedule over epochs of `steps` steps."""
+def compile_model(model, settings, steps, images=0):
+    """Compiles a model with Adam and the settings' schedule over epochs of `steps` steps.
+
+    `images` is how many it is trained on, for models that ask.
+    """
     total = steps * settings.epochs
     rate = settings.learning_rate
     if settings.schedule == "cosine":
         rate = keras.optimizers.schedules.CosineDecay(rate, total, alpha=0.01)
     elif settings.schedule == "exponential":
         rate = keras.optimizers.schedules.ExponentialDecay(rate, total, decay_rate=0.01)
-    model.plan(total)
+    model.plan(total, images)
     model.compile(
         optimizer=keras.optimizers.Adam(rate, global_clipnorm=settings.clip_norm or None),
         jit_compile={"auto": "auto", "on": True, "off": False}[settings.jit_compile],

@@ -1,5 +1,6 @@
 """Every loss against a closed form, an identity, a Monte Carlo or an independent implementation."""
 
+import itertools
 import math
 
 import numpy as np
@@ -166,3 +167,60 @@ def test_the_perceptual_distance_averages_places_and_maps():
         axis=0,
     )
     np.testing.assert_allclose(losses.perceptual(first, second), expected, rtol=1e-4)
+
+
+# --- the aggregated posterior --------------------------------------------------------------------
+
+
+def test_log_normal_is_scipys():
+    random = np.random.default_rng(0)
+    z, mean, log_var = random.normal(size=(3, 5)).astype(np.float32)
+    expected = stats.norm.logpdf(z, mean, np.exp(log_var / 2))
+    np.testing.assert_allclose(losses.log_normal(z, mean, log_var), expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("batch", "images"), [(2, 2), (2, 7), (4, 4), (4, 50)])
+def test_stratified_weights_of_a_row_sum_to_one(batch, images):
+    weights = np.exp(losses.stratified_log_weights(batch, images))
+    np.testing.assert_allclose(weights.sum(axis=1), 1.0, rtol=1e-5)
+    np.testing.assert_allclose(np.diag(weights), 1.0 / images, rtol=1e-5)
+
+
+def test_over_all_batches_the_stratified_estimate_is_the_aggregated_posterior():
+    """Five posteriors, every ordered batch of three that begins with the same image."""
+    random = np.random.default_rng(1)
+    means, log_vars = random.normal(size=(2, 5, 2)).astype(np.float32)
+    z = random.normal(size=(1, 2)).astype(np.float32)
+    found = []
+    for others in itertools.permutations(range(1, 5), 2):
+        rows = [0, *others]
+        draws = np.concatenate([z, np.zeros((2, 2), np.float32)])
+        log_q, _ = losses.log_aggregates(draws, means[rows], log_vars[rows], images=5)
+        found.append(np.exp(log_q[0]))
+    densities = stats.norm.pdf(z, means, np.exp(log_vars / 2)).prod(axis=1)
+    assert np.mean(found) == pytest.approx(densities.mean(), rel=1e-4)
+
+
+def test_independent_axes_have_no_total_correlation():
+    """One posterior for all: the aggregated one is the same, and a product of its axes."""
+    z = np.random.default_rng(2).normal(size=(6, 3)).astype(np.float32)
+    same = np.zeros((6, 3), np.float32)
+    log_q, log_product = losses.log_aggregates(z, same, same, images=60)
+    np.testing.assert_allclose(log_q, log_product, rtol=1e-4)
+    np.testing.assert_allclose(log_q, stats.norm.logpdf(z).sum(axis=1), rtol=1e-4)
+
+
+def test_axes_that_say_the_same_have_the_correlation_of_their_entropy():
+    """N narrow posteriors on the diagonal: q(z) is density / N, the product that / N^2."""
+    means = np.repeat(10.0 * np.arange(8, dtype=np.float32)[:, None], 2, axis=1)
+    narrow = np.full((8, 2), -4.0, np.float32)
+    log_q, log_product = losses.log_aggregates(means, means, narrow, images=8)
+    np.testing.assert_allclose(log_q - log_product, np.log(8.0), rtol=1e-4)
+
+
+def test_the_importance_bound_is_the_log_of_the_mean_weight_and_falls_with_more_draws():
+    weights = np.random.default_rng(3).normal(size=(50, 4)).astype(np.float32)
+    expected = -np.log(np.exp(weights).mean(axis=0))
+    np.testing.assert_allclose(losses.importance_bound(weights), expected, rtol=1e-4)
+    one = -weights.mean(axis=0)  # of a single draw, on average
+    assert np.all(losses.importance_bound(weights) <= one)

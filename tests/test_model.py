@@ -405,3 +405,55 @@ def test_every_setting_is_used_somewhere():
 def test_every_experiment_describes_a_model_that_fits_its_images(experiment):
     settings = config.settings(experiment)
     assert registry.from_settings(settings).image_shape == settings.image_shape
+
+
+# --- total correlation, importance weights -------------------------------------------------------
+
+
+def test_beta_tc_weighs_the_total_correlation_alone(tiny):
+    found = {}
+    for beta in (1.0, 3.0):
+        model = registry.from_settings(tiny(model="BetaTCVAE", beta=beta))
+        model.plan(10, images=64)
+        result = one_pass(model)
+        found[beta] = model.regularizer(result).numpy()
+    log_posterior = losses.log_normal(result.z, result.z_mean, result.z_log_var)
+    sampled_kl = tf.reduce_sum(log_posterior - losses.log_normal(result.z, 0.0, 0.0), axis=-1)
+    np.testing.assert_allclose(found[1.0], sampled_kl, rtol=1e-4, atol=1e-4)
+    posterior = result.z, result.z_mean, result.z_log_var
+    log_q, log_product = losses.log_aggregates(*posterior, images=64)
+    np.testing.assert_allclose(
+        found[3.0] - found[1.0], 2.0 * (log_q - log_product), rtol=1e-3, atol=1e-3
+    )
+
+
+def test_training_tells_beta_tc_how_many_images_there_are_and_a_run_remembers(
+    tmp_path, spots, tiny
+):
+    settings = tiny(model="BetaTCVAE", epochs=1)
+    model = registry.from_settings(settings)
+    train.fit(model, spots, settings, tmp_path / "run", verbose=0)
+    assert int(train.load(tmp_path / "run").images) == len(spots.train)
+
+
+def test_one_importance_weight_is_the_bound_and_more_are_tighter(tiny):
+    bounds = {}
+    for k in (1, 2, 50):
+        model = registry.from_settings(tiny(model="IWAE", k=k, seed=3))
+        drawn = [model.objective(one_pass(model, 64, step=step)) for step in range(8)]
+        bounds[k] = np.mean([each["importance_bound"] for each in drawn])
+        result = one_pass(model, 64, step=0)
+        if k == 1:
+            weight = model.log_weight(result.targets, result, result.z, result.logits)
+            np.testing.assert_allclose(drawn[0]["importance_bound"], -weight, rtol=1e-5)
+            distortion, rate = model.bound(result)
+            elbo = np.mean(distortion + rate)
+            assert bounds[1] == pytest.approx(elbo, rel=0.02)
+    assert bounds[50] < bounds[2] < bounds[1]
+
+
+@pytest.mark.parametrize("changes", [{"beta": 2.0}, {"free_bits": 0.1}, {"kl_warmup_steps": 5}])
+def test_the_importance_bound_is_one_piece(changes, tiny):
+    parts = registry.from_settings(tiny(model="VAE"))
+    with pytest.raises(ValueError, match="is one piece"):
+        models.IWAE(parts.encoder, parts.decoder, **changes)
