@@ -2,6 +2,7 @@
 
 import json
 
+import keras
 import numpy as np
 import pytest
 import skimage.metrics
@@ -12,6 +13,7 @@ import evaluate
 import latent
 import losses
 import metrics
+import model as models
 import registry
 import train
 from spots import blobs
@@ -27,7 +29,7 @@ def trained(tmp_path, spots, tiny):
 
 def test_every_number_has_value_unit_split_count_and_protocol(trained, spots):
     model, run = trained
-    numbers = evaluate.report(model, spots, run)
+    numbers = evaluate.report(model, spots, run, samples=64)
     labelled = ["accuracy", "calibration_error"]  # of models that know labels
     assert [*numbers, *labelled] == list(evaluate.PROTOCOL)
     for each in numbers.values():
@@ -164,3 +166,77 @@ def test_images_that_changed_since_training_are_counted(trained):
     )
     fewer = evaluate.changed(run, data.from_arrays(images[:-4], labels[:-4], name="spots"))
     assert fewer.startswith("4 gone")
+
+
+# --- likelihood ----------------------------------------------------------------------------------
+
+
+@keras.saving.register_keras_serializable("tests")
+class Linear(models.VAE):
+    """A VAE whose likelihood has a closed form: a Gaussian around what the decoder gives."""
+
+    def distortion(self, targets, logits):
+        return losses.gaussian_nll(targets, logits, self.log_sigma)
+
+
+def linear_vae(latent_dim=3, side=4, off=0.0):
+    """Weights drawn at random, the exact posterior as its encoder, its mean moved by `off`."""
+    random = np.random.default_rng(0)
+    pixels, sigma = side * side, 0.5
+    weights = random.normal(size=(latent_dim, pixels)) / 2.0
+    middle = random.normal(size=pixels) / 4.0
+    covariance = np.linalg.inv(np.eye(latent_dim) + weights @ weights.T / sigma**2)
+    # The exact posterior has correlated axes; latents along its own axes have none.
+    _, turn = np.linalg.eigh(covariance)
+    weights = turn.T @ weights
+    variances = np.diag(turn.T @ covariance @ turn)
+
+    inputs = keras.Input((side, side, 1))
+    flat = keras.layers.Flatten()(inputs)
+    z_mean = keras.layers.Dense(latent_dim, name="z_mean")(flat)
+    z_log_var = keras.layers.Dense(latent_dim, name="z_log_var")(flat)
+    encoder = keras.Model(inputs, [z_mean, z_log_var])
+    gain = weights.T * variances / sigma**2
+    encoder.get_layer("z_mean").set_weights([gain, off - middle @ gain])
+    encoder.get_layer("z_log_var").set_weights([0.0 * gain, np.log(variances)])
+    z = keras.Input((latent_dim,))
+    drawn = keras.layers.Dense(pixels, name="pixels")(z)
+    decoder = keras.Model(z, keras.layers.Reshape((side, side, 1))(drawn))
+    decoder.get_layer("pixels").set_weights([weights, middle])
+    model = Linear(encoder, decoder, reconstruction="gaussian", sigma=sigma)
+    truth = stats.multivariate_normal(middle, weights.T @ weights + sigma**2 * np.eye(pixels))
+    images = np.clip(truth.rvs(400, random_state=1), -1, 1).reshape(-1, side, side, 1)
+    return model, images.astype(np.float32), truth.logpdf(images.reshape(400, -1))
+
+
+def test_the_likelihood_of_a_linear_vae_is_its_closed_form():
+    model, images, truth = linear_vae()
+    likelihood, negative_elbo = evaluate.log_likelihood(model, images, samples=64)
+    # With the exact posterior every weight is the likelihood itself.
+    np.testing.assert_allclose(likelihood, truth, atol=2e-3)
+    np.testing.assert_allclose(-negative_elbo, truth, atol=2e-3)
+
+
+def test_importance_samples_make_up_for_a_posterior_that_is_off():
+    model, images, truth = linear_vae(off=0.3)
+    found = {count: evaluate.log_likelihood(model, images, count) for count in (64, 2000)}
+    assert abs(np.mean(found[2000][0] - truth)) < 0.05
+    assert np.mean(truth + found[2000][1]) > 0.1  # the bound alone is not that good
+    gap, error = evaluate.importance_gap(model, images, 2000, count=200)
+    assert gap == pytest.approx(np.mean(truth + found[2000][1]), abs=0.05) and error < 0.05
+
+
+def test_the_report_has_the_likelihood_where_it_is_asked_for(run, spots):
+    model = train.load(run)
+    assert "nll" not in evaluate.report(model, spots)
+    numbers = evaluate.report(model, spots, samples=64)
+    assert numbers["nll"]["value"] < numbers["negative_elbo"]["value"]
+    assert "64 samples for each of" in numbers["nll"]["protocol"]
+    assert numbers["nll"]["standard_error"] > 0
+
+
+@pytest.mark.parametrize("kind", ["MMD-AE", "M2", "Autoencoder"])
+def test_a_model_without_such_a_bound_is_refused_by_name(kind, spots, tiny):
+    model = registry.from_settings(tiny(model=kind, classes=2))
+    with pytest.raises(ValueError, match=f"the likelihood of a {type(model).__name__}"):
+        evaluate.log_likelihood(model, spots.test.images, 64)
