@@ -232,6 +232,7 @@ def chest(settings) -> ImageData:
             ("no", "yes"),
             phantoms.CHEST_NOTE,
             embedded=True,
+            factors=phantoms.CHEST_FACTORS,
         )
     root = _folder("CHEST_DIR", config.CHEST_DIR, CHEST_LAYOUT)
     found = {

@@ -14,6 +14,7 @@ import tensorflow as tf
 from sklearn.decomposition import PCA
 
 import data
+import factors
 import files
 import latent
 import metrics
@@ -65,6 +66,20 @@ PROTOCOL = {
         "lower",
         "confidence against accuracy in 15 bins of equal width, weighted by their images",
     ),
+    "mig": (
+        "share of entropy",
+        "higher",
+        f"mutual information gap, true factors, {factors.BINS} equally filled bins",
+    ),
+    "sap": ("", "higher", "gap of squared correlations between the two best axes of a factor"),
+    "factor_vae": (
+        "share",
+        "higher",
+        "majority vote of the stillest axis, half of 800 votes of 64 images that share a factor",
+    ),
+    "disentanglement": ("", "higher", "DCI, importances of random forests"),
+    "completeness": ("", "higher", "DCI, importances of random forests"),
+    "informativeness": ("", "higher", "DCI, R squared on a held-out third of the split"),
 }
 
 
@@ -81,7 +96,8 @@ def report(model, images, run=None, split="test", samples=0) -> dict:
     Returns:
         Dictionary of names (see `PROTOCOL`) to `value`, `unit`, `better`, `split`, `n`,
         `standard_error` (over images, where the value is a mean) and `protocol`. A model without
-        a posterior has no rate and no evidence lower bound; a source without labels no purity.
+        a posterior has no rate and no evidence lower bound; a source without labels no purity, and
+        one whose true factors are not known no scores of disentanglement.
     """
     chosen = images.splits[split]
     per_image = _likelihoods(model, chosen.images) | _reconstructions(model, chosen.images)
@@ -93,6 +109,9 @@ def report(model, images, run=None, split="test", samples=0) -> dict:
         values["nll"] = (values["negative_elbo"][0] - gap, error)
     z_mean, _ = latent.encode(model, chosen)
     values["active_units"] = (int(metrics.active_units(z_mean)), None)
+    if images.factors and z_mean.shape[1] > 1:
+        known = {name: chosen.table[name] for name in images.factors}
+        values |= {name: (each, None) for name, each in factors.scores(z_mean, known).items()}
     if images.label is not None:
         purity = metrics.knn_purity(z_mean, chosen.labels(images.label), NEIGHBOURS)
         values["knn_purity"] = (purity, None)

@@ -36,6 +36,21 @@ MASK_THRESHOLD = 4 / 255  # grey levels by which a twin must differ to count as 
 # --- chest phantom -------------------------------------------------------------------------------
 
 
+# What a picture shows of a patient and of its taking; age and sex stand behind some of them.
+CHEST_FACTORS = (
+    "hernia_size",
+    "heart",
+    "lungs",
+    "wide",
+    "bones",
+    "breath",
+    "x",
+    "y",
+    "tilt",
+    "exposure",
+)
+
+
 def chest_factors(subjects=600, images=3, seed=0, confound=0.0) -> pd.DataFrame:
     """What the phantom's patients and pictures are like; one row per image.
 

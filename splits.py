@@ -164,6 +164,7 @@ class ImageData:
         classes: Names of the classes; the label is an index into them.
         note: Where the images come from and how they were split: part of every protocol.
         embedded: Whether these are the built-in images that stand in for a user's own.
+        factors: Columns of the tables that hold the true factors behind every image, where known.
     """
 
     name: str
@@ -174,6 +175,7 @@ class ImageData:
     classes: tuple[str, ...] = ()
     note: str = ""
     embedded: bool = False
+    factors: tuple[str, ...] = ()
 
     @property
     def image_shape(self):
@@ -217,7 +219,7 @@ def _moved(images, draws, shift, flip):
 # --- from tables and arrays ----------------------------------------------------------------------
 
 
-def from_table(images, table, places, name, label=None, classes=(), note="", embedded=False):
+def from_table(images, table, places, name, label=None, classes=(), note="", **known):
     """Images with a table, divided as `places` says; no subject may stand in two splits.
 
     Args:
@@ -225,7 +227,7 @@ def from_table(images, table, places, name, label=None, classes=(), note="", emb
         table: n rows with `file`, `subject` and what else is known; `digest`, where there is one,
             is taken out of it.
         places: One of `NAMES` for each image, or anything else to leave it out.
-        label, classes, name, note, embedded: See `ImageData`.
+        label, classes, name, note, **known: See `ImageData`.
     """
     both = shared(table["subject"], places)
     if both:
@@ -239,10 +241,10 @@ def from_table(images, table, places, name, label=None, classes=(), note="", emb
     def part(place):
         rows = np.flatnonzero(np.asarray(places) == place)
         chosen = _rows(images, rows)
-        known = None if digests is None else digests[rows]
-        return Split(chosen, table.iloc[rows].reset_index(drop=True), known)
+        marks = None if digests is None else digests[rows]
+        return Split(chosen, table.iloc[rows].reset_index(drop=True), marks)
 
-    return ImageData(name, *map(part, NAMES), label, tuple(classes), note, embedded)
+    return ImageData(name, *map(part, NAMES), label, tuple(classes), note, **known)
 
 
 def as_uint8(images, name="images"):
@@ -333,7 +335,7 @@ def from_arrays(
     if labels is not None and not classes:
         classes = tuple(str(number) for number in sorted(set(np.asarray(labels).tolist())))
     column = None if labels is None else label
-    return from_table(pixels, table, places, name, column, classes, note, embedded)
+    return from_table(pixels, table, places, name, column, classes, note, embedded=embedded)
 
 
 def _table(name, n, label, labels):

@@ -1,6 +1,7 @@
 """The report against values computed another way."""
 
 import json
+from dataclasses import replace
 
 import keras
 import numpy as np
@@ -31,7 +32,8 @@ def test_every_number_has_value_unit_split_count_and_protocol(trained, spots):
     model, run = trained
     numbers = evaluate.report(model, spots, run, samples=64)
     labelled = ["accuracy", "calibration_error"]  # of models that know labels
-    assert [*numbers, *labelled] == list(evaluate.PROTOCOL)
+    factors = ["mig", "sap", "factor_vae", "disentanglement", "completeness", "informativeness"]
+    assert [*numbers, *labelled, *factors] == list(evaluate.PROTOCOL)
     for each in numbers.values():
         assert np.isfinite(each["value"]) and each["protocol"]
         assert each["split"] == "test" and each["n"] == len(spots.test)
@@ -240,3 +242,14 @@ def test_a_model_without_such_a_bound_is_refused_by_name(kind, spots, tiny):
     model = registry.from_settings(tiny(model=kind, classes=2))
     with pytest.raises(ValueError, match=f"the likelihood of a {type(model).__name__}"):
         evaluate.log_likelihood(model, spots.test.images, 64)
+
+
+def test_where_the_true_factors_are_known_their_scores_are_reported(trained, spots):
+    model, _ = trained
+    table = spots.test.table.assign(
+        up=np.arange(len(spots.test)), down=spots.test.images.mean((1, 2, 3))
+    )
+    known = replace(spots, test=replace(spots.test, table=table), factors=("up", "down"))
+    numbers = evaluate.report(model, known)
+    assert 0 <= numbers["mig"]["value"] <= 1 and numbers["informativeness"]["better"] == "higher"
+    assert "mig" not in evaluate.report(model, spots)

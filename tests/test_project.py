@@ -15,7 +15,7 @@ import yaml
 ROOT = Path(__file__).parent.parent
 # Every module may import from the layers above its own line, and from nothing else of ours.
 LAYERS = [
-    ("config", "randomness", "metrics", "files", "checkpoints"),
+    ("config", "randomness", "metrics", "files", "checkpoints", "factors"),
     ("losses", "networks", "plots", "phantoms", "splits"),
     ("data", "model", "latent"),
     ("semisupervised", "adversarial"),
