@@ -274,10 +274,10 @@ def _all(run):
 def _damage(place):
     """What is wrong with a checkpoint, or nothing."""
     try:
-        lines = (place / SUMS).read_text().splitlines()
+        lines = (place / SUMS).read_text().splitlines(keepends=True)
         sums = {name: known for known, name in (line.split("  ") for line in lines)}
         for name in (STATE_WEIGHTS, STATE):
-            if sums[name] != sha256(place / name):
+            if sums[f"{name}\n"] != sha256(place / name):
                 return f"the SHA-256 of {name} is another"
     except OSError as error:
         return f"{Path(error.filename).name}: {error.strerror}"

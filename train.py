@@ -9,8 +9,11 @@ import ast
 import importlib.util
 import json
 import math
+import signal
 import sys
+import threading
 import time
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -105,22 +108,45 @@ def fit(model, images, settings, run, verbose="auto", resume=False):
     while not keep.over:
         batches, validation, _ = _batches(model, images, settings, keep.epoch)
         try:
-            model.fit(
-                batches.skip(keep.batch),
-                # What is left of an epoch that was broken off is trained by itself.
-                epochs=keep.epoch + 1 if keep.batch else settings.epochs,
-                initial_epoch=keep.epoch,
-                steps_per_epoch=steps - keep.batch,
-                validation_data=validation,
-                callbacks=_callbacks(keep, run),
-                verbose=verbose,
-                shuffle=False,  # the batches come shuffled
-            )
+            with _between_steps(keep):
+                model.fit(
+                    batches.skip(keep.batch),
+                    # What is left of an epoch that was broken off is trained by itself.
+                    epochs=keep.epoch + 1 if keep.batch else settings.epochs,
+                    initial_epoch=keep.epoch,
+                    steps_per_epoch=steps - keep.batch,
+                    validation_data=validation,
+                    callbacks=_callbacks(keep, run),
+                    verbose=verbose,
+                    shuffle=False,  # the batches come shuffled
+                )
         except KeyboardInterrupt:
             raise KeyboardInterrupt(keep.broken_off()) from None
     if settings.patience:
         checkpoints.load(model, run)
     return pd.read_csv(run / "history.csv")
+
+
+@contextmanager
+def _between_steps(keep):
+    """Lets Ctrl-C wait for the end of a step; a second one does not wait.
+
+    Where it strikes inside other people's code it can be lost (seen), or tear a save.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or before is None:
+        yield
+        return
+
+    def wait(*_):
+        keep.asked = True
+        signal.signal(signal.SIGINT, before)
+
+    signal.signal(signal.SIGINT, wait)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _divisors(steps):
@@ -242,6 +268,7 @@ class Keep(keras.callbacks.Callback):
     Attributes:
         epoch: Epochs that are over.
         batch: Steps of the next one that are done: only between a resume and that epoch's end.
+        asked: Whether somebody wants the training to stop after this step.
         over: Whether nothing is left to train.
     """
 
@@ -257,6 +284,7 @@ class Keep(keras.callbacks.Callback):
         self.best = math.inf if state.best is None else state.best
         self.waited = state.waited
         self.averages = state.averages
+        self.asked = False
         self.written = -math.inf  # when, on the clock that never turns back
 
     @property
@@ -271,6 +299,14 @@ class Keep(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         if batch % LOOK_STEPS == 0:
             self._require_finite(logs)
+        self._stop_if_asked()
+
+    def on_test_batch_end(self, batch, logs=None):
+        self._stop_if_asked()
+
+    def _stop_if_asked(self):
+        if self.asked:
+            raise KeyboardInterrupt
 
     def on_epoch_end(self, epoch, logs=None):
         self._require_finite(logs)

@@ -161,6 +161,25 @@ def test_a_trained_run_without_checkpoints_is_not_trained_over(run, spots, tiny)
     assert (run / checkpoints.WEIGHTS).read_bytes() == before
 
 
+def test_ctrl_c_waits_for_the_end_of_a_step_and_a_second_one_does_not(
+    tmp_path, spots, tiny, monkeypatch
+):
+    handlers = []
+
+    def strike(self, batch, logs=None):
+        if int(self.model.steps) == 2:
+            signal.raise_signal(signal.SIGINT)
+            handlers.append(signal.getsignal(signal.SIGINT))
+
+    monkeypatch.setattr(train.Samples, "on_train_batch_end", strike)
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt, match="interrupted in epoch 1 of 2"):
+        trained(tiny(), spots, tmp_path / "run")
+    assert handlers == [before] and signal.getsignal(signal.SIGINT) is before
+    (place,) = (tmp_path / "run" / checkpoints.FOLDER).iterdir()
+    assert place.name == "epoch_000000_step_00000002"
+
+
 def test_two_checkpoints_are_kept(tmp_path, spots, tiny):
     trained(tiny(epochs=5), spots, tmp_path / "run")
     names = sorted(each.name for each in (tmp_path / "run" / checkpoints.FOLDER).iterdir())
