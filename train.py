@@ -301,9 +301,6 @@ class Keep(keras.callbacks.Callback):
             self._require_finite(logs)
         self._stop_if_asked()
 
-    def on_test_batch_end(self, batch, logs=None):
-        self._stop_if_asked()
-
     def _stop_if_asked(self):
         if self.asked:
             raise KeyboardInterrupt
@@ -320,6 +317,7 @@ class Keep(keras.callbacks.Callback):
             self._write()
         if self.settings.patience and better:
             checkpoints.save(self.model, self.run)
+        self._stop_if_asked()  # during the validation, which is short enough to wait for
 
     def catch_up(self):
         """Saves the weights that a kill right after their checkpoint left unsaved."""
@@ -329,7 +327,7 @@ class Keep(keras.callbacks.Callback):
     def broken_off(self):
         """Saves a training that was interrupted, and says how it goes on."""
         done = int(self.trained.steps) - self.before - self.epoch * self.steps
-        if done < self.steps:  # else in the validation: the epoch is trained again
+        if done < self.steps:  # else torn out of the validation: that epoch is trained again
             if done:
                 self.batch, self.averages = done, self.trained.averages.state
             self._write()
