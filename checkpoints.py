@@ -18,6 +18,8 @@ from typing import NamedTuple
 import h5py
 import numpy as np
 
+import files
+
 WEIGHTS = "model.weights.h5"
 DIGEST = "model.weights.sha256"
 FOLDER = "checkpoints"
@@ -60,14 +62,17 @@ def save(model, run):
         OSError: where it cannot be written (a full disk); the old file stays.
     """
     run = Path(run)
-    temporary, digests = run / f"saving.{WEIGHTS}", run / DIGEST
-    with _cleaned(temporary), _without_optimizers(model):
+    with files.replacing(run / WEIGHTS) as temporary, _without_optimizers(model):
         new = _write_weights(model, temporary)
-        # Between two renames a kill leaves a digest of either file: both are listed meanwhile.
+        # A kill between two renames leaves one of the two files: both are listed meanwhile.
         old = sha256(run / WEIGHTS) if (run / WEIGHTS).exists() else new
-        _write_text(digests, f"{new}  {WEIGHTS}\n{old}  {WEIGHTS}\n")
-        os.replace(temporary, run / WEIGHTS)
-        _write_text(digests, f"{new}  {WEIGHTS}\n")
+        _list_digests(run, new, old)
+    _list_digests(run, new)
+
+
+def _list_digests(run, *sums):
+    with files.replacing(run / DIGEST) as temporary:
+        _write_text(temporary, "".join(f"{each}  {WEIGHTS}\n" for each in sums))
 
 
 def load(model, run):
@@ -101,7 +106,7 @@ def _write_weights(model, path):
             raise FloatingPointError(
                 f"{variable.path} is not finite; what was saved before is kept. {ADVICE}"
             )
-    expected = sum(int(np.prod(each.shape)) for each in _saved(model))
+    expected = _count(_saved(model))
     try:
         _reserve(path, 4 * expected + 4096 * (len(_saved(model)) + 16))
         model.save_weights(path)
@@ -134,6 +139,10 @@ def _saved(model):
     """Every variable that Keras writes with a model: its own and those of its optimizers."""
     optimizers = (getattr(model, name, None) for name in OPTIMIZERS)
     return [*model.weights, *(each for one in optimizers if one for each in one.variables)]
+
+
+def _count(variables):
+    return sum(int(np.prod(each.shape)) for each in variables)
 
 
 def _numbers(path):
@@ -189,20 +198,16 @@ def write(model, run, state):
     Raises:
         FloatingPointError, OSError: As `save`; the checkpoints that are there stay.
     """
-    folder = Path(run) / FOLDER
-    temporary = folder / "saving"
-    with _cleaned(temporary):
-        _remove(temporary)
-        temporary.mkdir(parents=True)
+    final = Path(run) / FOLDER / f"epoch_{state.epoch:06d}_step_{state.batch:08d}"
+    with files.replacing(final) as temporary:
+        temporary.mkdir()
         sums = [f"{_write_weights(model, temporary / STATE_WEIGHTS)}  {STATE_WEIGHTS}"]
         _write_text(temporary / STATE, json.dumps(state._asdict(), indent=1) + "\n")
         sums.append(f"{sha256(temporary / STATE)}  {STATE}")
         _write_text(temporary / SUMS, "\n".join(sums) + "\n")
-        final = folder / f"epoch_{state.epoch:06d}_step_{state.batch:08d}"
-        _remove(final)  # damaged, or it would not have been made again
-        os.rename(temporary, final)
+        files.remove(final)  # damaged, or it would not have been made again
     for old in _all(run)[KEPT:]:
-        _remove(old)
+        files.remove(old)
 
 
 def read(model, run, tell=print):
@@ -246,16 +251,16 @@ def begun(run) -> bool:
 
 
 def require_room(run, model):
-    """Makes sure before training that a run can be written.
+    """Makes sure before training that a run can be written; takes away what a kill left half done.
 
     Raises:
         OSError: where the folder cannot be written, or the disk is too full for the checkpoints.
     """
     run = Path(run)
-    _write_text(run / "saving.probe", "")
-    (run / "saving.probe").unlink()
-    own = 4 * sum(int(np.prod(each.shape)) for each in model.weights)
-    state = 4 * sum(int(np.prod(each.shape)) for each in _saved(model))
+    _write_text(run / f"{files.SAVING}probe", "")
+    for left in [*run.glob(f"{files.SAVING}*"), *(run / FOLDER).glob(f"{files.SAVING}*")]:
+        files.remove(left)
+    own, state = 4 * _count(model.weights), 4 * _count(_saved(model))
     needed, free = (KEPT + 1) * state + 2 * own, shutil.disk_usage(run).free
     if free < needed:
         raise OSError(
@@ -295,20 +300,3 @@ def _write_text(path, text):
 def _flush(path):
     with open(path, "rb") as file:
         os.fsync(file.fileno())
-
-
-def _remove(path):
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
-
-
-@contextmanager
-def _cleaned(path):
-    """Takes away what was being written where writing fails."""
-    try:
-        yield
-    except BaseException:
-        _remove(path)
-        raise

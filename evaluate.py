@@ -127,7 +127,8 @@ def report(model, images, run=None, split="test", samples=0) -> dict:
         value, error = values[name]
         if name == "nll":
             seen = min(IMPORTANCE_IMAGES, len(chosen))
-            protocol = f"{protocol}; {samples} samples for each of {seen} images drawn at random"
+            drawn = math.ceil(samples / TOGETHER[1]) * TOGETHER[1]
+            protocol = f"{protocol}; {drawn} samples for each of {seen} images drawn at random"
         if name in ("negative_elbo", "distortion", "nll"):
             protocol = f"{protocol}; {likelihood} on {pixels}"
         if model.corrupt != "none":
@@ -249,19 +250,12 @@ def log_likelihood(model, images, samples=IMPORTANCE_SAMPLES):
     def measured(batch, rows):
         result = model.forward(batch, training=False, step=rows[0])
         count = tf.shape(result.z)[0]
-        z_mean, z_log_var, targets = (
-            tf.repeat(each, draws, axis=0)
-            for each in (result.z_mean, result.z_log_var, result.targets)
-        )
-        posterior = result._replace(z_mean=z_mean, z_log_var=z_log_var)
 
         def one_round(number, log_sum, total):
             step = tf.cast(rows[0], tf.int64) * rounds + tf.cast(number, tf.int64)
-            z = model.draw(z_mean, z_log_var, model.key("importance", False, step))
-            weights = model.log_weight(targets, posterior, z, model.logits_of(z, False))
-            weights = tf.reshape(weights, (count, draws))
-            log_sum = tf.reduce_logsumexp(tf.concat([log_sum[:, None], weights], axis=1), axis=1)
-            return number + 1, log_sum, total + tf.reduce_sum(weights, axis=1)
+            weights = model.log_weights(result, draws, model.key("importance", False, step))
+            log_sum = tf.reduce_logsumexp(tf.concat([log_sum[None], weights], axis=0), axis=0)
+            return number + 1, log_sum, total + tf.reduce_sum(weights, axis=0)
 
         start = (0, tf.fill((count,), -math.inf), tf.zeros((count,)))
         _, log_sum, total = tf.while_loop(lambda number, *_: number < rounds, one_round, start)
@@ -351,21 +345,6 @@ def baselines(images, components, split="test", most=3000) -> pd.DataFrame:
 # --- command line --------------------------------------------------------------------------------
 
 
-def changed(run, images) -> str:
-    """What differs between the images of now and those that a run was trained on, or ""."""
-    before = pd.read_csv(Path(run) / "split.csv", dtype=str)
-    now = images.membership().astype(str)
-    both = before.merge(now, on="file", how="outer", suffixes=("_before", ""), indicator=True)
-    kept = both[both["_merge"] == "both"]
-    counts = {
-        "gone": (both["_merge"] == "left_only").sum(),
-        "new": (both["_merge"] == "right_only").sum(),
-        "in another split": (kept["split"] != kept["split_before"]).sum(),
-        "with other pixels": (kept["digest"] != kept["digest_before"]).sum(),
-    }
-    return ", ".join(f"{count} {what}" for what, count in counts.items() if count)
-
-
 def main(words=None):
     parser = argparse.ArgumentParser(description="Measure trained runs on their test images.")
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN")
@@ -385,7 +364,7 @@ def main(words=None):
     try:
         for run in arguments.runs:
             images = data.load(train.load_settings(run))
-            difference = changed(run, images)
+            difference = train.changed(run, images)
             if difference:
                 print(f"{run}: the images are not those of the training: {difference}")
             reports[str(run)] = report(train.load(run), images, run, samples=arguments.nll)

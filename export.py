@@ -10,8 +10,6 @@ with the model before the folder takes its name.
 
 import argparse
 import importlib.util
-import os
-import shutil
 import sys
 from pathlib import Path
 
@@ -55,10 +53,9 @@ def export(model, folder, formats=None):
         raise ModuleNotFoundError(f"ONNX needs more packages: pip install {' '.join(lacking)}")
     if folder.exists():
         raise FileExistsError(f"{folder} exists already; choose another folder")
-    temporary = folder.with_name(f"saving-{os.getpid()}.{folder.name}")
-    temporary.mkdir(parents=True)
-    try:
-        written = {}
+    written = {}
+    with files.replacing(folder) as temporary:
+        temporary.mkdir()
         for name, network in model.endpoints().items():
             inputs = _tried(network)
             expected = _arrays(network(inputs))
@@ -72,9 +69,6 @@ def export(model, folder, formats=None):
                 "formats": list(formats),
             }
         files.write_json(temporary / "networks.json", written)
-        os.rename(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return written
 
 

@@ -10,6 +10,7 @@ import itertools
 import json
 import mmap
 import os
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ MAX_PIXELS = 64_000_000  # four times the largest radiograph; a decompression bo
 NAMED = 10  # bad files that an error lists
 TASK = 32  # files that a thread takes at a time
 FITS = ("crop", "stretch", "pad")
+SAVING = "saving-"  # how names begin of what is being written
 VERSION = 2  # of what `read` makes of a file; a new one makes old caches worthless
 
 
@@ -267,11 +269,25 @@ def digest(image) -> str:
 
 @contextmanager
 def replacing(path):
-    """Another name to write a file under; what is there when all went well takes its place."""
+    """Another name to write a file or a new folder under; what is there takes its place.
+
+    Where writing fails nothing is left of it, and what was there before stays.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"saving-{os.getpid()}.{path.name}")
-    yield temporary
-    os.replace(temporary, path)
+    temporary = path.with_name(f"{SAVING}{os.getpid()}.{path.name}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        remove(temporary)
+
+
+def remove(path):
+    """Takes a file or a folder away, if it is there."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def write_json(path, values):

@@ -499,6 +499,17 @@ class VAE(Autoencoder):
         ratio = tf.reduce_sum(losses.log_normal(z, 0.0, 0.0) - known, axis=-1)
         return ratio - self.distortion(targets, logits)
 
+    def log_weights(self, result, draws, key):
+        """Importance weights of new draws of a pass's posteriors; `(draws, batch)`."""
+        z_mean, z_log_var, targets = (
+            tf.concat([each] * draws, axis=0)
+            for each in (result.z_mean, result.z_log_var, result.targets)
+        )
+        z = self.draw(z_mean, z_log_var, key)
+        posterior = result._replace(z_mean=z_mean, z_log_var=z_log_var)
+        weights = self.log_weight(targets, posterior, z, self.logits_of(z, result.training))
+        return tf.reshape(weights, (draws, -1))
+
     def monitor(self, result):
         if result.z_log_var is None:
             return super().monitor(result)
@@ -634,20 +645,13 @@ class IWAE(VAE):
 
     def objective(self, result):
         terms = super().objective(result)
-        weights = [self.log_weight(result.targets, result, result.z, result.logits)]
+        weights = self.log_weight(result.targets, result, result.z, result.logits)[None]
         if self.k > 1:
-            z_mean, z_log_var, targets = (
-                tf.concat([each] * (self.k - 1), axis=0)
-                for each in (result.z_mean, result.z_log_var, result.targets)
-            )
             key = self.key("importance", result.training, result.step)
-            z = self.draw(z_mean, z_log_var, key)
-            posterior = result._replace(z_mean=z_mean, z_log_var=z_log_var)
-            others = self.log_weight(targets, posterior, z, self.logits_of(z, result.training))
-            weights += tf.split(others, self.k - 1)
+            weights = tf.concat([weights, self.log_weights(result, self.k - 1, key)], axis=0)
         both = {"reconstruction", "regularizer"}
         rest = {name: term for name, term in terms.items() if name not in both}
-        return {"importance_bound": losses.importance_bound(tf.stack(weights))} | rest
+        return {"importance_bound": losses.importance_bound(weights)} | rest
 
     def monitor(self, result):
         distortion = self.distortion(result.targets, result.logits)

@@ -169,8 +169,8 @@ def _require_same(run, settings, images):
         if not before.astype(str).equals(now.reset_index(drop=True).astype(str)):
             raise ValueError(
                 f"the images of {images.name} are not those that {run} was begun with: "
-                f"{len(before)} then, {len(now)} now, or other splits (split.csv has them); give "
-                "it the same images, or train a new run"
+                f"{changed(run, images) or 'they come in another order'}; give it the same images, "
+                "or train a new run"
             )
 
 
@@ -226,6 +226,21 @@ def load_settings(run) -> config.Settings:
         return config.Settings.from_dict(values)
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} cannot be read as settings: {error}") from error
+
+
+def changed(run, images) -> str:
+    """What differs between the images of now and those that a run was trained on, or ""."""
+    before = pd.read_csv(Path(run) / "split.csv", dtype=str)
+    now = images.membership().astype(str)
+    both = before.merge(now, on="file", how="outer", suffixes=("_before", ""), indicator=True)
+    kept = both[both["_merge"] == "both"]
+    counts = {
+        "gone": (both["_merge"] == "left_only").sum(),
+        "new": (both["_merge"] == "right_only").sum(),
+        "in another split": (kept["split"] != kept["split_before"]).sum(),
+        "with other pixels": (kept["digest"] != kept["digest_before"]).sum(),
+    }
+    return ", ".join(f"{count} {what}" for what, count in counts.items() if count)
 
 
 def load(run):

@@ -261,6 +261,7 @@ def test_kill_9_at_any_moment_changes_nothing(kind, tmp_path, start):
             if (run / "split.csv").exists():
                 words = ["--resume", run]
         assert (run / checkpoints.DIGEST).read_text() == expected
+        assert not list(run.rglob("saving*"))
         assert checkpoints.sha256(run / checkpoints.WEIGHTS) == expected.split()[0]
 
 
@@ -348,8 +349,12 @@ def test_a_kill_between_the_two_renames_of_a_save_leaves_a_run_that_opens(run, m
     before = model.sample(2)
     model.decoder.set_weights([1.5 * each for each in model.decoder.get_weights()])
 
-    def killed(*_):
-        raise SystemExit
+    replace = os.replace
+
+    def killed(old, new):
+        if new == run / checkpoints.WEIGHTS:
+            raise SystemExit
+        replace(old, new)
 
     monkeypatch.setattr(os, "replace", killed)
     with pytest.raises(SystemExit):
@@ -393,10 +398,10 @@ def test_too_little_room_is_told_before_training(tmp_path, spots, tiny, monkeypa
     assert not (tmp_path / "run" / "settings.json").exists()
 
 
-@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder closed to everyone")
-def test_a_folder_that_cannot_be_written_is_told_before_training(spots, tiny):
-    with pytest.raises(OSError, match="/proc/self"):
-        trained(tiny(), spots, "/proc/self/run")
+def test_a_folder_that_cannot_be_written_is_told_before_training(tmp_path, spots, tiny):
+    (tmp_path / "file").write_text("where a folder should be")  # closed to root, too
+    with pytest.raises(OSError, match=re.escape(str(tmp_path / "file"))):
+        trained(tiny(), spots, tmp_path / "file" / "run")
 
 
 def test_weights_that_are_not_finite_are_never_written(run, spots, tiny):

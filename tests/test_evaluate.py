@@ -160,13 +160,13 @@ def test_what_is_not_a_run_ends_with_one_sentence(tmp_path):
 def test_images_that_changed_since_training_are_counted(trained):
     _, run = trained
     images, labels = blobs()
-    assert evaluate.changed(run, data.from_arrays(images, labels, name="spots")) == ""
+    assert train.changed(run, data.from_arrays(images, labels, name="spots")) == ""
     other = images.copy()
     other[:3] = 255 - other[:3]
-    assert evaluate.changed(run, data.from_arrays(other, labels, name="spots")) == (
+    assert train.changed(run, data.from_arrays(other, labels, name="spots")) == (
         "3 with other pixels"
     )
-    fewer = evaluate.changed(run, data.from_arrays(images[:-4], labels[:-4], name="spots"))
+    fewer = train.changed(run, data.from_arrays(images[:-4], labels[:-4], name="spots"))
     assert fewer.startswith("4 gone")
 
 
