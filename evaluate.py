@@ -1,6 +1,6 @@
 """One protocol for every model, its numbers beside what they mean.
 
-python evaluate.py RUN [RUN ...] [--nll [SAMPLES]]
+python evaluate.py RUN [RUN ...] [--nll [SAMPLES]] [--inception WEIGHTS]
 """
 
 import argparse
@@ -11,21 +11,24 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import tensorflow as tf
+from scipy import stats
 from sklearn.decomposition import PCA
 
 import data
 import factors
 import files
+import judges
 import latent
+import likelihood
 import metrics
 import model as models
 import train
 
-IMPORTANCE_SAMPLES = 5000  # Burda et al., 2016
-IMPORTANCE_IMAGES = 2000
-TOGETHER = (16, 64)  # images, and draws of each, that are decoded at a time
 DRAWS = 5  # fixed draws of binary pixels and of z for each image
 NEIGHBOURS = 10
+MOST_SAMPLES = 10_000  # drawn from a model, as many as there are held-out images
+MOST_PIXELS = 2**27  # that these may have together
+MOST_COMPARED = 2000  # samples whose nearest training image is looked for
 
 # Unit, which way is better, and how it is computed. The order is that of the table.
 PROTOCOL = {
@@ -53,12 +56,52 @@ PROTOCOL = {
         "as ssim, only where the original's local mean exceeds 0.05: black margins left out",
     ),
     "psnr": ("dB", "higher", "as ssim; mean over images of each image's dB"),
+    "ms_ssim": (
+        "",
+        "higher",
+        "as ssim, on five scales (Wang et al., 2003); images of at least 176 pixels each way",
+    ),
     "mse": ("squared grey levels", "lower", "as ssim; mean over pixels"),
     "active_units": ("axes", "", "variance of the posterior mean over images above 0.01"),
     "knn_purity": (
         "share",
         "higher",
         f"{NEIGHBOURS} nearest neighbours of the posterior mean, same split, same label",
+    ),
+    "frechet": (
+        "squared feature units",
+        "lower",
+        "samples against held-out images, features of a classifier of ours: not FID",
+    ),
+    "kernel": (
+        "",
+        "lower",
+        "as frechet: unbiased squared MMD, cubic kernel; standard error over blocks of 1,000",
+    ),
+    "precision": (
+        "share",
+        "higher",
+        "samples that lie within reach of a held-out image, in the same features: reach is the "
+        f"distance of its neighbour number {metrics.REACH}",
+    ),
+    "recall": ("share", "higher", "held-out images that lie within reach of a sample, likewise"),
+    "inception_frechet": (
+        "squared feature units",
+        "lower",
+        "as frechet, features of Keras' InceptionV3 (ImageNet), images resized to 299x299: near "
+        "to FID, whose network has other weights",
+    ),
+    "sample_sharpness": (
+        "of real images'",
+        "",
+        "variance of the Laplacian, mean over samples, in units of held-out images' mean",
+    ),
+    "nearer_than_real": (
+        "share",
+        "",
+        "pairs of a sample and a held-out image in which the sample has the nearer training image: "
+        "0.5 where it lies no nearer, 1 where it copies; blur is near to everything, so read it "
+        "beside the sharpness",
     ),
     "accuracy": ("share", "higher", "likeliest class by the model's own classifier"),
     "calibration_error": (
@@ -82,8 +125,13 @@ PROTOCOL = {
     "informativeness": ("", "higher", "DCI, R squared on a held-out third of the split"),
 }
 
+IN_FEATURES = ("frechet", "kernel", "precision", "recall")
+SAMPLED = (*IN_FEATURES, "inception_frechet", "sample_sharpness", "nearer_than_real")
 
-def report(model, images, run=None, split="test", samples=0) -> dict:
+
+def report(
+    model, images, run=None, split="test", samples=0, judge=None, inception=None, progress=False
+) -> dict:
     """Everything that is measured of a model, with the protocol beside each number.
 
     Args:
@@ -92,6 +140,10 @@ def report(model, images, run=None, split="test", samples=0) -> dict:
         run: Folder that gets `metrics.json`, or None.
         split: Which of its splits; `"test"` for what is published.
         samples: Importance samples for the likelihood; 0 leaves it out, for it takes long.
+        judge: `judges.Judge`, in whose features generated images are compared with held-out ones;
+            None leaves these distances out.
+        inception: From `judges.inception`, likewise.
+        progress: Whether to show how far it is.
 
     Returns:
         Dictionary of names (see `PROTOCOL`) to `value`, `unit`, `better`, `split`, `n`,
@@ -100,13 +152,16 @@ def report(model, images, run=None, split="test", samples=0) -> dict:
         one whose true factors are not known no scores of disentanglement.
     """
     chosen = images.splits[split]
-    per_image = _likelihoods(model, chosen.images) | _reconstructions(model, chosen.images)
+    per_image = _likelihoods(model, chosen.images, progress)
+    per_image |= _reconstructions(model, chosen.images, progress)
     values = {
         name: (each.mean(), each.std() / math.sqrt(len(each))) for name, each in per_image.items()
     }
     if samples:
-        gap, error = importance_gap(model, chosen.images, samples)
+        gap, error = likelihood.importance_gap(model, chosen.images, samples, progress=progress)
         values["nll"] = (values["negative_elbo"][0] - gap, error)
+    made = drawn(model, len(chosen))
+    values |= _samples(made, images, chosen, judge, inception)
     z_mean, _ = latent.encode(model, chosen)
     values["active_units"] = (int(metrics.active_units(z_mean)), None)
     if images.factors and z_mean.shape[1] > 1:
@@ -118,7 +173,7 @@ def report(model, images, run=None, split="test", samples=0) -> dict:
         if model.uses_labels:
             values |= _classification(model, chosen.images, chosen.labels(images.label))
 
-    likelihood = {"bernoulli": "Bernoulli"}.get(model.reconstruction, "Gaussian density")
+    density = {"bernoulli": "Bernoulli"}.get(model.reconstruction, "Gaussian density")
     pixels = "dynamically binarised pixels" if model.binarize == "dynamic" else "grey pixels"
     numbers = {}
     for name, (unit, better, protocol) in PROTOCOL.items():
@@ -126,12 +181,16 @@ def report(model, images, run=None, split="test", samples=0) -> dict:
             continue
         value, error = values[name]
         if name == "nll":
-            seen = min(IMPORTANCE_IMAGES, len(chosen))
-            drawn = math.ceil(samples / TOGETHER[1]) * TOGETHER[1]
-            protocol = f"{protocol}; {drawn} samples for each of {seen} images drawn at random"
+            seen = min(likelihood.IMAGES, len(chosen))
+            count = math.ceil(samples / likelihood.TOGETHER[1]) * likelihood.TOGETHER[1]
+            protocol = f"{protocol}; {count} samples for each of {seen} images drawn at random"
         if name in ("negative_elbo", "distortion", "nll"):
-            protocol = f"{protocol}; {likelihood} on {pixels}"
-        if model.corrupt != "none":
+            protocol = f"{protocol}; {density} on {pixels}"
+        if name in SAMPLED:
+            protocol = f"{protocol}; {len(made)} samples of the prior"
+            if name in IN_FEATURES:
+                protocol = f"{protocol}; the classifier's test accuracy is {judge.accuracy:.3f}"
+        elif model.corrupt != "none":
             protocol = f"{protocol}; input corrupted ({model.corrupt} {model.corrupt_level:g})"
         numbers[name] = {
             "value": float(value) if isinstance(value, np.floating) else value,
@@ -175,7 +234,7 @@ def _printed(each):
     return f"{value:.{digits}f} ± {error:.{digits}f}"
 
 
-def _likelihoods(model, pixels):
+def _likelihoods(model, pixels, progress=False):
     """Rate, distortion and their sum for every image, averaged over the fixed draws."""
 
     def measured(batch, rows):
@@ -191,78 +250,11 @@ def _likelihoods(model, pixels):
     # A model that tries every class on an image needs that many times the memory.
     size = max(1, 512 // getattr(model, "classes", 1))
     rows = np.arange(len(pixels))
-    distortion, rate = latent.in_batches(measured, pixels, rows, batch_size=size)
+    told = "bound" if progress else ""
+    distortion, rate = latent.in_batches(measured, pixels, rows, batch_size=size, told=told)
     if np.isnan(rate).all():  # no posterior, no bound
         return {"distortion": distortion}
     return {"negative_elbo": rate + distortion, "rate": rate, "distortion": distortion}
-
-
-def importance_gap(model, images, samples, count=IMPORTANCE_IMAGES, seed=0):
-    """How much a model's bound lacks of the log-likelihood, and the standard error of that.
-
-    Likelihoods of single images differ by tens of nats, what the bound lacks by about one; so the
-    mean gap of some images, taken off the bound of all, is a far better estimate than the mean
-    likelihood of those images.
-
-    Args:
-        model: A VAE.
-        images: Shape `(n, height, width, channels)`.
-        samples: See `log_likelihood`.
-        count: Images to estimate it on, drawn at random: the first of a set may be its easier ones.
-        seed: Of that draw.
-    """
-    rows = np.random.default_rng(seed).permutation(len(images))[:count]
-    likelihood, negative_elbo = log_likelihood(model, images[np.sort(rows)], samples)
-    gap = negative_elbo + likelihood
-    return gap.mean(), gap.std() / math.sqrt(len(gap))
-
-
-def log_likelihood(model, images, samples=IMPORTANCE_SAMPLES):
-    """Log-likelihood of each image by importance sampling from its posterior.
-
-    `log mean_k p(x | z_k) p(z_k) / q(z_k | x)`, Eq. 8 of
-    [Burda et al., 2016](https://arxiv.org/abs/1509.00519): too low on average, by less the more
-    samples there are.
-
-    Args:
-        model: A VAE with one latent, whose posterior has a variance.
-        images: Shape `(n, height, width, channels)`; where the model binarises, a fixed draw is
-            taken of each.
-        samples: Draws of each posterior, in rounds of 64.
-
-    Returns:
-        `(log_likelihood, negative_elbo)`, float32 `(n,)`, both from the same draws.
-
-    Raises:
-        ValueError: for a model whose bound is of another kind.
-    """
-    if (
-        getattr(type(model), "bound", None) is not models.VAE.bound
-        or len(model.encoder.outputs) < 2
-    ):
-        raise ValueError(
-            f"the likelihood of a {type(model).__name__} cannot be estimated: that takes one "
-            "latent with a posterior that has a variance"
-        )
-    together, draws = TOGETHER
-    rounds = math.ceil(samples / draws)
-
-    def measured(batch, rows):
-        result = model.forward(batch, training=False, step=rows[0])
-        count = tf.shape(result.z)[0]
-
-        def one_round(number, log_sum, total):
-            step = tf.cast(rows[0], tf.int64) * rounds + tf.cast(number, tf.int64)
-            weights = model.log_weights(result, draws, model.key("importance", False, step))
-            log_sum = tf.reduce_logsumexp(tf.concat([log_sum[None], weights], axis=0), axis=0)
-            return number + 1, log_sum, total + tf.reduce_sum(weights, axis=0)
-
-        start = (0, tf.fill((count,), -math.inf), tf.zeros((count,)))
-        _, log_sum, total = tf.while_loop(lambda number, *_: number < rounds, one_round, start)
-        return log_sum - math.log(rounds * draws), -total / (rounds * draws)
-
-    rows = np.arange(len(images))
-    return latent.in_batches(measured, images, rows, batch_size=together)
 
 
 LIKENESS = {
@@ -299,7 +291,7 @@ def _classification(model, pixels, labels):
     return {"accuracy": (accuracy, error), "calibration_error": (calibration, None)}
 
 
-def _reconstructions(model, pixels):
+def _reconstructions(model, pixels, progress=False):
     """How like its reconstruction every image is."""
 
     def measured(batch, rows):
@@ -308,10 +300,81 @@ def _reconstructions(model, pixels):
             made = model.reconstruct(images)
         else:  # a denoiser is shown the corrupted image, and compared with the clean one
             made = model.decode(model.forward(batch, training=False, step=rows[0]).z_mean)
-        return _likeness(images, made)
+        scales = (metrics.ms_ssim(images, made),) if large else ()
+        return (*_likeness(images, made), *scales)
 
-    parts = latent.in_batches(measured, pixels, np.arange(len(pixels)), batch_size=128)
-    return dict(zip(LIKENESS, parts, strict=True))
+    large = min(pixels.shape[1:3]) >= metrics.LEAST_FOR_SCALES
+    names = [*LIKENESS, *(["ms_ssim"] if large else [])]
+    rows, told = np.arange(len(pixels)), "reconstructions" if progress else ""
+    parts = latent.in_batches(measured, pixels, rows, batch_size=128, told=told)
+    return dict(zip(names, parts, strict=True))
+
+
+def drawn(model, count):
+    """`count` images decoded from the prior, or as many as memory should hold; always the same."""
+    count = max(1, min(count, MOST_SAMPLES, MOST_PIXELS // math.prod(model.image_shape)))
+    starts = range(0, count, 500)
+    return np.concatenate([model.sample(min(500, count - at), seed=at) for at in starts])
+
+
+def _samples(made, images, chosen, judge, inception):
+    """How good generated images are, and how near to those of the training."""
+    rows = np.random.default_rng(0).permutation(len(chosen))[: len(made)]
+    real = chosen.images[np.sort(rows)] / np.float32(255)
+    sharp = metrics.sharpness(made) / metrics.sharpness(real).mean()
+    values = {
+        "sample_sharpness": (sharp.mean(), sharp.std() / math.sqrt(len(sharp))),
+        "nearer_than_real": (nearer_than_real(made, real, images.train.images), None),
+    }
+    if inception is not None:
+        values["inception_frechet"] = (
+            metrics.frechet_distance(inception(real), inception(made)),
+            None,
+        )
+    if judge is not None:
+        theirs, ours = judge.features(real), judge.features(made)
+        if len(made) > theirs.shape[1]:  # else the Gaussian's covariance is not known
+            values["frechet"] = (metrics.frechet_distance(theirs, ours), None)
+        kernel, error = metrics.kernel_distance(theirs, ours)
+        values["kernel"] = (kernel, None if math.isnan(error) else error)
+        precision, recall = metrics.precision_recall(theirs, ours)
+        values |= {"precision": (precision, None), "recall": (recall, None)}
+    return values
+
+
+def nearer_than_real(made, held_out, training):
+    """How often a generated image has a nearer training image than a held-out image has.
+
+    The statistic of Mann and Whitney on the distances to the nearest training image, as in
+    [Meehan et al., 2020](https://arxiv.org/abs/2004.05675), Section 3, whose test looks for values
+    far from a half. Pixels are compared, those of large images averaged to at most 32 a side.
+
+    Args:
+        made: Generated images, floats in [0, 1], shape `(n, height, width, channels)`.
+        held_out: Real ones that the model was not trained on; likewise.
+        training: uint8.
+
+    Returns:
+        Share of all pairs, ties counted half.
+    """
+    known = small(training)
+    ours, theirs = (
+        latent.nearest(small(each[:MOST_COMPARED]), known)[1] for each in (made, held_out)
+    )
+    farther = stats.mannwhitneyu(ours, theirs).statistic
+    return float(1.0 - farther / (len(ours) * len(theirs)))
+
+
+def small(images, side=32):
+    """Images averaged to at most `side` pixels each way; floats in [0, 1]."""
+
+    def shrunk(batch):
+        height, width = batch.shape[1:3]
+        factor = max(1.0, max(height, width) / side)
+        shape = (max(1, round(height / factor)), max(1, round(width / factor)))
+        return tf.image.resize(models.as_float(batch), shape, method="area")
+
+    return latent.in_batches(shrunk, images)
 
 
 def baselines(images, components, split="test", most=3000) -> pd.DataFrame:
@@ -352,22 +415,41 @@ def main(words=None):
         "--nll",
         type=int,
         nargs="?",
-        const=IMPORTANCE_SAMPLES,
+        const=likelihood.SAMPLES,
         default=0,
         metavar="SAMPLES",
         help="the likelihood too, by importance sampling: minutes",
+    )
+    parser.add_argument(
+        "--inception",
+        type=Path,
+        metavar="WEIGHTS",
+        help="Keras' file of InceptionV3's ImageNet weights without the top, for what is near FID",
     )
     arguments = parser.parse_args(words)
     if arguments.nll < 0:
         parser.error("--nll: samples are counted from 1")
     reports = {}
     try:
+        inception = arguments.inception and judges.inception(arguments.inception)
         for run in arguments.runs:
             images = data.load(train.load_settings(run))
             difference = train.changed(run, images)
             if difference:
                 print(f"{run}: the images are not those of the training: {difference}")
-            reports[str(run)] = report(train.load(run), images, run, samples=arguments.nll)
+            judge = None
+            if images.label is not None:
+                print(f"{run}: a classifier of {images.name}, trained once, compares the samples")
+                judge = judges.judge(images)
+            reports[str(run)] = report(
+                train.load(run),
+                images,
+                run,
+                samples=arguments.nll,
+                judge=judge,
+                inception=inception,
+                progress=True,
+            )
     except (ValueError, OSError) as error:
         sys.exit(f"evaluate.py: {error}")
     with pd.option_context("display.width", None, "display.max_columns", None):

@@ -218,6 +218,35 @@ def feature_maps(images, settings):
     return of_colours
 
 
+def inception(weights):
+    """Features of Keras' InceptionV3, as a function, to compare sets of images by.
+
+    Args:
+        weights: Keras' file of its ImageNet weights without the top
+            (`inception_v3_weights_tf_dim_ordering_tf_kernels_notop.h5`).
+
+    Returns:
+        Function from uint8 images or floats in [0, 1] to features `(n, 2048)`.
+
+    Raises:
+        OSError: where the file is not there or does not hold these weights.
+    """
+    if not Path(weights).is_file():
+        raise OSError(f"{weights} is not there; name Keras' file of InceptionV3's weights")
+    try:
+        network = keras.applications.InceptionV3(weights=weights, include_top=False, pooling="avg")
+    except ValueError as error:
+        raise OSError(
+            f"{weights} does not hold InceptionV3's weights without the top: {error}"
+        ) from error
+
+    def features(batch):
+        pixels = tf.image.resize(models.as_float(batch), (299, 299))
+        return network(2.0 * tf.repeat(pixels, 3 // batch.shape[-1], axis=-1) - 1.0, training=False)
+
+    return lambda images: latent.in_batches(features, np.asarray(images), batch_size=32)
+
+
 def conclusion(judge, response, what) -> str:
     """What a dose-response curve says, in words; nothing where its judge cannot be trusted.
 

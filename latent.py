@@ -3,6 +3,7 @@
 import hashlib
 from pathlib import Path
 
+import keras
 import numpy as np
 import tensorflow as tf
 from scipy.sparse.csgraph import shortest_path
@@ -18,7 +19,7 @@ PLANES = ("axes", "pca", "tsne", "umap")
 PIXELS = 2**20  # that are encoded at a time: enough to keep the cores busy, little memory
 
 
-def in_batches(function, *arrays, batch_size=512):
+def in_batches(function, *arrays, batch_size=512, told=""):
     """A function of tensors applied to long arrays, compiled once, in large batches.
 
     Args:
@@ -26,6 +27,7 @@ def in_batches(function, *arrays, batch_size=512):
             tensors of that many rows.
         arrays: Each of shape `(n, ...)`, n at least 1.
         batch_size: Rows per call.
+        told: What is done, in a word: shows a progress bar under this name.
 
     Returns:
         Array, or tuple of arrays, of n rows.
@@ -36,11 +38,14 @@ def in_batches(function, *arrays, batch_size=512):
     # One trace serves the full batches and the shorter last one.
     specs = [tf.TensorSpec((None, *each.shape[1:]), tf.as_dtype(each.dtype)) for each in arrays]
     compiled = tf.function(function).get_concrete_function(*specs)
-    starts = range(0, n, batch_size)
-    parts = [
-        compiled(*(tf.convert_to_tensor(each[start : start + batch_size]) for each in arrays))
-        for start in starts
-    ]
+    if told:
+        print(told)
+    bar = keras.utils.Progbar(n, verbose=int(bool(told)), unit_name="image")
+    parts = []
+    for start in range(0, n, batch_size):
+        batch = (tf.convert_to_tensor(each[start : start + batch_size]) for each in arrays)
+        parts.append(compiled(*batch))
+        bar.update(min(n, start + batch_size))
     if isinstance(parts[0], tuple | list):
         return tuple(np.concatenate(each) for each in zip(*parts, strict=True))
     return np.concatenate(parts)

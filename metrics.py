@@ -3,6 +3,7 @@
 import numpy as np
 import tensorflow as tf
 from scipy import ndimage
+from sklearn.metrics import pairwise_distances_chunked
 from sklearn.neighbors import NearestNeighbors
 
 
@@ -40,6 +41,20 @@ def ssim_foreground(images, reconstructions, level=0.05):
     places = tf.reduce_sum(counts, axis=(1, 2))
     total = tf.reduce_sum(tf.reduce_mean(similarity, axis=-1) * counts, axis=(1, 2))
     return tf.where(places > 0, total / tf.maximum(places, 1.0), 1.0)
+
+
+def ms_ssim(images, reconstructions):
+    """Structural similarity on five scales, [Wang et al., 2003](https://doi.org/10.1109/ACSSC.2003.1292216).
+
+    Args:
+        images: Floats in [0, 1], shape `(batch, height, width, channels)`, at least
+            `LEAST_FOR_SCALES` pixels each way.
+        reconstructions: Same shape and range.
+
+    Returns:
+        Shape `(batch,)`, at most 1.
+    """
+    return tf.image.ssim_multiscale(images, reconstructions, max_val=1.0)
 
 
 def ssim_map(images, reconstructions):
@@ -172,6 +187,8 @@ PATCH = 7
 PATCHES = 128  # of each image on each level
 PROJECTIONS = 512
 SMALLEST = 16  # side of the coarsest level
+REACH = 3  # number of the neighbour that says how far an image reaches
+LEAST_FOR_SCALES = 176  # pixels: the fifth scale still holds the window of 11
 BINOMIAL = np.array([1, 4, 6, 4, 1]) / 16
 
 
@@ -223,6 +240,34 @@ def kernel_distance(features, others, block=1000):
         found.append(within - 2.0 * _cubic(x, y).mean())
     error = np.std(found, ddof=1) / np.sqrt(blocks) if blocks > 1 else np.nan
     return float(np.mean(found)), float(error)
+
+
+def precision_recall(features, others, neighbours=REACH):
+    """How much of what was made looks real, and how much of what is real can be made.
+
+    [Kynkaanniemi et al., 2019](https://arxiv.org/abs/1904.06991), Eq. 1 and 2: an image reaches as
+    far as its neighbour number `neighbours` of its own set; precision is the share of `others` that
+    lie within reach of one of `features`, recall the share the other way round.
+
+    Args:
+        features: Of real images, shape `(n, units)`.
+        others: Of generated images, shape `(m, units)`.
+        neighbours: Fewer than images in either set.
+
+    Returns:
+        `(precision, recall)`.
+    """
+    return _within_reach(others, features, neighbours), _within_reach(features, others, neighbours)
+
+
+def _within_reach(points, centres, neighbours):
+    """Share of points that lie within reach of a centre."""
+    search = NearestNeighbors(n_neighbors=neighbours, algorithm="brute").fit(centres)
+    reach = search.kneighbors()[0][:, -1]  # without an argument no point is its own neighbour
+    within = pairwise_distances_chunked(
+        points, centres, reduce_func=lambda distances, _: (distances <= reach).any(axis=1)
+    )
+    return float(np.concatenate(list(within)).mean())
 
 
 def _cubic(x, y):

@@ -4,8 +4,9 @@
 
 Three models, two seeds, two sets: three hours on one core (`TF_NUM_INTRAOP_THREADS=1`; the two
 sets can run beside each other). It goes on where it was stopped, run by run. Lengths are in epochs,
-chosen once so that each model has about the same time; the seconds taken are in the table. An
-introspective step costs four of a VAE's, so there is also a VAE of as many steps.
+chosen once so that each model has about the same time; the seconds in the table are the
+processor's, so that other work beside it does not count. An introspective step costs four of a
+VAE's, so there is also a VAE of as many steps.
 
 MNIST, padded to 32x32: 10,000 samples against the 10,000 test images, in the features of a
 classifier of ours. Paintings, 64x64: sliced Wasserstein distance of patches, samples against
@@ -159,11 +160,11 @@ def compare(name, folder):
             settings = replace(SETTINGS[name], model=made, seed=seed, epochs=epochs)
             run = folder / f"{name}-{made}-{epochs}-{seed}"
             model = registry.from_settings(settings)
-            start = time.perf_counter()
+            start = time.process_time()
             if (run / checkpoints.DIGEST).exists():  # stopped in the middle: from the beginning
                 shutil.rmtree(run)
             train.fit(model, images, settings, run, verbose=0)
-            row |= {"epochs": epochs, "seconds": round(time.perf_counter() - start)}
+            row |= {"epochs": epochs, "seconds": round(time.process_time() - start)}
             row |= measured(model, real, judge, seed)
             plots.save_sheet(model.sample(40).numpy(), folder / f"{run.name}-samples.png", 10)
             shown = images.test.images[:10].astype(np.float32) / 255.0

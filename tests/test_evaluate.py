@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 
 import keras
 import numpy as np
@@ -11,7 +12,9 @@ from scipy import stats
 
 import data
 import evaluate
+import judges
 import latent
+import likelihood
 import losses
 import metrics
 import model as models
@@ -31,9 +34,11 @@ def trained(tmp_path, spots, tiny):
 def test_every_number_has_value_unit_split_count_and_protocol(trained, spots):
     model, run = trained
     numbers = evaluate.report(model, spots, run, samples=64)
-    labelled = ["accuracy", "calibration_error"]  # of models that know labels
-    factors = ["mig", "sap", "factor_vae", "disentanglement", "completeness", "informativeness"]
-    assert [*numbers, *labelled, *factors] == list(evaluate.PROTOCOL)
+    others = {"ms_ssim", "inception_frechet"}  # of large images, with weights that are given
+    others |= set(evaluate.IN_FEATURES)  # with a classifier
+    others |= {"accuracy", "calibration_error"}  # of models that know labels
+    others |= {"mig", "sap", "factor_vae", "disentanglement", "completeness", "informativeness"}
+    assert list(numbers) == [name for name in evaluate.PROTOCOL if name not in others]
     for each in numbers.values():
         assert np.isfinite(each["value"]) and each["protocol"]
         assert each["split"] == "test" and each["n"] == len(spots.test)
@@ -143,13 +148,63 @@ def test_runs_stand_side_by_side_with_a_dash_where_one_has_no_number(spots, tiny
     assert table.loc["ssim ↑", "VAE"].startswith(f"{reports['VAE']['ssim']['value']:.4f}"[:4])
 
 
-def test_the_command_line_prints_the_table_and_writes_the_metrics(tmp_path, capsys):
+def test_large_images_are_compared_on_five_scales_too(tiny):
+    pixels, _ = blobs(12, (176, 176, 1))
+    images = data.from_arrays(pixels, name="large")
+    model = registry.from_settings(tiny(image_shape=(176, 176, 1), widths=(2,), strides=(8,)))
+    numbers = evaluate.report(model, images)
+    real = images.test.images / np.float32(255)
+    expected = metrics.ms_ssim(real, model.reconstruct(real)).numpy().mean()
+    assert numbers["ms_ssim"]["value"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_samples_are_compared_in_the_features_of_a_classifier(trained, spots, tmp_path):
+    model, _ = trained
+    judge = judges.judge(spots, steps=4, widths=(4, 4), cache=tmp_path)
+    numbers = evaluate.report(model, spots, judge=judge)
+    real = judge.features(spots.test.images)
+    made = judge.features(evaluate.drawn(model, len(spots.test)))
+    precision, recall = metrics.precision_recall(real, made)
+    assert (numbers["precision"]["value"], numbers["recall"]["value"]) == (precision, recall)
+    assert numbers["kernel"]["value"] == pytest.approx(metrics.kernel_distance(real, made)[0])
+    assert "frechet" not in numbers  # too few images for a covariance
+    for name in ("precision", "kernel"):
+        assert f"accuracy is {judge.accuracy:.3f}" in numbers[name]["protocol"]
+
+
+def test_copies_have_nearer_training_images_than_held_out_ones():
+    training, _ = blobs(200)
+    held_out, fresh = (blobs(100, seed=seed)[0].astype(np.float32) / 255 for seed in (1, 2))
+    copies = training[:100].astype(np.float32) / 255
+    assert evaluate.nearer_than_real(copies, held_out, training) == 1.0
+    assert evaluate.nearer_than_real(fresh, held_out, training) == pytest.approx(0.5, abs=0.1)
+    assert evaluate.nearer_than_real(1 - copies, held_out, training) == 0.0
+
+
+def test_large_images_are_averaged_before_they_are_compared():
+    images = np.arange(64 * 48, dtype=np.float32).reshape(1, 64, 48, 1) / 4096
+    expected = images.reshape(1, 32, 2, 24, 2, 1).mean((2, 4))
+    np.testing.assert_allclose(evaluate.small(images), expected, rtol=1e-5)
+
+
+def test_the_report_can_show_how_far_it_is(trained, spots, capsys):
+    evaluate.report(trained[0], spots, samples=64, progress=True)
+    shown = capsys.readouterr().out
+    for name in ("bound", "reconstructions", "likelihood"):
+        assert name in shown
+
+
+def test_the_command_line_prints_the_table_and_writes_the_metrics(tmp_path, capsys, monkeypatch):
+    judge = partial(judges.judge, steps=4, widths=(4, 4), cache=tmp_path)
+    monkeypatch.setattr(judges, "judge", judge)
     words = ["digits", "--epochs", "1", "--set", "widths=(4, 4)", "--out", str(tmp_path / "run")]
     train.main(words)
     evaluate.main([str(tmp_path / "run")])
-    assert "negative_elbo ↓" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "negative_elbo ↓" in shown and "frechet ↓" in shown
     written = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert "dynamically binarised" in written["metrics"]["negative_elbo"]["protocol"]
+    assert "not FID" in written["metrics"]["frechet"]["protocol"]
 
 
 def test_what_is_not_a_run_ends_with_one_sentence(tmp_path):
@@ -213,18 +268,18 @@ def linear_vae(latent_dim=3, side=4, off=0.0):
 
 def test_the_likelihood_of_a_linear_vae_is_its_closed_form():
     model, images, truth = linear_vae()
-    likelihood, negative_elbo = evaluate.log_likelihood(model, images, samples=64)
+    found, negative_elbo = likelihood.log_likelihood(model, images, samples=64)
     # With the exact posterior every weight is the likelihood itself.
-    np.testing.assert_allclose(likelihood, truth, atol=2e-3)
+    np.testing.assert_allclose(found, truth, atol=2e-3)
     np.testing.assert_allclose(-negative_elbo, truth, atol=2e-3)
 
 
 def test_importance_samples_make_up_for_a_posterior_that_is_off():
     model, images, truth = linear_vae(off=0.3)
-    found = {count: evaluate.log_likelihood(model, images, count) for count in (64, 2000)}
+    found = {count: likelihood.log_likelihood(model, images, count) for count in (64, 2000)}
     assert abs(np.mean(found[2000][0] - truth)) < 0.05
     assert np.mean(truth + found[2000][1]) > 0.1  # the bound alone is not that good
-    gap, error = evaluate.importance_gap(model, images, 2000, count=200)
+    gap, error = likelihood.importance_gap(model, images, 2000, count=200)
     assert gap == pytest.approx(np.mean(truth + found[2000][1]), abs=0.05) and error < 0.05
 
 
@@ -241,7 +296,7 @@ def test_the_report_has_the_likelihood_where_it_is_asked_for(run, spots):
 def test_a_model_without_such_a_bound_is_refused_by_name(kind, spots, tiny):
     model = registry.from_settings(tiny(model=kind, classes=2))
     with pytest.raises(ValueError, match=f"the likelihood of a {type(model).__name__}"):
-        evaluate.log_likelihood(model, spots.test.images, 64)
+        likelihood.log_likelihood(model, spots.test.images, 64)
 
 
 def test_where_the_true_factors_are_known_their_scores_are_reported(trained, spots):

@@ -23,7 +23,8 @@ def test_the_judge_reads_held_out_digits_and_comes_from_the_cache_the_second_tim
     tmp_path, monkeypatch
 ):
     images = data.load(config.settings("digits"))
-    judge = judges.judge(images, seed=0, steps=200, cache=tmp_path)
+    options = {"steps": 120, "widths": (16, 32), "cache": tmp_path}
+    judge = judges.judge(images, seed=0, **options)
     assert judge.accuracy > 0.9 and judge.n == len(images.test)
     assert math.isnan(judge.auc) and not judge.trusted  # ten classes have no AUC
     as_floats = judge.labels(images.test.images / 255.0)
@@ -36,9 +37,9 @@ def test_the_judge_reads_held_out_digits_and_comes_from_the_cache_the_second_tim
         raise AssertionError("trained again")
 
     monkeypatch.setattr(judges, "_judged", forbidden)
-    assert judges.judge(images, seed=0, steps=200, cache=tmp_path).accuracy == judge.accuracy
+    assert judges.judge(images, seed=0, **options).accuracy == judge.accuracy
     with pytest.raises(AssertionError, match="trained again"):
-        judges.judge(images, seed=1, steps=200, cache=tmp_path)
+        judges.judge(images, seed=1, **options)
 
 
 def test_a_judge_of_two_classes_tells_its_auc(spots, tmp_path):
@@ -122,6 +123,33 @@ def test_vgg16_sees_grey_images_as_colours_and_says_where_its_weights_are_missin
     monkeypatch.setattr(keras.applications, "VGG16", offline)
     with pytest.raises(OSError, match="vgg16.*ImageNet weights.*classifier"):
         judges.feature_maps(spots, settings)
+
+
+def test_inception_sees_colours_of_its_own_size_and_refuses_what_is_not_its_weights(
+    spots, tmp_path, monkeypatch
+):
+    seen = []
+
+    def network(pixels, training):
+        seen.append(pixels)
+        return tf.reduce_mean(pixels, axis=(1, 2))
+
+    monkeypatch.setattr(keras.applications, "InceptionV3", lambda **options: network)
+    weights = tmp_path / "weights.h5"
+    with pytest.raises(OSError, match="weights.h5 is not there"):
+        judges.inception(weights)
+    weights.write_bytes(b"")
+    found = judges.inception(weights)(spots.test.images)
+    assert seen[0].shape[1:] == (299, 299, 3)
+    means = spots.test.images.mean((1, 2)) / 127.5 - 1  # from -1, black, to 1
+    np.testing.assert_allclose(found, means.repeat(3, axis=1), atol=0.02)
+
+    def other(**options):
+        raise ValueError("Layer count mismatch")
+
+    monkeypatch.setattr(keras.applications, "InceptionV3", other)
+    with pytest.raises(OSError, match="does not hold InceptionV3's weights"):
+        judges.inception(weights)
 
 
 def test_maps_of_a_layer_that_is_not_there_are_refused_with_those_that_are():

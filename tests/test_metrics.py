@@ -120,6 +120,46 @@ def test_the_frechet_distance_of_gaussians_is_the_closed_form():
     assert metrics.frechet_distance(points, other) == pytest.approx(expected)
 
 
+def test_precision_and_recall_count_what_lies_within_reach():
+    real = np.array([[0.0], [1.0], [2.0], [10.0], [11.0], [12.0]])
+    # One neighbour: every real point reaches 1 far, every generated one 0.5.
+    made = np.array([[0.5], [1.0], [20.0], [20.5]])
+    assert metrics.precision_recall(real, made, neighbours=1) == (0.5, 1 / 3)
+    random = np.random.default_rng(0)
+    both = np.concatenate([random.normal(size=(300, 2)), random.normal(50, 1, (300, 2))])
+    one = random.normal(size=(600, 2))
+    precision, recall = metrics.precision_recall(both, one)
+    assert precision > 0.9 and recall == pytest.approx(0.5, abs=0.05)  # one of two modes is drawn
+    assert metrics.precision_recall(both, one + 1000) == (0, 0)
+
+
+def test_multiscale_ssim_is_the_weighted_product_over_scales():
+    random = np.random.default_rng(0)
+    images = random.random((2, 176, 180, 1)).astype(np.float32)
+    made = np.clip(images + random.normal(0, 0.2, images.shape), 0, 1).astype(np.float32)
+    np.testing.assert_allclose(metrics.ms_ssim(images, images), 1.0, atol=1e-5)
+    expected, one, other = 1.0, images, made
+    for scale, weight in enumerate((0.0448, 0.2856, 0.3001, 0.2363, 0.1333)):
+        parts = [each[0, ..., 0].astype(np.float64) for each in (one, other)]
+        options = {"truncate": 3.5, "sigma": 1.5}
+        blur = lambda x: ndimage.gaussian_filter(x, **options)[5:-5, 5:-5]  # noqa: B023, E731
+        means = [blur(each) for each in parts]
+        spread = sum(blur(each**2) - mean**2 for each, mean in zip(parts, means, strict=True))
+        together = blur(parts[0] * parts[1]) - means[0] * means[1]
+        found = (2 * together + 0.03**2) / (spread + 0.03**2)
+        if scale == 4:
+            sums = means[0] ** 2 + means[1] ** 2 + 0.01**2
+            found = found * (2 * means[0] * means[1] + 0.01**2) / sums
+        expected *= found.mean() ** weight
+        one, other = (
+            each[:, : each.shape[1] // 2 * 2, : each.shape[2] // 2 * 2]
+            .reshape(2, each.shape[1] // 2, 2, each.shape[2] // 2, 2, 1)
+            .mean((2, 4))
+            for each in (one, other)
+        )
+    assert float(metrics.ms_ssim(images, made)[0]) == pytest.approx(expected, abs=2e-3)
+
+
 def test_the_kernel_distance_is_its_double_sum_and_zero_on_average_between_equals():
     random = np.random.default_rng(0)
     x, y = random.normal(size=(2, 6, 4))

@@ -20,7 +20,7 @@ LAYERS = [
     ("data", "model", "latent"),
     ("semisupervised", "adversarial"),
     ("registry",),
-    ("judges", "directions"),
+    ("judges", "directions", "likelihood"),
     ("train",),
     ("evaluate",),
     ("apply", "export"),
