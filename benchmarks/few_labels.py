@@ -22,8 +22,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import keras
 import numpy as np
-import pandas as pd
 import tensorflow as tf
+from rows import resumable
 from sklearn.metrics import silhouette_score
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.semi_supervised import LabelSpreading
@@ -32,7 +32,6 @@ import checkpoints
 import config
 import data
 import evaluate
-import files
 import judges
 import latent
 import metrics
@@ -153,20 +152,11 @@ def table(folder):
         train.fit(registry.from_settings(M1), images, M1, first, verbose=2)
     m1 = train.load(first)
     latents = on_latents(m1, images)
-    results = folder / "results.csv"
-    rows = pd.read_csv(results).to_dict("records") if results.exists() else []
-    done = {(row["method"], row["labels"], row["draw"]) for row in rows}
-    todo = [
-        (method, per_class, draw)
-        for method, budgets, draws in PLAN
-        for draw in range(draws)
-        for per_class in budgets
-        if (method, 10 * per_class, draw) not in done
-    ]
-    for method, per_class, draw in todo:
+
+    def measure(key):
+        method, per_class, draw = key["method"], key["labels"] // 10, key["draw"]
         start = time.perf_counter()
         few = splits.few_labels(images, per_class, draw)
-        known = few.train.table["digit"]
         few_latents = replace(latents.train, table=few.train.table)
         if method == "labels only":
             shared = {name: getattr(M2, name) for name in ("image_shape", "widths", "dense_widths")}
@@ -181,20 +171,15 @@ def table(folder):
             found = stacked(m1, few_latents, latents.test, draw)
         else:
             found = on_pixels(few, per_class, draw, folder / f"m2-{10 * per_class}-{draw}")
-        rows.append(
-            {
-                "method": method,
-                "labels": int(known.notna().sum()),
-                "draw": draw,
-                "error": round(found, 2),
-                "seconds": round(time.perf_counter() - start),
-            }
-        )
-        print(rows[-1], flush=True)
-        with files.replacing(results) as temporary:
-            pd.DataFrame(rows).to_csv(temporary, index=False)
-        keras.backend.clear_session()
-    print(summary(pd.read_csv(results)))
+        return {"error": round(found, 2), "seconds": round(time.perf_counter() - start)}
+
+    todo = [
+        {"method": method, "labels": 10 * per_class, "draw": draw}
+        for method, budgets, draws in PLAN
+        for draw in range(draws)
+        for per_class in budgets
+    ]
+    print(summary(resumable(folder / "results.csv", todo, measure)))
 
 
 def summary(results):

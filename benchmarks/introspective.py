@@ -23,14 +23,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-import keras
 import numpy as np
 import pandas as pd
+from rows import resumable
 
-import checkpoints
 import config
 import data
-import files
 import judges
 import latent
 import metrics
@@ -144,44 +142,30 @@ def compare(name, folder):
     if judge:
         print(f"judge: accuracy {judge.accuracy:.4f}")
     real = held_out(images, judge)
-    results = folder / f"{name}.csv"
-    rows = pd.read_csv(results).to_dict("records") if results.exists() else []
-    done = {(row["model"], row["seed"]) for row in rows}
-    todo = [("real images", 0)] + [(kind, seed) for seed in SEEDS for kind in EPOCHS[name]]
-    for kind, seed in todo:
-        if (kind, seed) in done:
-            continue
-        row = {"model": kind, "seed": seed}
+
+    def measure(key):
+        kind, seed = key["model"], key["seed"]
         if kind == "real images":
-            row |= floor(real, images, judge)
-        else:
-            epochs = EPOCHS[name][kind]
-            made = "VAE" if kind == SHORT else kind
-            settings = replace(SETTINGS[name], model=made, seed=seed, epochs=epochs)
-            run = folder / f"{name}-{made}-{epochs}-{seed}"
-            model = registry.from_settings(settings)
-            start = time.process_time()
-            if (run / checkpoints.DIGEST).exists():  # stopped in the middle: from the beginning
-                shutil.rmtree(run)
-            train.fit(model, images, settings, run, verbose=0)
-            row |= {"epochs": epochs, "seconds": round(time.process_time() - start)}
-            row |= measured(model, real, judge, seed)
-            plots.save_sheet(model.sample(40).numpy(), folder / f"{run.name}-samples.png", 10)
-            shown = images.test.images[:10].astype(np.float32) / 255.0
-            pair = np.concatenate([shown, model.reconstruct(shown).numpy()])
-            plots.save_sheet(pair, folder / f"{run.name}-reconstructions.png", 10)
-        rows.append(row)
-        print(
-            {
-                key: value if isinstance(value, str) else round(float(value), 4)
-                for key, value in row.items()
-            },
-            flush=True,
-        )
-        with files.replacing(results) as temporary:
-            pd.DataFrame(rows).to_csv(temporary, index=False, float_format="%.5g")
-        keras.backend.clear_session()
-    print(pd.DataFrame(rows).groupby("model").mean(numeric_only=True).round(3).to_string())
+            return floor(real, images, judge)
+        epochs = EPOCHS[name][kind]
+        made = "VAE" if kind == SHORT else kind
+        settings = replace(SETTINGS[name], model=made, seed=seed, epochs=epochs)
+        run = folder / f"{name}-{made}-{epochs}-{seed}"
+        shutil.rmtree(run, ignore_errors=True)  # stopped in the middle: from the beginning
+        model = registry.from_settings(settings)
+        start = time.process_time()
+        train.fit(model, images, settings, run, verbose=0)
+        found = {"epochs": epochs, "seconds": round(time.process_time() - start)}
+        plots.save_sheet(model.sample(40).numpy(), folder / f"{run.name}-samples.png", 10)
+        shown = images.test.images[:10].astype(np.float32) / 255.0
+        pair = np.concatenate([shown, model.reconstruct(shown).numpy()])
+        plots.save_sheet(pair, folder / f"{run.name}-reconstructions.png", 10)
+        return found | measured(model, real, judge, seed)
+
+    todo = [{"model": "real images", "seed": 0}]
+    todo += [{"model": kind, "seed": seed} for seed in SEEDS for kind in EPOCHS[name]]
+    found = resumable(folder / f"{name}.csv", todo, measure)
+    print(found.groupby("model").mean(numeric_only=True).round(3).to_string())
 
 
 def main():

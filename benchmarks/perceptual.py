@@ -16,15 +16,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-import keras
 import numpy as np
-import pandas as pd
+from rows import resumable
 
 import checkpoints
 import config
 import data
 import evaluate
-import files
 import judges
 import latent
 import losses
@@ -97,37 +95,24 @@ def measured(model, images, split, own):
 def compare(name, folder, split):
     settings = SETS[name]
     images = data.load(settings)
-    results = folder / f"{name}-{split}.csv"
-    rows = pd.read_csv(results).to_dict("records") if results.exists() else []
-    done = {(row["terms"], row["seed"]) for row in rows}
     own = judges.feature_maps(images, replace(settings, perceptual="classifier", seed=99))
-    for seed in SEEDS:
-        sheet = []
-        for terms, changed in TERMS[name].items():
-            if (terms, seed) in done:
-                continue
-            chosen = replace(settings, seed=seed, **changed)
-            run = folder / f"{name}-{terms.replace(' ', '-')}-{seed}"
-            if not (run / checkpoints.WEIGHTS).exists():
-                train.fit(registry.from_settings(chosen), images, chosen, run, verbose=0)
-            model = train.load(run)
-            rows.append({"terms": terms, "seed": seed} | measured(model, images, split, own))
-            with files.replacing(results) as temporary:
-                pd.DataFrame(rows).to_csv(temporary, index=False, float_format="%.5g")
-            print(rows[-1], flush=True)
-            sheet.append(model.reconstruct(shown_pixels(images)).numpy())
-            keras.backend.clear_session()
-        if len(sheet) == len(TERMS[name]):
-            plots.save_sheet(
-                np.concatenate([shown_pixels(images), *sheet]), folder / f"{name}-{seed}.png", 12
-            )
-    numbers = pd.DataFrame(rows).drop(columns="seed").groupby("terms", sort=False)
+
+    def measure(key):
+        chosen = replace(settings, seed=key["seed"], **TERMS[name][key["terms"]])
+        run = folder / f"{name}-{key['terms'].replace(' ', '-')}-{key['seed']}"
+        if not (run / checkpoints.WEIGHTS).exists():
+            train.fit(registry.from_settings(chosen), images, chosen, run, verbose=0)
+        model = train.load(run)
+        shown = images.test.images[:12].astype(np.float32) / 255.0
+        pair = np.concatenate([shown, model.reconstruct(shown).numpy()])
+        plots.save_sheet(pair, folder / f"{run.name}.png", 12)
+        return measured(model, images, split, own)
+
+    todo = [{"terms": terms, "seed": seed} for seed in SEEDS for terms in TERMS[name]]
+    found = resumable(folder / f"{name}-{split}.csv", todo, measure)
+    numbers = found.drop(columns="seed").groupby("terms", sort=False)
     print(f"{name}, {split} images: mean, then sd over {len(SEEDS)} seeds")
     print(numbers.mean().round(4).to_string(), numbers.std().round(4).to_string(), sep="\n")
-
-
-def shown_pixels(images):
-    return images.test.images[:12].astype(np.float32) / 255.0
 
 
 def main():

@@ -1,0 +1,37 @@
+"""A table of results that goes on where it was stopped."""
+
+from pathlib import Path
+
+import keras
+import pandas as pd
+
+import files
+
+
+def resumable(path, todo, measure) -> pd.DataFrame:
+    """Fills a table row by row; rows that it holds are not measured again.
+
+    Args:
+        path: CSV file, read where it is there, written anew after every row.
+        todo: Dictionaries, the columns that name each row.
+        measure: Takes such a dictionary, returns one of further columns.
+
+    Returns:
+        The table.
+    """
+    path = Path(path)
+    rows = pd.read_csv(path).to_dict("records") if path.exists() else []
+    done = [{name: row.get(name) for name in todo[0]} for row in rows]
+    for key in todo:
+        if key in done:
+            continue
+        rows.append(key | measure(key))
+        print({name: _short(value) for name, value in rows[-1].items()}, flush=True)
+        with files.replacing(path) as temporary:
+            pd.DataFrame(rows).to_csv(temporary, index=False, float_format="%.5g")
+        keras.backend.clear_session()
+    return pd.DataFrame(rows)
+
+
+def _short(value):
+    return value if isinstance(value, str | int) else round(float(value), 4)

@@ -1,0 +1,135 @@
+"""All models on one set and one budget, measured by one protocol.
+
+    MNIST_PATH=... OASIS_DIR=... python benchmarks/which_model.py FOLDER --data mnist|brain|phantom
+
+Same networks, same number of epochs, same split; what else differs stands in MODELS, and was not
+tuned model by model. It goes on where it was stopped, run by run. Times are the processor's, so
+that other work beside it does not count.
+
+MNIST at 28x28: grey pixels as Bernoulli probabilities, for introspective models cannot take binary
+draws; these bounds are not those of the literature. Brain slices at 64x64. Phantom: do single axes
+stand for single factors? Five seeds.
+"""
+
+import argparse
+import shutil
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+import pandas as pd
+from rows import resumable
+
+import config
+import data
+import evaluate
+import judges
+import registry
+import train
+
+BASE = {"schedule": "cosine", "learning_rate": 2e-3}
+SETTINGS = {
+    "mnist": config.Settings(
+        dataset="mnist",
+        image_shape=(28, 28, 1),
+        widths=(32, 64),
+        dense_widths=(256,),
+        latent_dim=16,
+        gamma=0.25,
+        epochs=10,
+        batch_size=128,
+        **BASE,
+    ),
+    "brain": config.Settings(
+        dataset="brain",
+        image_shape=(64, 64, 1),
+        flip="upright",
+        widths=(16, 32, 64, 64),
+        dense_widths=(128,),
+        latent_dim=32,
+        reconstruction="gaussian",
+        sigma=0.1,
+        gamma=0.5,
+        most_push=0.3,
+        epochs=20,
+        batch_size=32,
+        **BASE,
+    ),
+    "phantom": config.Settings(
+        dataset="chest",
+        image_shape=(64, 64, 1),
+        widths=(16, 32, 64, 64),
+        dense_widths=(128,),
+        latent_dim=10,
+        reconstruction="gaussian",
+        sigma=0.1,
+        epochs=40,
+        batch_size=64,
+        **BASE,
+    ),
+}
+PLAIN = {
+    "Autoencoder": {"model": "Autoencoder"},
+    "VAE": {"model": "VAE"},
+    "VAE, beta 4": {"model": "VAE", "beta": 4.0},
+    "BetaTCVAE, beta 4": {"model": "BetaTCVAE", "beta": 4.0},
+    "IWAE, k 5": {"model": "IWAE", "k": 5},
+    "InfoVAE": {"model": "InfoVAE"},
+    "MMD-AE": {"model": "MMD-AE"},
+    "AAE": {"model": "AAE"},
+    "SoftIntroVAE": {"model": "SoftIntroVAE"},
+    "ASIntroVAE": {"model": "ASIntroVAE"},
+}
+MODELS = {
+    "mnist": PLAIN
+    | {
+        "SemiSupervisedVAE, all labels": {"model": "SemiSupervisedVAE"},
+        "M2, all labels": {"model": "M2", "labelled_share": 1.0},
+    },
+    "brain": PLAIN,
+    "phantom": {
+        "VAE": {"model": "VAE"},
+        "VAE, beta 8": {"model": "VAE", "beta": 8.0},
+        "BetaTCVAE, beta 8": {"model": "BetaTCVAE", "beta": 8.0},
+    },
+}
+SEEDS = {"mnist": (0, 1), "brain": (0, 1), "phantom": (0, 1, 2, 3, 4)}
+
+
+def compare(name, folder):
+    images = data.load(SETTINGS[name])
+    judge = judges.judge(images, cache=folder) if images.label else None
+
+    def measure(key):
+        settings = replace(SETTINGS[name], **MODELS[name][key["model"]], seed=key["seed"])
+        run = folder / f"{name}-{key['model'].replace(', ', '-').replace(' ', '')}-{key['seed']}"
+        shutil.rmtree(run, ignore_errors=True)  # stopped in the middle: from the beginning
+        model = registry.from_settings(settings)
+        start = time.process_time()
+        train.fit(model, images, settings, run, verbose=0)
+        seconds = round(time.process_time() - start)
+        numbers = evaluate.report(model, images, run, judge=judge)
+        return {"seconds": seconds} | {key: each["value"] for key, each in numbers.items()}
+
+    todo = [{"model": kind, "seed": seed} for seed in SEEDS[name] for kind in MODELS[name]]
+    found = resumable(folder / f"which_{name}.csv", todo, measure).drop(columns="seed")
+    groups = found.groupby("model", sort=False)
+    with pd.option_context("display.width", None, "display.max_columns", None):
+        print(f"{name}: mean, then standard deviation over {len(SEEDS[name])} seeds")
+        print(groups.mean().round(4).T.to_string(), groups.std().round(4).T.to_string(), sep="\n")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--data", choices=tuple(SETTINGS), required=True)
+    arguments = parser.parse_args()
+    arguments.folder.mkdir(parents=True, exist_ok=True)
+    compare(arguments.data, arguments.folder)
+
+
+if __name__ == "__main__":
+    main()
