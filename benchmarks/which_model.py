@@ -101,7 +101,7 @@ SEEDS = {"mnist": (0, 1), "brain": (0, 1), "phantom": (0, 1, 2, 3, 4)}
 
 def compare(name, folder):
     images = data.load(SETTINGS[name])
-    judge = judges.judge(images, cache=folder) if images.label else None
+    judge = judges.judge(images, cache=folder) if name == "mnist" else None
 
     def measure(key):
         settings = replace(SETTINGS[name], **MODELS[name][key["model"]], seed=key["seed"])

@@ -199,7 +199,7 @@ def test_the_command_line_prints_the_table_and_writes_the_metrics(tmp_path, caps
     monkeypatch.setattr(judges, "judge", judge)
     words = ["digits", "--epochs", "1", "--set", "widths=(4, 4)", "--out", str(tmp_path / "run")]
     train.main(words)
-    evaluate.main([str(tmp_path / "run")])
+    evaluate.main([str(tmp_path / "run"), "--judge"])
     shown = capsys.readouterr().out
     assert "negative_elbo ↓" in shown and "frechet ↓" in shown
     written = json.loads((tmp_path / "run" / "metrics.json").read_text())
