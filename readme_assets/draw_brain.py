@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import numpy as np
 import pandas as pd
-from draw_mnist import markdown
+from tables import markdown
 
 import data
 import evaluate

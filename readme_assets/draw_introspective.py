@@ -13,7 +13,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import pandas as pd
-from draw_mnist import markdown
+from tables import markdown, over_seeds
 
 import plots
 
@@ -28,20 +28,6 @@ PANELS = {  # of each set: what is plotted against PSNR
 TITLES = {"mnist": "MNIST", "paintings": "paintings"}
 
 
-def table(rows):
-    """Mean and half range over seeds of every number, one line for each model."""
-    groups = rows.drop(columns="seed").groupby("model", sort=False)
-    middle, spread = groups.mean(), (groups.max() - groups.min()) / 2
-    words = {
-        name: [
-            "" if pd.isna(each) else f"{each:.4g}" + (f" ± {half:.2g}" if half else "")
-            for each, half in zip(middle[name], spread[name], strict=True)
-        ]
-        for name in middle
-    }
-    return pd.DataFrame(words, index=middle.index)
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
@@ -54,7 +40,7 @@ def main():
             continue
         rows = pd.read_csv(path)
         shutil.copy(path, HERE / f"introspective_{name}.csv")
-        text += [f"## {TITLES[name]}", "", *markdown(table(rows), "model"), ""]
+        text += [f"## {TITLES[name]}", "", *markdown(over_seeds(rows), "model"), ""]
         models = dict(list(rows[rows["model"] != "real images"].groupby("model", sort=False)))
         for column, label in measured.items():
             points = {kind: each[["psnr", column]].to_numpy() for kind, each in models.items()}

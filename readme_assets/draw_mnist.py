@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import numpy as np
 import pandas as pd
+from tables import markdown
 
 import data
 import evaluate
@@ -65,13 +66,6 @@ def write_table(runs):
         "",
     ]
     (HERE / "mnist.md").write_text("\n".join(text))
-
-
-def markdown(table, first="metric"):
-    """A table of words as lines of Markdown; `first` heads the column of its index."""
-    cells = [[first, *table.columns], ["---"] * (len(table.columns) + 1)]
-    cells += [[name, *row] for name, row in zip(table.index, table.to_numpy(), strict=True)]
-    return ["| " + " | ".join(row) + " |" for row in cells]
 
 
 def main():

@@ -1,0 +1,141 @@
+"""The TensorFlow sides of benchmarks/rivals.py; started by it, one process for each.
+
+Reads the number of steps to train from its input, line by line, and answers with the seconds that
+they took.
+"""
+
+import json
+import resource
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+import keras
+import numpy as np
+import pandas as pd
+import tensorflow as tf
+from keras import layers
+
+import config
+import registry
+import splits
+import train
+
+
+def layer(each):
+    """What PyTorch needs to know of a layer of ours."""
+    found = {"kind": type(each).__name__, "shape": list(each.output.shape[1:])}
+    settings = each.get_config()
+    names = ("filters", "kernel_size", "strides", "units", "negative_slope", "rate", "use_bias")
+    return found | {name: settings[name] for name in names if name in settings}
+
+
+def described(model):
+    return {
+        "image_shape": model.image_shape,
+        "latent_dim": model.latent_dim,
+        "weights": sum(int(np.prod(each.shape)) for each in model.trainable_variables),
+        "encoder": [layer(each) for each in model.encoder.layers[1:]],
+        "decoder": [layer(each) for each in model.decoder.layers[1:]],
+    }
+
+
+def ours(settings, pixels, bare):
+    """Our step under Keras' `fit`, or in a loop of nothing else."""
+    model = registry.from_settings(settings)
+    train.compile_model(model, settings, 10**6)
+    split = splits.Split(pixels, pd.DataFrame(index=range(len(pixels))))
+    batches = split.batches(settings.batch_size, shuffle=True)
+    step = tf.function(lambda iterator: model.train_step(next(iterator)))
+
+    def run(steps):
+        if not bare:
+            model.fit(batches, steps_per_epoch=steps, verbose=0, shuffle=False)
+            return
+        iterator = iter(batches)
+        for _ in range(steps):
+            step(iterator)
+
+    return run
+
+
+class Recipe(keras.Model):
+    """The step of keras.io's "Variational AutoEncoder", around networks of ours."""
+
+    def __init__(self, encoder, decoder):
+        super().__init__()
+        self.encoder, self.decoder = encoder, decoder
+        self.noise = keras.random.SeedGenerator(1337)
+        self.trackers = [keras.metrics.Mean(name=name) for name in ("loss", "reconstruction", "kl")]
+
+    @property
+    def metrics(self):
+        return self.trackers
+
+    def train_step(self, images):
+        with tf.GradientTape() as tape:
+            z_mean, z_log_var = self.encoder(images, training=True)
+            epsilon = keras.random.normal(tf.shape(z_mean), seed=self.noise)
+            z = z_mean + tf.exp(0.5 * z_log_var) * epsilon
+            drawn = tf.sigmoid(self.decoder(z, training=True))
+            paid = keras.losses.binary_crossentropy(images, drawn)
+            reconstruction = tf.reduce_mean(tf.reduce_sum(paid, axis=(1, 2)))
+            kl = -0.5 * (1 + z_log_var - tf.square(z_mean) - tf.exp(z_log_var))
+            kl = tf.reduce_mean(tf.reduce_sum(kl, axis=1))
+            loss = reconstruction + kl
+        gradients = tape.gradient(loss, self.trainable_weights)
+        self.optimizer.apply_gradients(zip(gradients, self.trainable_weights, strict=True))
+        for tracker, value in zip(self.trackers, (loss, reconstruction, kl), strict=True):
+            tracker.update_state(value)
+        return {each.name: each.result() for each in self.trackers}
+
+
+def recipe(settings, pixels):
+    """keras.io's way: a float32 array in memory, `fit(array, batch_size)`, Keras' own layers."""
+
+    def own(each, *inputs, **options):
+        if type(each).__name__ == "Dropout":
+            return layers.Dropout(each.rate)(*inputs)
+        return each(*inputs, **options)
+
+    made = registry.from_settings(settings)
+    networks = [
+        keras.models.clone_model(each, call_function=own) for each in (made.encoder, made.decoder)
+    ]
+    model = Recipe(*networks)
+    model.compile(optimizer=keras.optimizers.Adam())
+    images = pixels.astype("float32") / 255
+
+    def run(steps):
+        count = steps * settings.batch_size
+        repeated = images[np.arange(count) % len(images)]
+        model.fit(repeated, batch_size=settings.batch_size, verbose=0)
+
+    return run
+
+
+def main():
+    side, settings = sys.argv[1], config.Settings.from_dict(json.loads(sys.argv[2]))
+    if side == "describe":
+        print(json.dumps(described(registry.from_settings(settings))))
+        return
+    pixels = np.load(sys.argv[3])
+    made = recipe(settings, pixels) if side == "recipe" else ours(settings, pixels, side == "bare")
+    made(1)
+    answer({"ready": True})
+    for line in sys.stdin:
+        cpu, clock = time.process_time(), time.perf_counter()
+        made(int(line))
+        clock, cpu = time.perf_counter() - clock, time.process_time() - cpu
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        answer({"clock": clock, "cpu": cpu, "peak_mb": peak})
+
+
+def answer(found):
+    print(json.dumps(found), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,62 @@
+"""The tables and figure of "which model?", from benchmarks/which_model.py.
+
+    python readme_assets/draw_models.py FOLDER
+
+FOLDER is the one that the benchmark filled.
+"""
+
+import argparse
+import shutil
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+import pandas as pd
+from tables import markdown, over_seeds
+
+import evaluate
+import plots
+
+HERE = Path(__file__).parent
+TITLES = {"mnist": "MNIST", "brain": "OASIS", "phantom": "Chest phantom"}
+ARROWS = {"lower": " ↓", "higher": " ↑", "": ""}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    folder = parser.parse_args().folder
+    text, panels = ["# Which model?", ""], {}
+    for name, title in TITLES.items():
+        path = folder / f"which_{name}.csv"
+        if not path.exists():
+            print(f"{path} is not there: left out")
+            continue
+        rows = pd.read_csv(path)
+        shutil.copy(path, HERE / path.name)
+        table = over_seeds(rows)
+        better = {key: ARROWS[each[1]] for key, each in evaluate.PROTOCOL.items()}
+        table.columns = [f"{key}{better.get(key, '')}" for key in table.columns]
+        seeds = rows["seed"].nunique()
+        text += [f"## {title}, mean ± standard deviation over {seeds} seeds", ""]
+        text += [*markdown(table, "model"), ""]
+        models = dict(list(rows.groupby("model", sort=False)))
+        if name == "mnist":
+            pairs = {
+                "rate against distortion": ("rate", "distortion", "nats", "nats"),
+                "samples against time": ("seconds", "frechet", "processor seconds", "Frechet"),
+            }
+            for what, (x, y, x_unit, y_unit) in pairs.items():
+                known = {kind: each.dropna(subset=[x, y]) for kind, each in models.items()}
+                points = {k: each[[x, y]].to_numpy() for k, each in known.items()}
+                labels = (f"{x}, {x_unit}" if x_unit != x else x, f"{y}, {y_unit}")
+                panels[f"{title}: {what}"] = (*labels, points)
+    text += [f"- `{key}`: {protocol}" for key, (_, _, protocol) in evaluate.PROTOCOL.items()]
+    (HERE / "which_model.md").write_text("\n".join([*text, ""]))
+    if panels:
+        plots.save(plots.trade(panels, width=11.0), HERE / "which_model.png")
+
+
+if __name__ == "__main__":
+    main()
