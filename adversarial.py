@@ -16,6 +16,7 @@ import tensorflow as tf
 import losses
 import model as models
 import randomness
+import replicas
 
 CONTROLS = ("adaptive", "constant", "schedule")
 MEMORY = 0.99  # of the running means that the control of beta_neg looks at
@@ -91,14 +92,17 @@ class Alternating(models.VAE):
             bound, total = models.reduced(self.objective(result))
             terms, kept = self.first_turn(result, bound)
             means, loss = models.reduced(terms)
-        self.optimizer.apply(tape.gradient(loss, [each.value for each in first]), first)
+            loss = replicas.share(loss)
+        gradients = tape.gradient(loss, [each.value for each in first])
+        replicas.apply(self.optimizer, gradients, first)
 
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch([each.value for each in second])
             terms, seen = self.second_turn(result, kept)
             second_means, second_loss = models.reduced(terms)
+            second_loss = replicas.share(second_loss)
         gradients = tape.gradient(second_loss, [each.value for each in second])
-        self.second_optimizer.apply(gradients, second)
+        replicas.apply(self.second_optimizer, gradients, second)
 
         shown = {"loss": total, **bound, **means, **second_means, **seen, **self.monitor(result)}
         self.averages.update_state(shown, tf.shape(result.images)[0])
@@ -281,8 +285,10 @@ class Introspective(Alternating):
         reconstructed, generated = self._seen(tf.sigmoid(logits), result.step, decode=False)
         again, _ = models.reduced(self.objective(result._replace(logits=_halves(logits)[0])))
         terms = self.decoder_objective(_sides(again)[0], reconstructed, generated)
-        kl_real = tf.reduce_mean(losses.kl_to_standard_normal(result.z_mean, result.z_log_var))
-        kl_generated = tf.reduce_mean(generated.kl)
+        kl_real = losses.kl_to_standard_normal(result.z_mean, result.z_log_var)
+        kl_real, kl_generated = (
+            replicas.mean(tf.reduce_mean(each)) for each in (kl_real, generated.kl)
+        )
         shown = {
             "kl_reconstructed": tf.reduce_mean(reconstructed.kl),
             "kl_generated": kl_generated,
@@ -296,7 +302,9 @@ class Introspective(Alternating):
         kl = losses.kl_to_standard_normal(z_mean, z_log_var)
         error = None
         if decode:
-            z = self.draw(z_mean, z_log_var, self.key("second noise", True, step))
+            half = tf.shape(z_mean)[0] // 2
+            key = self.key("second noise", True, step, parts=(half, half))
+            z = self.draw(z_mean, z_log_var, key)
             error = self.error(images, self.logits_of(z, True))
         parts = [_halves(each) for each in (z_mean, z_log_var, kl, error) if each is not None]
         return tuple(Seen(*half) for half in zip(*parts, strict=True))
@@ -318,11 +326,15 @@ class Introspective(Alternating):
         # Early on the mean is short, so that it does not remember the first weights.
         steps = tf.cast(self.steps, tf.float32)
         kept = tf.minimum(self.ema, (1.0 + steps) / (10.0 + steps))
-        for mean, new in zip(self.ema_decoder.variables, self.decoder.variables, strict=True):
-            if mean.dtype == "float32":
-                mean.assign(kept * mean + (1.0 - kept) * new)
-            else:  # a counter
-                mean.assign(new)
+        pairs = zip(self.ema_decoder.variables, self.decoder.variables, strict=True)
+        means, news = zip(*((mean, new) for mean, new in pairs), strict=True)
+
+        def next_mean(mean, new):
+            if mean.dtype not in ("float32", tf.float32):  # a counter
+                return new
+            return kept * mean + (1.0 - kept) * new
+
+        replicas.update(means, next_mean, news)
         return shown
 
     @property
@@ -455,13 +467,22 @@ class SoftIntroVAE(Introspective):
             shape=(),
             initializer=keras.initializers.Constant(math.log(beta_neg)),
             trainable=False,
+            aggregation="only_first_replica",
             name="log_beta_neg",
         )
         self.mean_gap = self.add_weight(
-            shape=(), initializer="zeros", trainable=False, name="mean_gap"
+            shape=(),
+            initializer="zeros",
+            trainable=False,
+            aggregation="only_first_replica",
+            name="mean_gap",
         )
         self.mean_kl = self.add_weight(
-            shape=(), initializer="zeros", trainable=False, name="mean_kl"
+            shape=(),
+            initializer="zeros",
+            trainable=False,
+            aggregation="only_first_replica",
+            name="mean_kl",
         )
 
     def encoder_objective(self, reconstruction, kl, reconstructed, generated):
@@ -566,8 +587,7 @@ class ASIntroVAE(SoftIntroVAE):
     """
 
     def strangeness(self, reconstructed, generated):
-        distance = losses.similarity_distance(
-            reconstructed.z_mean, reconstructed.z_log_var, generated.z_mean, generated.z_log_var
-        )
+        sets = (each for seen in (reconstructed, generated) for each in (seen[0], seen[1]))
+        distance = losses.similarity_distance(*(replicas.gathered(each) for each in sets))
         c = tf.tanh(5.0 * self.progress())
         return [c * each.kl + (1.0 - c) * distance for each in (reconstructed, generated)]

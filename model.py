@@ -10,12 +10,14 @@ import math
 from typing import NamedTuple
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 import losses
 import metrics
 import networks
 import randomness
+import replicas
 
 RECONSTRUCTIONS = ("bernoulli", "gaussian", "learned-gaussian")
 CORRUPTIONS = ("none", "gaussian", "mask")
@@ -49,46 +51,45 @@ class Pass(NamedTuple):
 class Averages(keras.metrics.Metric):
     """Running means over images of named scalars, in one variable and with one update per step.
 
-    The names are those of the first update, so a model need not announce its terms; one that a
-    later batch has nothing to say of, as of labels that are not there, becomes NaN. The first is
-    the loss; `finite_until` is the number of images after which its mean was last a finite number.
+    The names are those of the first update, so a model need not announce its terms (`MOST` at
+    most); one that a later batch has nothing to say of, as of labels that are not there, becomes
+    NaN. The first is the loss; `finite_until` is the number of images after which its mean was last
+    a finite number.
     """
+
+    MOST = 32
 
     def __init__(self, name="averages"):
         super().__init__(name=name)
         self.names = ()
-        self.images = self.add_variable((), "zeros", dtype="int64", name="images")
-        self.finite_until = self.add_variable((), "zeros", dtype="int64", name="finite_until")
+        # Every replica holds the sums over all, which it is given.
+        alike = {"initializer": "zeros", "aggregation": "only_first_replica"}
+        self.totals = self.add_variable((self.MOST,), name="totals", **alike)
+        self.images = self.add_variable((), dtype="int64", name="images", **alike)
+        self.finite_until = self.add_variable((), dtype="int64", name="finite_until", **alike)
 
     def update_state(self, means, images):
         """Takes the means over one batch of that many images."""
         if not self.names:
-            with tf.init_scope():  # out of the graph that is being traced
-                self._name(tuple(means))
-        weight = tf.cast(images, tf.float32)
-        self.totals.assign_add(
-            weight * tf.stack([means.get(name, math.nan) for name in self.names])
-        )
+            self.names = tuple(means)
+        means = tf.stack([means.get(name, math.nan) for name in self.names])
+        images = replicas.count() * images
+        sums = tf.cast(images, tf.float32) * replicas.mean(means)
+        self.totals.assign_add(tf.pad(sums, [[0, self.MOST - len(self.names)]]))
         self.images.assign_add(tf.cast(images, tf.int64))
         finite = tf.math.is_finite(self.totals[0])
         self.finite_until.assign(tf.where(finite, self.images.value, self.finite_until.value))
 
-    def _name(self, names):
-        self.names = names
-        self.totals = self.add_variable((len(names),), "zeros", name="totals")
-
     @property
     def state(self):
         """What `restore` takes, as JSON holds it; a float32 is exact there."""
-        totals = self.totals.numpy().tolist() if self.names else []
-        images, until = (int(each) for each in (self.images, self.finite_until))
+        totals = self.totals.numpy()[: len(self.names)].tolist()
+        images, until = (int(each.numpy()) for each in (self.images, self.finite_until))
         return {"names": self.names, "totals": totals, "images": images, "finite_until": until}
 
     def restore(self, state):
-        if state["names"]:
-            if not self.names:
-                self._name(tuple(state["names"]))
-            self.totals.assign(state["totals"])
+        self.names = tuple(state["names"])
+        self.totals.assign(np.pad(state["totals"], (0, self.MOST - len(self.names))))
         self.images.assign(state["images"])
         self.finite_until.assign(state["finite_until"])
 
@@ -96,7 +97,7 @@ class Averages(keras.metrics.Metric):
         if not self.names:
             return {}
         means = self.totals / tf.cast(tf.maximum(self.images.value, 1), tf.float32)
-        return dict(zip(self.names, tf.unstack(means), strict=True))
+        return dict(zip(self.names, tf.unstack(means)[: len(self.names)], strict=True))
 
 
 def parts(batch):
@@ -204,7 +205,12 @@ class Autoencoder(keras.Model):
         # Random numbers follow this, not `optimizer.iterations`, which stalls when gradients
         # are accumulated.
         self.steps = self.add_weight(
-            shape=(), dtype="int64", initializer="zeros", trainable=False, name="steps"
+            shape=(),
+            dtype="int64",
+            initializer="zeros",
+            trainable=False,
+            aggregation="only_first_replica",
+            name="steps",
         )
         self.averages = Averages()
         self.test_averages = Averages()
@@ -290,19 +296,60 @@ class Autoencoder(keras.Model):
     def train_step(self, batch):
         self.steps.assign_add(1)
         with tf.GradientTape() as tape:
-            loss = self._step(batch, training=True)
+            loss = replicas.share(self._step(batch, training=True))
         gradients = tape.gradient(loss, [weight.value for weight in self.trainable_variables])
-        self.optimizer.apply(gradients, self.trainable_variables)
+        replicas.apply(self.optimizer, gradients, self.trainable_variables)
         return self.averages.result()
 
     def test_step(self, batch):
         self._step(batch, training=False)
         return self.test_averages.result()
 
-    def key(self, stream, training, step):
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+        """Nothing is left to build; Keras' own averages batches over workers: bytes refuse."""
+
+    def make_train_function(self, force=False):
+        strategy = self.distribute_strategy
+        if strategy.num_replicas_in_sync == 1:
+            return super().make_train_function(force)
+        if self.train_function is not None and not force:
+            return self.train_function
+
+        # Keras' own reduces what a step shows over workers in a way that fails on scalars; here
+        # every replica knows the sums over all.
+        @tf.function(reduce_retracing=True)
+        def train(iterator):
+            for _ in range(self.steps_per_execution):
+                shown = strategy.run(self.train_step, args=(next(iterator),))
+            return {
+                name: strategy.experimental_local_results(each)[0] for name, each in shown.items()
+            }
+
+        self.train_function = train
+        return train
+
+    def make_test_function(self, force=False):
+        strategy = self.distribute_strategy
+        if strategy.num_replicas_in_sync == 1:
+            return super().make_test_function(force)
+        if self.test_function is not None and not force:
+            return self.test_function
+
+        # Every worker sees all held-out images, so that noise and averages are those of one.
+        @tf.function(reduce_retracing=True)
+        def test(iterator):
+            batch = tf.nest.map_structure(
+                lambda each: strategy.experimental_local_results(each)[0], next(iterator)
+            )
+            return self.test_step(batch)
+
+        self.test_function = test
+        return test
+
+    def key(self, stream, training, step, parts=None):
         """Key of one draw of a pass; training and evaluation never share a stream."""
         family = "training" if training else "evaluation"
-        return randomness.key(self.seed, step, f"{family}/{stream}")
+        return randomness.key(self.seed, step, f"{family}/{stream}", parts)
 
     def _binarized(self, images, key):
         if self.binarize == "none":
@@ -558,7 +605,8 @@ class InfoVAE(VAE):
     def regularizer(self, result):
         key = self.key("prior", result.training, result.step)
         prior = randomness.normal(key, tf.shape(result.z))
-        mmd = losses.mmd(result.z, prior, self.mmd_kernel)
+        # The sets that are compared are those of the whole batch.
+        mmd = losses.mmd(replicas.gathered(result.z), replicas.gathered(prior), self.mmd_kernel)
         ramp = self._ramp(self.kl_warmup_steps, result.training)
         weighted = ramp * (self.alpha + self.lambda_mmd - 1.0) * mmd
         if self.alpha == 1.0:
@@ -611,7 +659,10 @@ class BetaTCVAE(VAE):
 
     def regularizer(self, result):
         posterior = (result.z_mean, result.z_log_var)
-        log_q, log_product = losses.log_aggregates(result.z, *posterior, self.images)
+        whole = (replicas.gathered(each) for each in (result.z, *posterior))
+        log_q, log_product = (
+            replicas.own(each) for each in losses.log_aggregates(*whole, self.images)
+        )
         log_posterior, log_prior = (
             tf.reduce_sum(losses.log_normal(result.z, *each), axis=-1)
             for each in (posterior, (0.0, 0.0))

@@ -47,14 +47,19 @@ class Dropout(keras.layers.Layer):
 
     def build(self, input_shape):
         self.step = self.add_weight(
-            shape=(), dtype="int64", initializer="zeros", trainable=False, name="step"
+            shape=(),
+            dtype="int64",
+            initializer="zeros",
+            trainable=False,
+            aggregation="only_first_replica",
+            name="step",
         )
 
     def call(self, inputs, training=False):
         if not training or not self.dropped:
             return inputs
         self.step.assign_add(1)
-        key = randomness.key(self.seed, self.step, self.name)
+        key = randomness.of_replica(randomness.key(self.seed, self.step, self.name))
         shape = inputs.shape if None not in inputs.shape else tf.shape(inputs)
         kept = randomness.random_bytes(key, shape) >= self.dropped
         scale = 256.0 / (256 - self.dropped)
@@ -115,6 +120,13 @@ class _Layers:
             **self._options(initializer),
         )
 
+    def norm(self):
+        # Built for several replicas, it has the statistics of the whole batch.
+        shared = tf.distribute.get_strategy().num_replicas_in_sync > 1
+        return keras.layers.BatchNormalization(
+            momentum=MOMENTUM, synchronized=shared, dtype=self.dtype
+        )
+
     def enlarge(self, x, width, kernel_size, stride, upsampling):
         """What undoes a strided convolution."""
         if upsampling == "transpose":
@@ -152,7 +164,7 @@ class _Layers:
     def activate(self, x, norm=True):
         """Batch norm where asked for, LeakyReLU, dropout where asked for."""
         if norm and self.batch_norm:
-            x = keras.layers.BatchNormalization(momentum=MOMENTUM, dtype=self.dtype)(x)
+            x = self.norm()(x)
         x = keras.layers.LeakyReLU(LEAK, dtype=self.dtype)(x)
         if self.dropout:
             name = f"{self.name}_dropout_{next(self.dropouts)}"  # the stream of its masks
@@ -169,7 +181,7 @@ class _Layers:
         start = "he_normal" if self.batch_norm else "zeros"
         inner = self.conv(width, kernel_size, initializer=start)(inner)
         if self.batch_norm:
-            inner = keras.layers.BatchNormalization(momentum=MOMENTUM, dtype=self.dtype)(inner)
+            inner = self.norm()(inner)
         return self.activate(keras.layers.Add(dtype=self.dtype)([x, inner]), norm=False)
 
 

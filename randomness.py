@@ -8,24 +8,65 @@ steps but the step itself, which is why a resumed run continues exactly.
 
 import math
 import zlib
+from typing import NamedTuple
 
 import tensorflow as tf
 
+import replicas
 
-def key(seed: int, step, stream: str):
+
+class PartsKey(NamedTuple):
+    """Key of a draw for a batch that consists of parts, each shared by all replicas."""
+
+    numbers: tf.Tensor
+    rows: tuple
+
+
+def key(seed: int, step, stream: str, parts=None):
     """Key of one draw: equal arguments give equal numbers, other arguments independent ones.
 
     Args:
         seed: Whole number, the run's seed.
         step: Scalar integer (tensor or not), the step that draws.
         stream: What is drawn (`"noise"`, `"prior"`, ...); two draws of a step never share one.
+        parts: Rows of each part, where the batch consists of several; only with replicas do they
+            make a difference.
 
     Returns:
-        int64 tensor of shape `(2,)`.
+        int64 tensor of shape `(2,)`; with parts, a `PartsKey`.
     """
     pair = tf.stack([tf.constant(seed, tf.int64), tf.cast(step, tf.int64)])
     name = tf.constant(zlib.crc32(stream.encode()), tf.int64)
-    return tf.random.experimental.stateless_fold_in(pair, name, alg="philox")
+    numbers = tf.random.experimental.stateless_fold_in(pair, name, alg="philox")
+    return numbers if parts is None else PartsKey(numbers, tuple(parts))
+
+
+def of_replica(key):
+    """A key of this replica's own, for draws that need not be those of one batch on one device."""
+    if replicas.count() == 1:
+        return key
+    return tf.random.experimental.stateless_fold_in(key, replicas.number(), alg="philox")
+
+
+def _shared(draw):
+    """A draw for rows of a batch: on several replicas each gets its rows of the whole draw."""
+
+    def drawn(key, shape):
+        numbers, parts = key if isinstance(key, PartsKey) else (key, None)
+        count = replicas.count()
+        if count == 1:
+            return draw(numbers, shape)
+        shape = tf.convert_to_tensor(shape)
+        whole = draw(numbers, tf.concat([count * shape[:1], shape[1:]], axis=0))
+        at, pieces = 0, []
+        for rows in parts or (shape[0],):
+            start = at + replicas.number() * rows
+            pieces.append(whole[start : start + rows])
+            at += count * rows
+        return tf.concat(pieces, axis=0)
+
+    drawn.__doc__ = draw.__doc__
+    return drawn
 
 
 def bits(key, shape):
@@ -35,21 +76,24 @@ def bits(key, shape):
     )
 
 
-def uniform(key, shape):
+def _uniform(key, shape):
     """Uniform float32 in the open interval (0, 1): odd multiples of 2**-24, each exact."""
     upper = tf.bitwise.right_shift(bits(key, shape), tf.constant(9, tf.uint32))
     # By way of int32, which both XLA and the plain graph turn into float32 exactly.
     return (tf.cast(tf.cast(upper, tf.int32), tf.float32) + 0.5) * 2.0**-23
 
 
-def normal(key, shape):
+def _normal(key, shape):
     """Standard normal float32, by the Box-Muller transform of pairs of uniforms."""
     size = tf.reduce_prod(shape) if tf.is_tensor(shape) else math.prod(shape)
-    radius_and_angle = uniform(key, (2, (size + 1) // 2))
+    radius_and_angle = _uniform(key, (2, (size + 1) // 2))
     radius = tf.sqrt(-2.0 * tf.math.log(radius_and_angle[0]))
     angle = 2.0 * math.pi * radius_and_angle[1]
     both = tf.concat([radius * tf.cos(angle), radius * tf.sin(angle)], axis=0)
     return tf.reshape(both[:size], shape)
+
+
+uniform, normal = _shared(_uniform), _shared(_normal)
 
 
 def random_bytes(key, shape):

@@ -223,20 +223,20 @@ class M2(Labelled):
     def latent_dim(self):
         return self.decoder.input_shape[-1] - self.classes
 
-    def observed(self, images, training, step):
+    def observed(self, images, training, step, parts):
         """What the encoder sees and the likelihood asks for: the images, binarised or not."""
-        return self._binarized(images, self.key("binarize", training, step))
+        return self._binarized(images, self.key("binarize", training, step, parts))
 
     def forward(self, batch, training, step):
         images, labels = models.parts(batch)
         images = models.as_float(images)
-        targets = self.observed(images, training, step)
-        features, class_logits = self.encoder(targets, training=training)
-
         # In the first part of a mixed batch one class is tried, elsewhere every one.
-        count, first = _rows(targets), 0
+        count, first = _rows(images), 0
         if isinstance(batch, tuple | list) and len(batch) == 3:
             first = _rows(batch[0])
+        targets = self.observed(images, training, step, (first, count - first))
+        features, class_logits = self.encoder(targets, training=training)
+
         rows = tf.concat([tf.range(first), tf.repeat(tf.range(first, count), self.classes)], axis=0)
         tried = tf.tile(tf.range(self.classes), [count - first])
         if labels is not None:
@@ -254,7 +254,8 @@ class M2(Labelled):
         z_mean, z_log_var = self.posterior(
             [tf.gather(features, rows), tf.one_hot(tried, self.classes)], training=training
         )
-        z = self.draw(z_mean, z_log_var, self.key("noise", training, step))
+        key = self.key("noise", training, step, (first, (count - first) * self.classes))
+        z = self.draw(z_mean, z_log_var, key)
         outputs = self.decoder(self._with_class(z, tried), training=training)
 
         # What every model shows, of the likeliest class of each image.
@@ -407,11 +408,11 @@ class M1M2(M2):
     def image_shape(self):
         return self.m1.image_shape
 
-    def observed(self, images, training, step):
+    def observed(self, images, training, step, parts):
         posteriors = images
         if images.shape[1:] != (2, self.m1.latent_dim):
             posteriors = tf.stack(self.m1.encode(images), axis=1)
-        return self.draw(posteriors[:, 0], posteriors[:, 1], self.key("m1", training, step))
+        return self.draw(posteriors[:, 0], posteriors[:, 1], self.key("m1", training, step, parts))
 
     def distortion(self, targets, outputs):
         return losses.diagonal_gaussian_nll(targets, outputs[:, 0], outputs[:, 1])

@@ -6,6 +6,7 @@ decided by one of three rules, pure functions of tables and seeds.
 
 import hashlib
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,17 @@ import files
 import randomness
 
 NAMES = ("train", "validation", "test")
+
+
+class Part(NamedTuple):
+    """Slices of every batch that one reader takes: of `of`, the `count` from `first` on."""
+
+    first: int
+    count: int
+    of: int
+
+
+ALL = Part(0, 1, 1)
 
 
 @dataclass(frozen=True)
@@ -58,7 +70,15 @@ class Split:
         )
 
     def batches(
-        self, batch_size, shuffle=False, seed=0, first_epoch=0, labels=None, shift=0, flip="none"
+        self,
+        batch_size,
+        shuffle=False,
+        seed=0,
+        first_epoch=0,
+        labels=None,
+        shift=0,
+        flip="none",
+        part=ALL,
     ):
         """Batches for `fit`, as uint8; the model's step turns them into floats.
 
@@ -73,6 +93,8 @@ class Split:
                 repeated); how far is a function of (seed, epoch, image).
             flip: With `shuffle`, likewise mirrored or not: `"sideways"` (left becomes right),
                 `"upright"` (top becomes bottom), or `"none"`.
+            part: With `shuffle`, which slices of every batch to give, one after the other, where
+                several replicas share it; no other image is read.
 
         Returns:
             `tf.data.Dataset` of uint8 `(batch, height, width, channels)`.
@@ -81,6 +103,11 @@ class Split:
             raise ValueError("the split is empty: there is nothing to batch")
         if shuffle:
             self.steps(batch_size)  # refuses a batch larger than the split
+            if batch_size % part.of:
+                raise ValueError(
+                    f"{part.of} replicas cannot share a batch of {batch_size} images evenly; set "
+                    f"batch_size (and labelled_share) to give each as many"
+                )
         numbers = None if labels is None else tf.constant(self.labels(labels))
         augmented = shift or flip != "none"
 
@@ -91,7 +118,14 @@ class Split:
             if augmented:  # three numbers for each image: down, across, mirrored
                 key = randomness.key(seed, epoch, "augment")
                 parts = (rows, tf.gather(randomness.uniform(key, (len(self), 3)), rows))
-            return tf.data.Dataset.from_tensor_slices(parts).batch(batch_size, drop_remainder=True)
+            whole = tf.data.Dataset.from_tensor_slices(parts).batch(batch_size, drop_remainder=True)
+            return whole if part == ALL else whole.flat_map(slices)
+
+        def slices(*whole):
+            shapes = [(part.of, batch_size // part.of, *each.shape[1:]) for each in whole]
+            own = slice(part.first, part.first + part.count)
+            cut = (tf.reshape(*pair)[own] for pair in zip(whole, shapes, strict=True))
+            return tf.data.Dataset.from_tensor_slices(tuple(cut))
 
         def gather(rows, draws=None):
             # One call out of the graph a batch; the array may lie in memory or on disk.
@@ -111,7 +145,7 @@ class Split:
         return batches.prefetch(tf.data.AUTOTUNE)
 
     def mixed_batches(
-        self, batch_size, labels, share=0.5, seed=0, first_epoch=0, shift=0, flip="none"
+        self, batch_size, labels, share=0.5, seed=0, first_epoch=0, shift=0, flip="none", part=ALL
     ):
         """Endless training batches of images with a label beside images without one.
 
@@ -120,7 +154,7 @@ class Split:
             labels: Name of a column; where it is empty, the image has no label.
             share: Of each batch that carries a label, in [0, 1]; at least one image, at most all
                 that there are. Without unlabelled images all of it does.
-            seed, first_epoch, shift, flip: See `batches`.
+            seed, first_epoch, shift, flip, part: See `batches`.
 
         Returns:
             `(batches, steps)`: a `tf.data.Dataset` of `(images, labels, others)`, the first two of
@@ -132,16 +166,16 @@ class Split:
             raise ValueError(f"no image has a label in the column {labels!r}; one is needed")
         if known.all():
             steps = self.steps(batch_size)
-            batches = self.batches(batch_size, True, seed, first_epoch, labels, shift, flip)
+            batches = self.batches(batch_size, True, seed, first_epoch, labels, shift, flip, part)
             return batches.map(lambda images, numbers: (images, numbers, images[:0])), steps
         labelled, rest = self.only(known), self.only(~known)
         count = min(max(1, round(share * batch_size)), len(labelled), batch_size - 1)
         steps, rounds = rest.steps(batch_size - count), labelled.steps(count)
         # The labelled images come round at their own pace; a run goes on where it was.
         done = first_epoch * steps
-        first = labelled.batches(count, True, seed, done // rounds, labels, shift, flip)
-        others = rest.batches(batch_size - count, True, seed, first_epoch, None, shift, flip)
-        pairs = tf.data.Dataset.zip(first.skip(done % rounds), others)
+        first = labelled.batches(count, True, seed, done // rounds, labels, shift, flip, part)
+        others = rest.batches(batch_size - count, True, seed, first_epoch, None, shift, flip, part)
+        pairs = tf.data.Dataset.zip(first.skip(done % rounds * part.count), others)
         return pairs.map(lambda known, others: (*known, others)), steps
 
     def steps(self, batch_size):

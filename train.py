@@ -2,6 +2,8 @@
 
 python train.py EXPERIMENT [--model NAME] [--epochs N] [--set field=value ...] [--out DIR]
 python train.py --resume DIR
+
+Both take --strategy auto|none|mirrored|multiworker.
 """
 
 import argparse
@@ -24,10 +26,12 @@ import tensorflow as tf
 import checkpoints
 import config
 import data
+import distribution
 import files
 import judges
 import plots
 import registry
+import splits
 
 SAMPLES = 64  # latent points that are drawn after every epoch, always the same
 CHECKPOINT_SECONDS = 10.0  # between two checkpoints at least, so that short epochs stay short
@@ -73,10 +77,11 @@ def fit(model, images, settings, run, verbose="auto", resume=False):
         KeyboardInterrupt: passed on after the state was saved, with the line to go on with.
         OSError: where the folder cannot be written or the disk is full; what is saved stays whole.
     """
-    run = Path(run)
+    run, strategy = Path(run), model.distribute_strategy
+    chief = distribution.is_chief(strategy)
     if resume:
         _require_same(run, settings, images)
-    elif (run / checkpoints.WEIGHTS).exists() or checkpoints.begun(run):
+    elif chief and (run / checkpoints.WEIGHTS).exists() or checkpoints.begun(run):
         raise FileExistsError(
             f"{run} holds a trained run already; choose another folder, or go on with resume "
             f"(python train.py --resume {run})"
@@ -93,24 +98,25 @@ def fit(model, images, settings, run, verbose="auto", resume=False):
             f"steps of an epoch; take one of {_divisors(steps)}"
         )
     model.perceptual = judges.feature_maps(images, settings)
-    (run / "samples").mkdir(parents=True, exist_ok=True)
     compile_model(model, settings, steps, len(images.train))
-    checkpoints.require_room(run, model)
-    if not resume:
+    if chief:
+        (run / "samples").mkdir(parents=True, exist_ok=True)
+        checkpoints.require_room(run, model)
+    if chief and not resume:
         files.write_json(run / "settings.json", _provenance(settings))
         with files.replacing(run / "split.csv") as temporary:
             images.membership().to_csv(temporary, index=False)
 
     state = checkpoints.read(model, run)
     keep = Keep(model, settings, run, state, steps)
-    if resume:
+    if resume and chief:
         keep.catch_up()
     while not keep.over:
-        batches, validation, _ = _batches(model, images, settings, keep.epoch)
+        batches, validation, _ = _batches(model, images, settings, keep.epoch, keep.batch)
         try:
             with _between_steps(keep):
                 model.fit(
-                    batches.skip(keep.batch),
+                    batches,
                     # What is left of an epoch that was broken off is trained by itself.
                     epochs=keep.epoch + 1 if keep.batch else settings.epochs,
                     initial_epoch=keep.epoch,
@@ -122,6 +128,13 @@ def fit(model, images, settings, run, verbose="auto", resume=False):
                 )
         except KeyboardInterrupt:
             raise KeyboardInterrupt(keep.broken_off()) from None
+        except tf.errors.OpError as error:
+            lost = strategy.num_replicas_in_sync > 1 and distribution.worker_lost(error)
+            if not lost:
+                raise
+            raise ConnectionError(f"{lost} {run}") from error
+    if not chief:
+        return pd.DataFrame(keep.rows)
     if settings.patience:
         checkpoints.load(model, run)
     return pd.read_csv(run / "history.csv")
@@ -174,14 +187,49 @@ def _require_same(run, settings, images):
             )
 
 
-def _batches(model, images, settings, first_epoch=0):
-    """What `fit` trains on, what it validates on, and the steps of an epoch."""
+def _batches(model, images, settings, first_epoch=0, skipped=0):
+    """What `fit` trains on after some batches, what it validates on, and the steps of an epoch."""
     size = settings.batch_size
     options = {"seed": settings.seed, "shift": settings.shift, "flip": settings.flip}
     options["first_epoch"] = first_epoch
-    if not model.uses_labels:
-        batches = images.train.batches(size, shuffle=True, **options)
-        return batches, images.validation.batches(size), images.train.steps(size)
+    label = images.label if model.uses_labels else None
+    if model.uses_labels:
+        _require_classes(images, settings)
+        options |= {"labels": label, "share": settings.labelled_share}
+
+    def training(part):
+        if label is None:
+            return images.train.batches(size, shuffle=True, part=part, **options)
+        return images.train.mixed_batches(size, part=part, **options)[0]
+
+    _, steps = (
+        images.train.mixed_batches(size, **options) if label else (None, images.train.steps(size))
+    )
+    validation = images.validation.batches(size, labels=label)
+    strategy = model.distribute_strategy
+    if strategy.num_replicas_in_sync == 1:
+        return training(splits.ALL).skip(skipped), validation, steps
+
+    def read(context):
+        """What the replicas of one worker read, slice after slice."""
+        of = context.num_replicas_in_sync
+        count = of // context.num_input_pipelines
+        part = splits.Part(context.input_pipeline_id * count, count, of)
+        return training(part).skip(skipped * count)
+
+    def everything(context):
+        count = context.num_replicas_in_sync // context.num_input_pipelines
+        return validation.flat_map(
+            lambda *batch: tf.data.Dataset.from_tensors(
+                batch if len(batch) > 1 else batch[0]
+            ).repeat(count)
+        )
+
+    spread = strategy.distribute_datasets_from_function
+    return spread(read), spread(everything), steps
+
+
+def _require_classes(images, settings):
     if images.label is None:
         raise ValueError(f"{settings.model} learns from labels, and {images.name} has none")
     most = max(split.labels(images.label).max() for split in images.splits.values())
@@ -189,10 +237,6 @@ def _batches(model, images, settings, first_epoch=0):
         raise ValueError(
             f"the labels of {images.name} go from 0 to {most}; set classes = {most + 1}"
         )
-    batches, steps = images.train.mixed_batches(
-        size, images.label, settings.labelled_share, **options
-    )
-    return batches, images.validation.batches(size, labels=images.label), steps
 
 
 def compile_model(model, settings, steps, images=0):
@@ -207,13 +251,21 @@ def compile_model(model, settings, steps, images=0):
     elif settings.schedule == "exponential":
         rate = keras.optimizers.schedules.ExponentialDecay(rate, total, decay_rate=0.01)
     model.plan(total, images)
-    model.compile(
-        optimizer=keras.optimizers.Adam(rate, global_clipnorm=settings.clip_norm or None),
-        jit_compile={"auto": "auto", "on": True, "off": False}[settings.jit_compile],
-        steps_per_execution=settings.steps_per_execution,
-    )
-    if not model.optimizer.built:  # so that a checkpoint finds its place
-        model.optimizer.build(model.trainable_variables)
+    replicas = model.distribute_strategy.num_replicas_in_sync
+    if replicas > 1 and settings.jit_compile == "on":
+        raise ValueError(
+            'jit_compile = "on" is not possible with several replicas; set it to "auto"'
+        )
+    # See `replicas.apply`: what each clips is an equal share of the gradient.
+    clip = settings.clip_norm / replicas if settings.clip_norm else None
+    with model.distribute_strategy.scope():  # else replicas would have optimizers of their own
+        model.compile(
+            optimizer=keras.optimizers.Adam(rate, global_clipnorm=clip),
+            jit_compile={"auto": "auto", "on": True, "off": False}[settings.jit_compile],
+            steps_per_execution=settings.steps_per_execution,
+        )
+        if not model.optimizer.built:  # so that a checkpoint finds its place
+            model.optimizer.build(model.trainable_variables)
 
 
 def load_settings(run) -> config.Settings:
@@ -264,6 +316,8 @@ def _provenance(settings):
 
 
 def _callbacks(keep, run):
+    if not keep.chief:
+        return [keep]
     callbacks = [Samples(run), keep]
     if importlib.util.find_spec("tensorboard"):
         callbacks.append(keras.callbacks.TensorBoard(run / "logs", write_graph=False))
@@ -290,9 +344,11 @@ class Keep(keras.callbacks.Callback):
     def __init__(self, model, settings, run, state, steps):
         super().__init__()
         self.trained = model  # Keras sets `model`, and only when it begins
+        self.chief = distribution.is_chief(model.distribute_strategy)
         self.settings = settings
         self.steps = steps
-        self.before = int(model.steps) - state.epoch * steps - state.batch  # of other trainings
+        trained = int(model.steps.numpy())
+        self.before = trained - state.epoch * steps - state.batch  # of other trainings
         self.run = Path(run)
         self.epoch, self.batch = state.epoch, state.batch
         self.rows = list(state.history)
@@ -330,7 +386,7 @@ class Keep(keras.callbacks.Callback):
         self.model.stop_training = self.over
         if self.over or time.monotonic() - self.written >= CHECKPOINT_SECONDS:
             self._write()
-        if self.settings.patience and better:
+        if self.settings.patience and better and self.chief:
             checkpoints.save(self.model, self.run)
         self._stop_if_asked()  # during the validation, which is short enough to wait for
 
@@ -341,7 +397,7 @@ class Keep(keras.callbacks.Callback):
 
     def broken_off(self):
         """Saves a training that was interrupted, and says how it goes on."""
-        done = int(self.trained.steps) - self.before - self.epoch * self.steps
+        done = int(self.trained.steps.numpy()) - self.before - self.epoch * self.steps
         if done < self.steps:  # else torn out of the validation: that epoch is trained again
             if done:
                 self.batch, self.averages = done, self.trained.averages.state
@@ -352,6 +408,8 @@ class Keep(keras.callbacks.Callback):
         )
 
     def _write(self):
+        if not self.chief:
+            return
         if self.rows:
             with files.replacing(self.run / "history.csv") as temporary:
                 pd.DataFrame(self.rows).to_csv(temporary, index=False)
@@ -365,7 +423,7 @@ class Keep(keras.callbacks.Callback):
     def _require_finite(self, logs):
         advice = "what was saved before is kept. " + checkpoints.ADVICE
         if not math.isfinite(logs["loss"]):
-            step = int(self.model.averages.finite_until) // self.settings.batch_size + 1
+            step = int(self.model.averages.finite_until.numpy()) // self.settings.batch_size + 1
             raise FloatingPointError(
                 f"the loss is {logs['loss']} at step {step} of epoch {self.epoch + 1}; {advice}"
             )
@@ -422,6 +480,12 @@ def main(words=None):
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE")
     parser.add_argument("--out", type=Path, metavar="DIR", help="default: a new folder in runs/")
     parser.add_argument("--resume", type=Path, metavar="DIR", help="go on with the run in there")
+    parser.add_argument(
+        "--strategy",
+        choices=distribution.NAMES,
+        default="auto",
+        help="who shares the batch: all GPUs of this machine, or the workers of TF_CONFIG or SLURM",
+    )
     arguments = parser.parse_args(words)
     others = (arguments.experiment, arguments.model, arguments.epochs, arguments.out)
     if arguments.resume and (arguments.set or any(each is not None for each in others)):
@@ -429,16 +493,20 @@ def main(words=None):
     if not arguments.resume and not arguments.experiment:
         parser.error(f"name an experiment: {', '.join(config.EXPERIMENTS)}")
     try:
+        strategy = distribution.strategy(arguments.strategy)
         if arguments.resume:
             settings = load_settings(arguments.resume)
         else:
             settings = settings_from(arguments)
         images = data.load(settings)
-        model = registry.from_settings(settings)
+        with strategy.scope():
+            model = registry.from_settings(settings)
         run = arguments.resume or arguments.out or new_run(arguments.experiment)
+        replicas = strategy.num_replicas_in_sync
         print(
             f"Training {settings.model} ({model.count_params():,} parameters) on "
             f"{len(images.train):,} images of {images.name} into {run}"
+            + (f", shared by {replicas} replicas" if replicas > 1 else "")
         )
         fit(model, images, settings, run, resume=arguments.resume is not None)
     except KeyboardInterrupt as stopped:

@@ -15,7 +15,8 @@ import yaml
 ROOT = Path(__file__).parent.parent
 # Every module may import from the layers above its own line, and from nothing else of ours.
 LAYERS = [
-    ("config", "randomness", "metrics", "files", "factors"),
+    ("config", "replicas", "metrics", "files", "factors", "distribution"),
+    ("randomness",),
     ("losses", "networks", "plots", "phantoms", "splits", "checkpoints"),
     ("data", "model", "latent"),
     ("semisupervised", "adversarial"),

@@ -1,0 +1,60 @@
+"""Which devices and machines share a training: TensorFlow's own strategies, chosen by one word."""
+
+import os
+
+import tensorflow as tf
+
+NAMES = ("auto", "none", "mirrored", "multiworker")
+
+
+def strategy(name: str = "auto") -> tf.distribute.Strategy:
+    """The strategy under whose `scope()` a model is to be made; call it before anything else.
+
+    Args:
+        name: `"mirrored"`, all GPUs of this machine (or, without any, all logical CPU devices);
+            `"multiworker"`, all machines that `TF_CONFIG` names, or all tasks of a SLURM job;
+            `"none"`; or `"auto"`: what the environment asks for, several GPUs where there are some.
+
+    Raises:
+        ValueError: where the environment does not say which workers there are.
+    """
+    if name not in NAMES:
+        raise ValueError(f"strategy = {name!r} is not possible; allowed: {', '.join(NAMES)}")
+    slurm = int(os.environ.get("SLURM_NTASKS", "1")) > 1 and "SLURM_PROCID" in os.environ
+    told = "TF_CONFIG" in os.environ or slurm
+    if name == "multiworker" and not told:
+        raise ValueError(
+            "strategy = 'multiworker' must be told of the workers: set TF_CONFIG on each, as in "
+            '\'{"cluster": {"worker": ["host1:2222", "host2:2222"]}, "task": {"type": "worker", '
+            '"index": 0}}\', or start with srun'
+        )
+    if name == "multiworker" or (name == "auto" and told):
+        resolver = None  # TensorFlow reads TF_CONFIG
+        if "TF_CONFIG" not in os.environ:
+            resolver = tf.distribute.cluster_resolver.SlurmClusterResolver()
+        return tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver)
+    if name == "mirrored" or (name == "auto" and len(_devices("GPU")) > 1):
+        return tf.distribute.MirroredStrategy(_devices("GPU") or _devices("CPU"))
+    return tf.distribute.get_strategy()
+
+
+def _devices(kind):
+    return [each.name for each in tf.config.list_logical_devices(kind)]
+
+
+def is_chief(strategy) -> bool:
+    """Whether this process writes the run folder: the first worker, or the only one."""
+    resolver = strategy.cluster_resolver
+    return resolver is None or not resolver.task_id
+
+
+def worker_lost(error) -> str:
+    """What to tell of an error that says that another worker is gone; empty for another error."""
+    gone = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError)
+    words = ("heartbeat", "Collective", "coordination", "unhealthy", "Socket closed")
+    if isinstance(error, gone) or any(word in str(error) for word in words):
+        return (
+            "another worker of this training is gone, and without it no step can be taken "
+            f"({str(error).splitlines()[0][:200]}); start all workers again with --resume"
+        )
+    return ""

@@ -1,0 +1,55 @@
+"""One worker of a training that several processes share; tests start it as a program.
+
+python tests/workers.py FOLDER EPOCHS RESUME MODEL [MODEL ...]
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+import numpy as np
+
+import config
+import data
+import distribution
+import registry
+import train
+from spots import SHAPE, blobs
+
+
+def settings_of(kind, epochs):
+    return config.Settings(
+        model=kind.split("-")[0],
+        image_shape=SHAPE,
+        widths=(8,),
+        latent_dim=3,
+        classes=2,
+        binarize="none" if "Intro" in kind else "dynamic",
+        batch_norm=kind.endswith("-norm"),
+        clip_norm=20.0 if kind.endswith("-clip") else 0.0,
+        batch_size=16,
+        epochs=epochs,
+        seed=1,
+    )
+
+
+def main(folder, epochs, resume, *kinds):
+    strategy = distribution.strategy()
+    images, labels = blobs(96)
+    spots = data.from_arrays(images, labels, name="spots", label="half")
+    for kind in kinds:
+        settings = settings_of(kind, int(epochs))
+        with strategy.scope():
+            model = registry.from_settings(settings)
+        run = Path(folder) / kind
+        try:
+            train.fit(model, spots, settings, run, verbose=0, resume=resume == "yes")
+        except OSError as error:
+            sys.exit(str(error))
+        if distribution.is_chief(strategy):
+            np.save(run / "all.npy", np.concatenate([w.ravel() for w in model.get_weights()]))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
