@@ -51,7 +51,7 @@ def new_run(name: str) -> Path:
             number += 1
 
 
-def fit(model, images, settings, run, verbose="auto", resume=False):
+def fit(model, images, settings, run, verbose="auto", resume=False, callbacks=()):
     """Trains a model and leaves a complete, self-describing run folder.
 
     The folder gets `settings.json`, `split.csv`, `history.csv` (a row per epoch), `samples/` (the
@@ -67,6 +67,7 @@ def fit(model, images, settings, run, verbose="auto", resume=False):
         run: Folder; made where it is missing, refused where it holds a run already.
         verbose: As in Keras: `"auto"` a progress bar, 2 a line per epoch, 0 nothing.
         resume: Whether the folder holds a run of these settings and images that is to go on.
+        callbacks: More of Keras' callbacks.
 
     Returns:
         The history as a table: `epoch` and one column per term and monitor, `val_` ones beside.
@@ -122,7 +123,7 @@ def fit(model, images, settings, run, verbose="auto", resume=False):
                     initial_epoch=keep.epoch,
                     steps_per_epoch=steps - keep.batch,
                     validation_data=validation,
-                    callbacks=_callbacks(keep, run),
+                    callbacks=[*_callbacks(keep, run), *callbacks],
                     verbose=verbose,
                     shuffle=False,  # the batches come shuffled
                 )

@@ -24,7 +24,7 @@ LAYERS = [
     ("judges", "directions", "likelihood"),
     ("train",),
     ("evaluate",),
-    ("apply", "export"),
+    ("apply", "export", "sweep"),
 ]
 MODULES = [name for layer in LAYERS for name in layer]
 NOTEBOOKS = [ROOT / "run.ipynb", *sorted((ROOT / "notebooks").glob("*.ipynb"))]

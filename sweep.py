@@ -1,0 +1,283 @@
+"""Many runs of one experiment, on as many cores, GPUs or machines as there are.
+
+python sweep.py chest --over beta=1,4,16 --over seed=0:5 --out sweeps/beta [--metric NAME]
+    [--at-once N] [--prune] [--address HOST:PORT] [--set field=value ...]
+
+Every combination becomes an ordinary run folder below `--out`. Typed again, it finishes what was
+not finished. Ray does the scheduling: pip install "ray[tune]".
+"""
+
+import argparse
+import hashlib
+import importlib.util
+import itertools
+import json
+import os
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pandas as pd
+
+import checkpoints
+import config
+import data
+import evaluate
+import files
+import plots
+import registry
+import train
+
+HERE = Path(__file__).resolve().parent
+MEASURED, PRUNED = "metrics.json", "pruned.json"  # in a run folder: it is over
+MISSING = 'sweeps need Ray: pip install "ray[tune]"'
+
+
+# --- which runs ----------------------------------------------------------------------------------
+
+
+def values_of(text: str) -> tuple[str, list]:
+    """A setting and the values it is to have.
+
+    Args:
+        text: `beta=1,4,16`, `seed=0:5` (0 to 4), `model=VAE,InfoVAE` or, where the values have
+            commas of their own, `widths=[(16,32),(32,64)]`.
+
+    Raises:
+        ValueError: naming the text and how it is written.
+    """
+    name, sign, told = text.partition("=")
+    first, colon, last = told.partition(":")
+    if sign and colon and first.isdigit() and last.isdigit():
+        values = list(range(int(first), int(last)))
+    elif told.startswith("["):
+        values = train.parse_value(told)
+    else:
+        values = [train.parse_value(each) for each in told.split(",") if each]
+    if not sign or not isinstance(values, list) or not values:
+        raise ValueError(f"--over {text}: write it as beta=1,4,16 or seed=0:5")
+    return name, values
+
+
+def plan(settings, swept) -> dict:
+    """Every combination of the values: names of run folders to (changes, settings), all checked.
+
+    Args:
+        settings: `config.Settings` that the rest is taken from.
+        swept: From `values_of`, name by name.
+    """
+    found = {}
+    for values in itertools.product(*swept.values()):
+        changes = dict(zip(swept, values, strict=True))
+        chosen = config.Settings.from_dict(settings.to_dict() | changes)
+        words = "-".join(f"{name}={value}" for name, value in changes.items())
+        plain = "".join(each if each.isalnum() or each in "=-._" else "_" for each in words)
+        if len(plain) > 120:
+            plain = hashlib.sha256(plain.encode()).hexdigest()[:16]
+        found[plain] = (changes, chosen)
+    return found
+
+
+# --- one run -------------------------------------------------------------------------------------
+
+
+def trial(settings, run, told=None) -> dict:
+    """Trains and measures one run, from where it was; returns the values of `evaluate.report`.
+
+    Args:
+        settings: `config.Settings`.
+        run: Folder.
+        told: Hears the history's row after every epoch.
+    """
+    run = Path(run)
+    written = run / MEASURED
+    if not written.exists():
+        images = data.load(settings)
+        model = registry.from_settings(settings)
+        begun = checkpoints.begun(run)
+        told = [_telling(told)] if told else []
+        train.fit(model, images, settings, run, verbose=0, resume=begun, callbacks=told)
+        evaluate.report(model, images, run)
+    metrics = json.loads(written.read_text())["metrics"]
+    return {name: each["value"] for name, each in metrics.items()}
+
+
+def _telling(told):
+    """A callback of Keras that passes the epoch and its numbers on."""
+
+    def on_epoch_end(epoch, logs):
+        told({"epoch": epoch + 1} | {name: float(value) for name, value in logs.items()})
+
+    return keras.callbacks.LambdaCallback(on_epoch_end=on_epoch_end)
+
+
+# --- all of them ---------------------------------------------------------------------------------
+
+
+def run_all(trials, out, at_once=None, address=None, prune=False, gpus=0.0) -> dict:
+    """Trains what is not finished yet, as Ray finds room for it.
+
+    Args:
+        trials: From `plan`.
+        out: Folder that gets a run folder for each; on a cluster, one that all machines see.
+        at_once: Runs side by side on this machine; default: one for every two cores.
+        address: Of a Ray cluster; None starts Ray on this machine.
+        prune: Whether runs whose validation loss lags behind are ended early (ASHA).
+        gpus: Of each run.
+
+    Returns:
+        Names of the runs that failed twice, and the last line of why.
+
+    Raises:
+        ImportError: with the line to type, where Ray is not installed.
+    """
+    if importlib.util.find_spec("ray") is None:
+        raise ImportError(MISSING)
+    import ray
+    from ray import tune
+
+    out = Path(out).resolve()
+    waiting = [name for name in trials if not over(out / name)]
+    if not waiting:
+        return {}
+    cores = os.cpu_count() or 1
+    at_once = at_once or max(1, cores // 2)
+    threads = max(1, cores // at_once)
+    environment = {"PYTHONPATH": str(HERE), "TF_NUM_INTRAOP_THREADS": str(threads)}
+    environment |= {"TF_CPP_MIN_LOG_LEVEL": "2"}
+    own = {} if address else {"num_cpus": threads * at_once, "include_dashboard": False}
+    ray.init(address=address, runtime_env={"env_vars": environment}, log_to_driver=False, **own)
+    told = {name: (chosen.to_dict(), str(out / name)) for name, (_, chosen) in trials.items()}
+
+    def one(space):
+        import sweep  # in Ray's process, which has this project on its path
+
+        values, run = told[space["run"]]
+        sweep.trial(sweep.config.Settings.from_dict(values), run, tune.report)
+
+    scheduler = None
+    if prune:
+        longest = max(chosen.epochs for _, chosen in trials.values())
+        scheduler = tune.schedulers.ASHAScheduler("epoch", "val_loss", "min", max_t=longest + 1)
+    try:
+        tuner = tune.Tuner(
+            tune.with_resources(one, {"cpu": threads, "gpu": gpus}),
+            param_space={"run": tune.grid_search(waiting)},
+            tune_config=tune.TuneConfig(scheduler=scheduler),
+            run_config=tune.RunConfig(
+                name="ray",
+                storage_path=str(out),
+                failure_config=tune.FailureConfig(max_failures=1),
+                verbose=1,
+            ),
+        )
+        results = tuner.fit()
+    finally:
+        ray.shutdown()
+    failed = {}
+    for each in results:
+        name = each.config["run"]
+        if each.error is not None:
+            failed[name] = str(each.error).strip().splitlines()[-1]
+        elif not over(out / name):
+            files.write_json(out / name / PRUNED, {"epoch": each.metrics["epoch"]})
+    return failed
+
+
+def over(run) -> bool:
+    """Whether nothing is left to do for a run: it is measured, or was ended early."""
+    return any((Path(run) / name).exists() for name in (MEASURED, PRUNED))
+
+
+def collected(trials, out) -> pd.DataFrame:
+    """The numbers of all finished runs: what was swept, and what was measured."""
+    rows = []
+    for name, (changes, _) in trials.items():
+        written = Path(out) / name / MEASURED
+        if written.exists():
+            metrics = json.loads(written.read_text())["metrics"]
+            values = {key: each["value"] for key, each in metrics.items()}
+            rows.append({"run": name} | {key: str(v) for key, v in changes.items()} | values)
+    return pd.DataFrame(rows)
+
+
+def summarised(table, swept, metric):
+    """What `metric` is at each value of the first setting swept, and its spread over the rest.
+
+    Returns:
+        Table indexed by the value, with `mean`, `std` (NaN for one run) and `count`.
+    """
+    name = next(iter(swept))
+    order = [str(each) for each in swept[name]]
+    groups = table.groupby(name)[metric].agg(["mean", "std", "count"])
+    return groups.reindex([each for each in order if each in groups.index])
+
+
+def finish(trials, swept, out, metric):
+    """Writes `sweep.csv`, `sweep.png` and `best.json`; returns the table and the best's name."""
+    out = Path(out)
+    table = collected(trials, out)
+    if table.empty:
+        raise ValueError(f"no run in {out} is finished")
+    if metric not in table:
+        known = ", ".join(name for name in evaluate.PROTOCOL if name in table)
+        raise ValueError(f"--metric {metric} was not measured; there are {known}")
+    with files.replacing(out / "sweep.csv") as temporary:
+        table.to_csv(temporary, index=False)
+    better = evaluate.PROTOCOL[metric][1]
+    best = table.loc[table[metric].idxmax() if better == "higher" else table[metric].idxmin()]
+    files.write_json(out / "best.json", trials[best["run"]][1].to_dict())
+    numbers = summarised(table, swept, metric)
+    figure = plots.curve(
+        np.arange(len(numbers)),
+        {metric: numbers["mean"]},
+        next(iter(swept)),
+        f"{metric}, {evaluate.PROTOCOL[metric][0]}".rstrip(", "),
+        errors={metric: numbers["std"].fillna(0.0)},
+    )
+    figure.axes[0].set_xticks(np.arange(len(numbers)), list(numbers.index))
+    plots.save(figure, out / "sweep.png")
+    return table, best["run"]
+
+
+def main(words=None):
+    parser = argparse.ArgumentParser(description="Train every combination of some settings.")
+    parser.add_argument("experiment", help=", ".join(config.EXPERIMENTS))
+    parser.add_argument("--over", action="append", required=True, metavar="FIELD=VALUES")
+    parser.add_argument("--model", help=", ".join(registry.REGISTRY))
+    parser.add_argument("--epochs", type=int)
+    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--metric", default="negative_elbo", help="for the figure and the best")
+    parser.add_argument("--at-once", type=int, help="runs side by side; default: half the cores")
+    parser.add_argument("--gpus", type=float, default=0.0, help="of each run; may be a share")
+    parser.add_argument("--prune", action="store_true", help="end runs that lag behind (ASHA)")
+    parser.add_argument("--address", help="of a Ray cluster; default: this machine")
+    arguments = parser.parse_args(words)
+    try:
+        swept = dict(values_of(each) for each in arguments.over)
+        trials = plan(train.settings_from(arguments), swept)
+        done = sum(over(arguments.out / name) for name in trials)
+        print(f"{len(trials)} runs in {arguments.out}, {done} of them over")
+        failed = run_all(
+            trials,
+            arguments.out,
+            arguments.at_once,
+            arguments.address,
+            arguments.prune,
+            arguments.gpus,
+        )
+        table, best = finish(trials, swept, arguments.out, arguments.metric)
+    except (ValueError, OSError, ImportError) as error:
+        sys.exit(f"sweep.py: {error}")
+    print(summarised(table, swept, arguments.metric).to_string())
+    print(f"best {arguments.metric}: {best} (best.json); all numbers: {arguments.out}/sweep.csv")
+    for name, why in failed.items():
+        print(f"failed twice: {name}: {why}", file=sys.stderr)
+    if failed:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,111 @@
+"""Many runs of one experiment: planned, finished once, and put into one table."""
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import config
+import sweep
+
+ROOT = Path(__file__).parent.parent
+SMALL = config.Settings(widths=(4,), latent_dim=2, epochs=1, batch_size=64)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("beta=1,4,16", ("beta", [1, 4, 16])),
+        ("seed=0:3", ("seed", [0, 1, 2])),
+        ("model=VAE,InfoVAE", ("model", ["VAE", "InfoVAE"])),
+        ("widths=[(8,), (8, 16)]", ("widths", [(8,), (8, 16)])),
+    ],
+)
+def test_values_are_read_as_they_are_written(text, expected):
+    assert sweep.values_of(text) == expected
+
+
+@pytest.mark.parametrize("text", ["beta", "beta=", "seed=3:3"])
+def test_values_that_are_none_are_refused_with_an_example(text):
+    with pytest.raises(ValueError, match="write it as beta=1,4,16"):
+        sweep.values_of(text)
+
+
+def test_every_combination_is_planned_and_checked_before_anything_is_trained():
+    trials = sweep.plan(SMALL, {"beta": [1, 4], "seed": [0, 1, 2]})
+    assert list(trials)[:2] == ["beta=1-seed=0", "beta=1-seed=1"] and len(trials) == 6
+    changes, chosen = trials["beta=4-seed=2"]
+    assert changes == {"beta": 4, "seed": 2} and (chosen.beta, chosen.seed) == (4.0, 2)
+    with pytest.raises(ValueError, match="bta.*allowed: beta"):
+        sweep.plan(SMALL, {"bta": [1]})
+    (name,) = sweep.plan(SMALL, {"widths": [(8, 16)]})
+    assert name == "widths=_8__16_"
+
+
+def measured(run, value):
+    run.mkdir(parents=True)
+    metrics = {"negative_elbo": {"value": value}, "ssim": {"value": 1 / value}}
+    (run / "metrics.json").write_text(json.dumps({"metrics": metrics}))
+
+
+def test_a_finished_sweep_is_one_table_one_figure_and_the_best_settings(tmp_path):
+    swept = {"beta": [4, 1], "seed": [0, 1]}
+    trials = sweep.plan(SMALL, swept)
+    for value, name in enumerate(trials, start=1):
+        measured(tmp_path / name, float(value))
+    table, best = sweep.finish(trials, swept, tmp_path, "negative_elbo")
+    assert best == "beta=4-seed=0" and len(table) == 4
+    assert sweep.finish(trials, swept, tmp_path, "ssim")[1] == "beta=4-seed=0"  # higher is better
+    numbers = sweep.summarised(table, swept, "negative_elbo")
+    assert list(numbers.index) == ["4", "1"] and list(numbers["mean"]) == [1.5, 3.5]
+    assert numbers["std"].iloc[0] == pytest.approx(0.5**0.5)
+    assert config.Settings.from_dict(json.loads((tmp_path / "best.json").read_text())).beta == 4
+    assert (tmp_path / "sweep.png").stat().st_size > 5000
+    assert len(pd.read_csv(tmp_path / "sweep.csv")) == 4
+    with pytest.raises(ValueError, match="--metric psnr was not measured; there are negative_elbo"):
+        sweep.finish(trials, swept, tmp_path, "psnr")
+
+
+def test_a_trial_is_an_ordinary_run_and_is_not_trained_twice(tmp_path):
+    told = []
+    values = sweep.trial(SMALL, tmp_path / "run", told.append)
+    assert [row["epoch"] for row in told] == [1] and told[0]["val_loss"] > 0
+    assert (tmp_path / "run" / "model.weights.h5").exists() and sweep.over(tmp_path / "run")
+    assert sweep.trial(SMALL, tmp_path / "run", told.append) == values and len(told) == 1
+
+
+def test_without_ray_the_line_to_type_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    words = ["digits", "--over", "seed=0:2", "--out", str(tmp_path)]
+    with pytest.raises(SystemExit, match=r'pip install "ray\[tune\]"'):
+        sweep.main(words)
+
+
+@pytest.mark.skipif(os.environ.get("ATLAS_LONG") != "1", reason="make test-long")
+def test_a_sweep_whose_driver_is_killed_finishes_the_rest_alone(tmp_path):
+    pytest.importorskip("ray")
+    out = tmp_path / "sweep"
+    words = ["digits", "--over", "beta=1,2,4", "--over", "seed=0:4", "--epochs", "4"]
+    words += ["--set", "widths=(4,)", "--out", str(out), "--at-once", "2"]
+    command = [sys.executable, ROOT / "sweep.py", *words]
+    driver = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 400
+    while len(list(out.glob("*/metrics.json"))) < 3 and time.monotonic() < deadline:
+        time.sleep(0.2)
+    driver.send_signal(signal.SIGKILL)
+    driver.wait()
+    time.sleep(5)
+    kept = {path: path.stat().st_mtime_ns for path in out.glob("*/metrics.json")}
+    assert 3 <= len(kept) < 12
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=900)
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    assert f"12 runs in {out}, {len(kept)} of them over" in ended.stdout
+    assert all(path.stat().st_mtime_ns == when for path, when in kept.items())
+    assert len(pd.read_csv(out / "sweep.csv")) == 12
