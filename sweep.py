@@ -151,10 +151,8 @@ def run_all(trials, out, at_once=None, address=None, prune=False, gpus=0.0) -> d
     told = {name: (chosen.to_dict(), str(out / name)) for name, (_, chosen) in trials.items()}
 
     def one(space):
-        import sweep  # in Ray's process, which has this project on its path
-
         values, run = told[space["run"]]
-        sweep.trial(sweep.config.Settings.from_dict(values), run, tune.report)
+        trial(config.Settings.from_dict(values), run, tune.report)
 
     scheduler = None
     if prune:
