@@ -150,6 +150,8 @@ FAULTS = {
     "the images or settings": "a_run_goes_on_only_with_its_own_settings_and_images",
     "a weights file was damaged": "damaged_weights_are_not_loaded",
     "weights are of another": "weights_of_another_size_are_refused_with_both_sizes",
+    "one of several workers": "a_killed_worker_ends_the_other_and_both_resume_to_the_same_weights",
+    "a sweep is killed": "a_sweep_whose_driver_is_killed_finishes_the_rest_alone",
     "a run is opened": "every_model_gives_equal_reconstructions_in_a_fresh_process",
     "a model file has code": "a_model_file_with_code_in_it_is_not_opened",
 }
