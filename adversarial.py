@@ -326,15 +326,13 @@ class Introspective(Alternating):
         # Early on the mean is short, so that it does not remember the first weights.
         steps = tf.cast(self.steps, tf.float32)
         kept = tf.minimum(self.ema, (1.0 + steps) / (10.0 + steps))
-        pairs = zip(self.ema_decoder.variables, self.decoder.variables, strict=True)
-        means, news = zip(*((mean, new) for mean, new in pairs), strict=True)
 
         def next_mean(mean, new):
-            if mean.dtype not in ("float32", tf.float32):  # a counter
+            if tf.as_dtype(mean.dtype) != tf.float32:  # a counter
                 return new
             return kept * mean + (1.0 - kept) * new
 
-        replicas.update(means, next_mean, news)
+        replicas.update(self.ema_decoder.variables, next_mean, self.decoder.variables)
         return shown
 
     @property
@@ -467,22 +465,18 @@ class SoftIntroVAE(Introspective):
             shape=(),
             initializer=keras.initializers.Constant(math.log(beta_neg)),
             trainable=False,
-            aggregation="only_first_replica",
+            aggregation=replicas.ALIKE,
             name="log_beta_neg",
         )
-        self.mean_gap = self.add_weight(
-            shape=(),
-            initializer="zeros",
-            trainable=False,
-            aggregation="only_first_replica",
-            name="mean_gap",
-        )
-        self.mean_kl = self.add_weight(
-            shape=(),
-            initializer="zeros",
-            trainable=False,
-            aggregation="only_first_replica",
-            name="mean_kl",
+        self.mean_gap, self.mean_kl = (
+            self.add_weight(
+                shape=(),
+                initializer="zeros",
+                trainable=False,
+                aggregation=replicas.ALIKE,
+                name=name,
+            )
+            for name in ("mean_gap", "mean_kl")
         )
 
     def encoder_objective(self, reconstruction, kl, reconstructed, generated):

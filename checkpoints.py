@@ -38,7 +38,7 @@ class State(NamedTuple):
         history: A dictionary for each epoch that is over.
         best: Least validation loss, where training stops early; else None.
         waited: Epochs since then.
-        averages: Running means of the epoch that has begun (`model.Averages.state`), or None.
+        averages: Running means of the epoch that has begun (`Averages.state`), or None.
     """
 
     epoch: int = 0

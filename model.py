@@ -10,7 +10,6 @@ import math
 from typing import NamedTuple
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 import losses
@@ -18,6 +17,7 @@ import metrics
 import networks
 import randomness
 import replicas
+from averages import Averages
 
 RECONSTRUCTIONS = ("bernoulli", "gaussian", "learned-gaussian")
 CORRUPTIONS = ("none", "gaussian", "mask")
@@ -46,58 +46,6 @@ class Pass(NamedTuple):
     training: bool
     step: tf.Tensor | int
     by_class: tuple | None = None
-
-
-class Averages(keras.metrics.Metric):
-    """Running means over images of named scalars, in one variable and with one update per step.
-
-    The names are those of the first update, so a model need not announce its terms (`MOST` at
-    most); one that a later batch has nothing to say of, as of labels that are not there, becomes
-    NaN. The first is the loss; `finite_until` is the number of images after which its mean was last
-    a finite number.
-    """
-
-    MOST = 32
-
-    def __init__(self, name="averages"):
-        super().__init__(name=name)
-        self.names = ()
-        # Every replica holds the sums over all, which it is given.
-        alike = {"initializer": "zeros", "aggregation": "only_first_replica"}
-        self.totals = self.add_variable((self.MOST,), name="totals", **alike)
-        self.images = self.add_variable((), dtype="int64", name="images", **alike)
-        self.finite_until = self.add_variable((), dtype="int64", name="finite_until", **alike)
-
-    def update_state(self, means, images):
-        """Takes the means over one batch of that many images."""
-        if not self.names:
-            self.names = tuple(means)
-        means = tf.stack([means.get(name, math.nan) for name in self.names])
-        images = replicas.count() * images
-        sums = tf.cast(images, tf.float32) * replicas.mean(means)
-        self.totals.assign_add(tf.pad(sums, [[0, self.MOST - len(self.names)]]))
-        self.images.assign_add(tf.cast(images, tf.int64))
-        finite = tf.math.is_finite(self.totals[0])
-        self.finite_until.assign(tf.where(finite, self.images.value, self.finite_until.value))
-
-    @property
-    def state(self):
-        """What `restore` takes, as JSON holds it; a float32 is exact there."""
-        totals = self.totals.numpy()[: len(self.names)].tolist()
-        images, until = (int(each.numpy()) for each in (self.images, self.finite_until))
-        return {"names": self.names, "totals": totals, "images": images, "finite_until": until}
-
-    def restore(self, state):
-        self.names = tuple(state["names"])
-        self.totals.assign(np.pad(state["totals"], (0, self.MOST - len(self.names))))
-        self.images.assign(state["images"])
-        self.finite_until.assign(state["finite_until"])
-
-    def result(self):
-        if not self.names:
-            return {}
-        means = self.totals / tf.cast(tf.maximum(self.images.value, 1), tf.float32)
-        return dict(zip(self.names, tf.unstack(means)[: len(self.names)], strict=True))
 
 
 def parts(batch):
@@ -209,7 +157,7 @@ class Autoencoder(keras.Model):
             dtype="int64",
             initializer="zeros",
             trainable=False,
-            aggregation="only_first_replica",
+            aggregation=replicas.ALIKE,
             name="steps",
         )
         self.averages = Averages()
@@ -402,9 +350,14 @@ class Autoencoder(keras.Model):
         """Images in [0, 1] of latents `(batch, latent_dim)`."""
         return tf.sigmoid(self.logits_of(z, training=False))
 
+    def describe(self, images):
+        """Posterior and reconstruction of each image in one pass: `(z_mean, z_log_var, made)`."""
+        z_mean, z_log_var = self.encode(images)
+        return z_mean, z_log_var, self.decode(z_mean)
+
     def reconstruct(self, images):
         """Images in [0, 1] decoded from the posterior means of `images`."""
-        return self.decode(self.encode(images)[0])
+        return self.describe(images)[-1]
 
     def sample(self, n, seed=0):
         """`n` images in [0, 1] decoded from draws of N(0, I); the same for the same seed."""

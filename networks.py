@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 
 import randomness
+import replicas
 
 # exp(-20 / 2) is a posterior 20,000 times narrower than the prior, exp(4 / 2) one 7 times wider:
 # nothing useful lies outside, and exp cannot overflow inside.
@@ -51,7 +52,7 @@ class Dropout(keras.layers.Layer):
             dtype="int64",
             initializer="zeros",
             trainable=False,
-            aggregation="only_first_replica",
+            aggregation=replicas.ALIKE,
             name="step",
         )
 

@@ -7,6 +7,9 @@ nothing.
 
 import tensorflow as tf
 
+# `aggregation` of a weight that a step assigns itself, to the same value in every replica.
+ALIKE = "only_first_replica"
+
 
 def count() -> int:
     """How many replicas share the batch; 1 outside of a step."""

@@ -91,15 +91,18 @@ def trial(settings, run, told=None) -> dict:
         told: Hears the history's row after every epoch.
     """
     run = Path(run)
-    written = run / MEASURED
-    if not written.exists():
+    if not (run / MEASURED).exists():
         images = data.load(settings)
         model = registry.from_settings(settings)
         begun = checkpoints.begun(run)
         told = [_telling(told)] if told else []
         train.fit(model, images, settings, run, verbose=0, resume=begun, callbacks=told)
         evaluate.report(model, images, run)
-    metrics = json.loads(written.read_text())["metrics"]
+    return _values(run)
+
+
+def _values(run):
+    metrics = json.loads((Path(run) / MEASURED).read_text())["metrics"]
     return {name: each["value"] for name, each in metrics.items()}
 
 
@@ -192,11 +195,10 @@ def collected(trials, out) -> pd.DataFrame:
     """The numbers of all finished runs: what was swept, and what was measured."""
     rows = []
     for name, (changes, _) in trials.items():
-        written = Path(out) / name / MEASURED
-        if written.exists():
-            metrics = json.loads(written.read_text())["metrics"]
-            values = {key: each["value"] for key, each in metrics.items()}
-            rows.append({"run": name} | {key: str(v) for key, v in changes.items()} | values)
+        run = Path(out) / name
+        if (run / MEASURED).exists():
+            swept = {key: str(value) for key, value in changes.items()}
+            rows.append({"run": name} | swept | _values(run))
     return pd.DataFrame(rows)
 
 

@@ -82,7 +82,7 @@ def fit(model, images, settings, run, verbose="auto", resume=False, callbacks=()
     chief = distribution.is_chief(strategy)
     if resume:
         _require_same(run, settings, images)
-    elif chief and (run / checkpoints.WEIGHTS).exists() or checkpoints.begun(run):
+    elif chief and ((run / checkpoints.WEIGHTS).exists() or checkpoints.begun(run)):
         raise FileExistsError(
             f"{run} holds a trained run already; choose another folder, or go on with resume "
             f"(python train.py --resume {run})"
@@ -199,24 +199,24 @@ def _batches(model, images, settings, first_epoch=0, skipped=0):
         options |= {"labels": label, "share": settings.labelled_share}
 
     def training(part):
+        """Endless batches, or slices of them, and how many batches make an epoch."""
         if label is None:
-            return images.train.batches(size, shuffle=True, part=part, **options)
-        return images.train.mixed_batches(size, part=part, **options)[0]
+            batches = images.train.batches(size, shuffle=True, part=part, **options)
+            return batches, images.train.steps(size)
+        return images.train.mixed_batches(size, part=part, **options)
 
-    _, steps = (
-        images.train.mixed_batches(size, **options) if label else (None, images.train.steps(size))
-    )
+    batches, steps = training(splits.ALL)
     validation = images.validation.batches(size, labels=label)
     strategy = model.distribute_strategy
     if strategy.num_replicas_in_sync == 1:
-        return training(splits.ALL).skip(skipped), validation, steps
+        return batches.skip(skipped), validation, steps
 
     def read(context):
         """What the replicas of one worker read, slice after slice."""
         of = context.num_replicas_in_sync
         count = of // context.num_input_pipelines
         part = splits.Part(context.input_pipeline_id * count, count, of)
-        return training(part).skip(skipped * count)
+        return training(part)[0].skip(skipped * count)
 
     def everything(context):
         count = context.num_replicas_in_sync // context.num_input_pipelines

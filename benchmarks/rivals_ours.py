@@ -1,13 +1,7 @@
-"""The TensorFlow sides of benchmarks/rivals.py; started by it, one process for each.
-
-Reads the number of steps to train from its input, line by line, and answers with the seconds that
-they took.
-"""
+"""The TensorFlow sides of benchmarks/rivals.py; started by it, one process for each."""
 
 import json
-import resource
 import sys
-import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -16,6 +10,7 @@ import keras
 import numpy as np
 import pandas as pd
 import tensorflow as tf
+import turns
 from keras import layers
 
 import config
@@ -123,18 +118,7 @@ def main():
         return
     pixels = np.load(sys.argv[3])
     made = recipe(settings, pixels) if side == "recipe" else ours(settings, pixels, side == "bare")
-    made(1)
-    answer({"ready": True})
-    for line in sys.stdin:
-        cpu, clock = time.process_time(), time.perf_counter()
-        made(int(line))
-        clock, cpu = time.perf_counter() - clock, time.process_time() - cpu
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        answer({"clock": clock, "cpu": cpu, "peak_mb": peak})
-
-
-def answer(found):
-    print(json.dumps(found), flush=True)
+    turns.take(made)
 
 
 if __name__ == "__main__":

@@ -2,18 +2,16 @@
 
 Networks are built layer by layer from what the TensorFlow side describes, so that both have the
 same convolutions and the same number of weights. Images lie in memory as floats and are sliced,
-not collated, which is the fastest way. Reads the number of steps to train from its input, line by
-line, and answers with the seconds that they took.
+not collated, which is the fastest way.
 """
 
 import json
 import math
-import resource
 import sys
-import time
 
 import numpy as np
 import torch
+import turns
 from torch import nn
 from torch.nn import functional
 
@@ -176,13 +174,10 @@ def pythae(told, images, batch_size, info):
                 ),
             )
             trainer.prepare_training()
-            nonlocal clock
-            begun = time.perf_counter(), time.process_time()
+            begun = turns.now()  # the preparations do not count
             trainer.train_step(1)
-            clock = time.perf_counter() - begun[0], time.process_time() - begun[1]
+            return turns.since(begun)
 
-    clock = None
-    run.clock = lambda: clock
     return run
 
 
@@ -203,20 +198,7 @@ def main():
         run = pythae(told, images, batch_size, info)
     else:
         run = plain(told, images, batch_size, info, **SIDES[side])
-    run(1)
-    answer({"ready": True})
-    for line in sys.stdin:
-        cpu, clock = time.process_time(), time.perf_counter()
-        run(int(line))
-        clock, cpu = time.perf_counter() - clock, time.process_time() - cpu
-        if side == "pythae":  # its own preparations do not count
-            clock, cpu = run.clock()
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        answer({"clock": clock, "cpu": cpu, "peak_mb": peak})
-
-
-def answer(found):
-    print(json.dumps(found), flush=True)
+    turns.take(run)
 
 
 if __name__ == "__main__":

@@ -53,9 +53,9 @@ def main():
 
     # Did it memorise? The distance of samples to their nearest training image, against that of
     # test images.
-    training = _small(images.train.images[:] / np.float32(255))
-    drawn = _small(model.sample(48, seed=2).numpy())
-    near = [np.median(latent.nearest(each, training)[1]) for each in (drawn, _small(pixels))]
+    training = evaluate.small(images.train.images, 64)
+    pair = (evaluate.small(each, 64) for each in (model.sample(48, seed=2).numpy(), pixels))
+    near = [np.median(latent.nearest(each, training)[1]) for each in pair]
 
     columns = {"ssim": 3, "ssim_foreground": 3, "psnr": 2, "mse": 5}
     shown = pd.DataFrame({key: table[key].map(f"{{:.{n}f}}".format) for key, n in columns.items()})
@@ -79,11 +79,6 @@ def main():
         "",
     ]
     (HERE / "brain.md").write_text("\n".join(text))
-
-
-def _small(images):
-    side = images.shape[1] // 64
-    return images.reshape(len(images), 64, side, 64, side).mean(axis=(2, 4))
 
 
 if __name__ == "__main__":

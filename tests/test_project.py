@@ -15,15 +15,15 @@ import yaml
 ROOT = Path(__file__).parent.parent
 # Every module may import from the layers above its own line, and from nothing else of ours.
 LAYERS = [
-    ("config", "replicas", "metrics", "files", "factors", "distribution"),
-    ("randomness",),
+    ("config", "replicas", "metrics", "files", "factors", "distribution", "costs"),
+    ("randomness", "averages"),
     ("losses", "networks", "plots", "phantoms", "splits", "checkpoints"),
     ("data", "model", "latent"),
     ("semisupervised", "adversarial"),
     ("registry",),
     ("judges", "directions", "likelihood"),
     ("train",),
-    ("evaluate",),
+    ("evaluate", "archive"),
     ("apply", "export", "sweep"),
 ]
 MODULES = [name for layer in LAYERS for name in layer]

@@ -1,0 +1,61 @@
+"""Running means of what a step shows."""
+
+import math
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+import replicas
+
+
+class Averages(keras.metrics.Metric):
+    """Running means over images of named scalars, in one variable and with one update per step.
+
+    The names are those of the first update, so a model need not announce its terms (`MOST` at
+    most); one that a later batch has nothing to say of, as of labels that are not there, becomes
+    NaN. The first is the loss; `finite_until` is the number of images after which its mean was last
+    a finite number.
+    """
+
+    MOST = 32
+
+    def __init__(self, name="averages"):
+        super().__init__(name=name)
+        self.names = ()
+        # Every replica holds the sums over all, which it is given.
+        alike = {"initializer": "zeros", "aggregation": replicas.ALIKE}
+        self.totals = self.add_variable((self.MOST,), name="totals", **alike)
+        self.images = self.add_variable((), dtype="int64", name="images", **alike)
+        self.finite_until = self.add_variable((), dtype="int64", name="finite_until", **alike)
+
+    def update_state(self, means, images):
+        """Takes the means over one batch of that many images."""
+        if not self.names:
+            self.names = tuple(means)
+        means = tf.stack([means.get(name, math.nan) for name in self.names])
+        images = replicas.count() * images
+        sums = tf.cast(images, tf.float32) * replicas.mean(means)
+        self.totals.assign_add(tf.pad(sums, [[0, self.MOST - len(self.names)]]))
+        self.images.assign_add(tf.cast(images, tf.int64))
+        finite = tf.math.is_finite(self.totals[0])
+        self.finite_until.assign(tf.where(finite, self.images.value, self.finite_until.value))
+
+    @property
+    def state(self):
+        """What `restore` takes, as JSON holds it; a float32 is exact there."""
+        totals = self.totals.numpy()[: len(self.names)].tolist()
+        images, until = (int(each.numpy()) for each in (self.images, self.finite_until))
+        return {"names": self.names, "totals": totals, "images": images, "finite_until": until}
+
+    def restore(self, state):
+        self.names = tuple(state["names"])
+        self.totals.assign(np.pad(state["totals"], (0, self.MOST - len(self.names))))
+        self.images.assign(state["images"])
+        self.finite_until.assign(state["finite_until"])
+
+    def result(self):
+        if not self.names:
+            return {}
+        means = self.totals / tf.cast(tf.maximum(self.images.value, 1), tf.float32)
+        return dict(zip(self.names, tf.unstack(means)[: len(self.names)], strict=True))
