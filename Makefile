@@ -51,7 +51,7 @@ bench: $(READY)  ## what `fit` costs beside a bare loop, and what reading files 
 	$(PY) benchmarks/latent_tools.py
 
 lock: $(READY)  ## choose versions anew (asks for uv)
-	uv pip compile --universal --extra medical --extra onnx --python-version 3.11 --no-header --no-annotate -q \
+	uv pip compile --universal --extra medical --extra onnx --extra archive --python-version 3.11 --no-header --no-annotate -q \
 		pyproject.toml -o requirements.txt
 
 $(READY): requirements.txt

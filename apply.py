@@ -1,14 +1,17 @@
 """A trained run on a folder of images that it has not seen.
 
     python apply.py RUN FOLDER [--out DIR] [--direction FILE --strength 2] [--between A B]
+    python apply.py RUN FOLDER --to latents.parquet [--direction FILE ...] [--address HOST:PORT]
     python apply.py RUN --generate 1000 --to NEW_FOLDER
 
-The second makes images instead: a folder of them with a table, each with its label where the model
-knows labels, which the folder source reads back.
+The second is for an archive, however large: a table of latents alone, in parts that a second call
+goes on from, on a Ray cluster if asked (`archive.py`). The third makes images instead: a folder of
+them with a table, each with its label where the model knows labels, which the folder source reads
+back.
 
-Every file is checked as in training. The output folder gets `latents.csv` (one row per image: its
-file, how badly it was drawn again, its latent), `reconstructions/` (the denoised images where the
-run is a denoiser), `map.png`, and what else is asked for.
+Every file is checked as in training. The first's output folder gets `latents.csv` (one row per
+image: its file, how badly it was drawn again, its latent), `reconstructions/` (the denoised images
+where the run is a denoiser), `map.png`, and what else is asked for.
 """
 
 import argparse
@@ -18,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+import archive
 import config
 import directions
 import evaluate
@@ -44,14 +48,8 @@ def load_images(run, folder, on_bad_file="stop"):
     Raises:
         ValueError: where there is nothing to read, or something that cannot be read.
     """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder} is not a folder")
-    names = files.listed(folder)
-    if not names:
-        raise ValueError(f"{folder} holds no image; looked for {', '.join(files.PICTURES)}, ...")
-    settings = train.load_settings(run)
-    reading = files.Reading(settings.image_shape, fit=settings.fit)
+    names = archive.names_in(folder)
+    reading = archive.reading_of(train.load_settings(run))
     return files.gather(folder, names, reading, config.CACHE_DIR, on_bad_file)
 
 
@@ -167,13 +165,11 @@ def save_table(table, path):
 
 def write(run, folder, out, arguments):
     """Everything that the command line asks for."""
-    direction = directions.Direction.load(arguments.direction) if arguments.direction else None
-    model = train.load(run)
-    if direction is not None and len(direction.vector) != model.latent_dim:
-        raise ValueError(
-            f"{arguments.direction} has {len(direction.vector)} axes and the run's latent "
-            f"{model.latent_dim}: it comes from another run"
-        )
+    if len(arguments.direction) > 1:
+        raise ValueError("--direction: one at a time, unless for a table (--to)")
+    model, direction = train.load(run), None
+    for path in arguments.direction:
+        direction = directions.Direction.load(path, model.latent_dim)
     images, table = load_images(run, folder, "skip" if arguments.skip_bad_files else "stop")
     latents, made = encode(model, images, table)
     frames = (
@@ -201,6 +197,20 @@ def write(run, folder, out, arguments):
     print("hardest to draw again: " + ", ".join(f"{a} ({b:.4f})" for a, b in worst.to_numpy()))
 
 
+def keep(run, folder, arguments):
+    """`--to`: the table of an archive."""
+    if arguments.to.suffix != ".parquet":
+        raise ValueError(f"--to {arguments.to}: name a file that ends in .parquet")
+    saved = sorted((run / "directions").glob("*.json"))
+    chosen = tuple(str(path) for path in [*saved, *arguments.direction])
+    task = archive.Task(str(run), str(folder), chosen)
+    rows, bad = archive.encode(task, arguments.to, arguments.address)
+    print(f"{rows} images of {folder}, written to {arguments.to}")
+    if len(bad):
+        print(f"left out {len(bad)} files, listed beside it:")
+        print(bad.head(files.NAMED).to_string(index=False, header=False))
+
+
 def make(run, arguments):
     """`--generate`: images by the run's model, with their labels."""
     model, folder = train.load(run), arguments.to or run / "generated"
@@ -222,14 +232,24 @@ def main(words=None):
     parser.add_argument("folder", type=Path, nargs="?", help="folder of images")
     parser.add_argument("--out", type=Path, metavar="DIR", help="default: RUN/applied")
     parser.add_argument("--table", choices=TABLES, default="csv")
-    parser.add_argument("--direction", type=Path, metavar="FILE", help="of Direction.save")
+    parser.add_argument(
+        "--direction",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="of Direction.save; with --to several, and those in RUN/directions anyway",
+    )
     parser.add_argument("--strength", type=float, default=2.0, help="in standard deviations")
     parser.add_argument("--between", nargs=2, metavar=("A", "B"), help="two files of the folder")
     parser.add_argument("--frames", type=int, default=60)
     parser.add_argument("--path", choices=("lerp", "slerp", "data"), default="slerp")
     parser.add_argument("--skip-bad-files", action="store_true", help="rather than stop")
     parser.add_argument("--generate", type=int, metavar="N", help="make so many images instead")
-    parser.add_argument("--to", type=Path, metavar="NEW_FOLDER", help="default: RUN/generated")
+    parser.add_argument(
+        "--to", type=Path, help="of an archive, a .parquet file; generated: a folder"
+    )
+    parser.add_argument("--address", help="of a Ray cluster, or local; default: no Ray")
     parser.add_argument("--label", type=int, help="all of this class")
     parser.add_argument("--seed", type=int, default=0, help="of what is generated")
     arguments = parser.parse_args(words)
@@ -239,9 +259,12 @@ def main(words=None):
         if arguments.generate is not None:
             make(arguments.run, arguments)
             return
+        if arguments.to is not None:
+            keep(arguments.run, arguments.folder, arguments)
+            return
         out = arguments.out or arguments.run / "applied"
         write(arguments.run, arguments.folder, out, arguments)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         sys.exit(f"apply.py: {error}")
 
 

@@ -171,16 +171,30 @@ class Direction:
         files.write_json(path, asdict(self) | {"vector": [float(each) for each in self.vector]})
 
     @classmethod
-    def load(cls, path):
-        """A direction from `save`; an error that names the file where it is none."""
+    def load(cls, path, latent_dim=None):
+        """A direction from `save`.
+
+        Args:
+            path: A JSON file.
+            latent_dim: Of the model that it is for, where that is known.
+
+        Raises:
+            ValueError: naming the file, where it is no direction or one of another latent.
+        """
         try:
             values = json.loads(Path(path).read_text())
             for name in ("adjusted_for", "images", "subjects"):
                 values[name] = tuple(values[name])
             values["vector"] = np.array(values["vector"], np.float64)
-            return cls(**values)
+            direction = cls(**values)
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{path} cannot be read as a direction: {error}") from error
+        if latent_dim not in (None, len(direction.vector)):
+            raise ValueError(
+                f"{path} has {len(direction.vector)} axes and the run's latent {latent_dim}: "
+                "it comes from another run"
+            )
+        return direction
 
 
 def cosines(vectors) -> pd.DataFrame:

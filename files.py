@@ -134,7 +134,7 @@ def gather(root, names, reading, cache, on_bad_file="stop", in_memory=2**29):
     base = cache / hashlib.blake2s(key.encode(), digest_size=10).hexdigest()
     with FileLock(f"{base}.lock"):
         known, array = _remembered(base, reading)
-        marks = {name: _mark(root / name) for name in names}
+        marks = {name: mark(root / name) for name in names}
         fresh = [name for name in names if name not in known or known[name]["mark"] != marks[name]]
         if fresh:
             known, array = _decoded(root, base, reading, known, array, fresh, marks)
@@ -170,7 +170,7 @@ def _tell(root, bad, total, on_bad_file):
 # --- the cache -----------------------------------------------------------------------------------
 
 
-def _mark(path):
+def mark(path):
     """What tells that a file is still the one that was read: size and time of change."""
     try:
         status = path.stat()

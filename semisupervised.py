@@ -309,8 +309,9 @@ class M2(Labelled):
             labels: Classes, shape `(batch,)`; None: the likeliest of each.
         """
         features, logits = self._class_features(images)
-        if labels is None:
-            labels = tf.argmax(logits, axis=-1)
+        return self._style(features, tf.argmax(logits, axis=-1) if labels is None else labels)
+
+    def _style(self, features, labels):
         one_hot = tf.one_hot(labels, self.classes)
         return tuple(self.posterior([features, one_hot], training=False))
 
@@ -320,10 +321,12 @@ class M2(Labelled):
             raise ValueError("M2 draws a style in a class: call decode(z, labels)")
         return tf.sigmoid(self.decoder(self._with_class(z, labels), training=False))
 
-    def reconstruct(self, images):
-        """Images in [0, 1] decoded from the posterior means in each image's likeliest class."""
-        labels = tf.argmax(self.classify(images), axis=-1)
-        return self.decode(self.encode(images, labels)[0], labels)
+    def describe(self, images):
+        """As every model's, each image in its likeliest class."""
+        features, logits = self._class_features(images)
+        labels = tf.argmax(logits, axis=-1)
+        z_mean, z_log_var = self._style(features, labels)
+        return z_mean, z_log_var, self.decode(z_mean, labels)
 
     def endpoints(self):
         """As every model's, with classes.

@@ -18,9 +18,9 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.python.profiler import model_analyzer, option_builder
 
 import config
+import costs
 import registry
 import train
 
@@ -35,13 +35,6 @@ SETTINGS = config.Settings(
     batch_size=16,
 )
 PLAIN = ((32, 64), (16, 128), (16, 256), (8, 256), (32, 128))  # sides and channels
-
-
-def operations(function):
-    """Floating-point operations of one call of a traced function."""
-    options = option_builder.ProfileOptionBuilder.float_operation()
-    options["output"] = "none"
-    return model_analyzer.profile(function.graph, options=options).total_float_ops
 
 
 def per_second(call, operations_of_one, seconds=1.0):
@@ -63,7 +56,7 @@ def main():
     shape = (SETTINGS.batch_size, *SETTINGS.image_shape)
     images = tf.constant(np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8))
     step = tf.function(model.train_step).get_concrete_function(images)
-    work = operations(step)
+    work = costs.operations(step)
 
     plain = []
     for side, channels in PLAIN:
@@ -72,7 +65,7 @@ def main():
 
         convolution = tf.function(lambda x, k: tf.nn.conv2d(x, k, 1, "SAME"))
         traced = convolution.get_concrete_function(pixels, kernel)
-        plain.append((partial(traced, pixels, kernel), operations(traced)))
+        plain.append((partial(traced, pixels, kernel), costs.operations(traced)))
 
     step(images)
     shares, speeds = [], []

@@ -1,0 +1,295 @@
+"""An archive of images, however large, as one Parquet table: a row for each image.
+
+The files are encoded in parts. A part is a file of its own under a name that says what it was made
+from (the weights, the directions, the files' sizes and dates), so that typing the command again
+after any end does only what is missing. Parts are worked off one after the other on this machine,
+or by Ray on as many machines as see the same folders; in the end they are put together.
+"""
+
+import hashlib
+import importlib.util
+import json
+import math
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import numpy as np
+import pandas as pd
+import tensorflow as tf
+
+import checkpoints
+import files
+import latent
+import metrics
+import model as models
+import train
+from directions import Direction
+
+PART = 2**27  # bytes of images in a part
+MOST_FILES = 2048  # in a part
+CORES = 2  # of a worker without a GPU
+MARK = b"latent_atlas"  # in the table's metadata: what it was made from
+NO_ARROW = "a Parquet table needs pyarrow: pip install pyarrow"
+NO_RAY = 'other machines are reached through Ray: pip install "ray[data]"'
+HERE = Path(__file__).resolve().parent
+
+
+def reading_of(settings) -> files.Reading:
+    """How files become images of the shape that a run was trained on."""
+    return files.Reading(settings.image_shape, fit=settings.fit)
+
+
+def names_in(folder) -> list[str]:
+    """Names of the images below a folder; an error where it is none, or holds none."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder} is not a folder")
+    names = files.listed(folder)
+    if not names:
+        raise ValueError(f"{folder} holds no image; looked for {', '.join(files.PICTURES)}, ...")
+    return names
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is to be done with every file; as plain values, so that any machine can be told.
+
+    Args:
+        run: Run folder.
+        folder: Of images.
+        directions: Files of `Direction.save`.
+    """
+
+    run: str
+    folder: str
+    directions: tuple[str, ...] = ()
+
+    def digest(self):
+        """Hash of all that a row depends on but its file."""
+        content = hashlib.sha256()
+        for path in (Path(self.run) / checkpoints.WEIGHTS, *self.directions):
+            content.update(checkpoints.sha256(path).encode())
+        content.update(repr(reading_of(train.load_settings(self.run))).encode())
+        return content.hexdigest()
+
+
+class Encoder:
+    """Turns files into rows; a process makes one and keeps it."""
+
+    def __init__(self, task):
+        settings = train.load_settings(task.run)
+        self.folder, self.reading = Path(task.folder), reading_of(settings)
+        self.model = train.load(task.run)
+        self.directions = [Direction.load(path) for path in task.directions]
+        axes = range(self.model.latent_dim)
+        self.columns = [
+            "error",
+            *(["label", "confidence"] if self.model.uses_labels else []),
+            *(f"along {each.name}" for each in self.directions),
+            *(f"z_mean_{axis}" for axis in axes),
+            *(f"z_log_var_{axis}" for axis in axes),
+        ]
+        signature = [tf.TensorSpec((None, *settings.image_shape), tf.uint8)]
+        self.measure = tf.function(self._measure, input_signature=signature, autograph=False)
+        self.pool = ThreadPoolExecutor()
+
+    def _measure(self, images):
+        """The columns of a batch, `(batch, columns)`."""
+        z_mean, z_log_var, made = self.model.describe(images)
+        found = [metrics.mse(models.as_float(images), made)]
+        if self.model.uses_labels:
+            shares = self.model.classify(images)
+            found += [tf.cast(tf.argmax(shares, -1), tf.float32), tf.reduce_max(shares, -1)]
+        for each in self.directions:
+            unit = tf.constant(each.vector / each.spread, tf.float32)
+            found.append(tf.linalg.matvec(z_mean, unit))
+        return tf.concat([tf.stack(found, axis=1), z_mean, z_log_var], axis=1)
+
+    def _read(self, names):
+        """Images of each file, or what is wrong with it."""
+        found = []
+        for name in names:
+            try:
+                found.append((name, files.read(self.folder / name, self.reading), ""))
+            except files.BadFile as error:
+                found.append((name, (), str(error)))
+        return found
+
+    def rows(self, names):
+        """All there is to say of some files.
+
+        Returns:
+            `(table, bad)`: a row for each image, `file`, `slice` and the columns; and a list of
+            `(name, reason)` of the files that have none.
+        """
+        size = latent.rows_at_a_time((None, *self.reading.image_shape))
+        places, bad, waiting, made = [], [], [], [np.zeros((0, len(self.columns)), np.float32)]
+
+        def measure_waiting():
+            images = np.concatenate(waiting)
+            for start in range(0, len(images), size):
+                made.append(self.measure(tf.constant(images[start : start + size])).numpy())
+            waiting.clear()
+
+        # The threads are reading while a batch is encoded.
+        groups = [names[at : at + files.TASK] for at in range(0, len(names), files.TASK)]
+        for group in self.pool.map(self._read, groups):
+            for name, images, reason in group:
+                if reason:
+                    bad.append((name, reason))
+                else:
+                    waiting.append(images)
+                    places += [(name, number) for number in range(len(images))]
+            if sum(map(len, waiting)) >= size:
+                measure_waiting()
+        if waiting:
+            measure_waiting()
+        table = pd.DataFrame(np.concatenate(made), columns=self.columns)
+        table.insert(0, "file", [name for name, _ in places])
+        table.insert(1, "slice", np.array([number for _, number in places], np.int32))
+        return table, bad
+
+    def write(self, part, names):
+        """Makes a part's file, and then the list of bad files that says that it is whole."""
+        import pyarrow
+        from pyarrow import parquet
+
+        table, bad = self.rows(names)
+        kinds = {"file": pyarrow.string(), "slice": pyarrow.int32(), "label": pyarrow.int32()}
+        kinds = [(name, kinds.get(name, pyarrow.float32())) for name in table.columns]
+        schema = pyarrow.schema(kinds)  # the same for a part without one good file
+        rows = pyarrow.Table.from_pandas(table, schema=schema, preserve_index=False)
+        with files.replacing(part) as temporary:
+            parquet.write_table(rows, temporary)
+        files.write_json(_bad_of(part), bad)
+
+
+def encode(task, to, address=None, told=True):
+    """Writes the table of an archive.
+
+    Args:
+        task: `Task`.
+        to: Path of the Parquet file; the parts lie beside it until it is whole. Files that cannot
+            be read are listed in a CSV file beside it.
+        address: Of a Ray cluster, or `"local"` for the cores or GPUs of this machine; None: no Ray.
+        told: Shows progress.
+
+    Returns:
+        `(rows, bad)`: the number of images, and a table with the `file` and `reason` of those left
+        out.
+
+    Raises:
+        ImportError: with the line to type, where pyarrow or Ray is missing.
+        ValueError: where no image can be read, or a direction is of another latent.
+    """
+    needed = {"pyarrow": NO_ARROW} | ({"ray": NO_RAY} if address else {})
+    for package, line in needed.items():
+        if importlib.util.find_spec(package) is None:
+            raise ImportError(line)
+    from pyarrow import parquet
+
+    latent_dim = train.load_settings(task.run).latent_dim
+    for path in task.directions:
+        Direction.load(path, latent_dim)
+    to = Path(to).absolute()
+    parts = _planned(task, to)
+    mark = hashlib.sha256("".join(path.name for path in parts).encode()).hexdigest()
+    if not (to.exists() and parquet.read_schema(to).metadata.get(MARK) == mark.encode()):
+        missing = {path: names for path, names in parts.items() if not _bad_of(path).exists()}
+        if told and len(missing) < len(parts):
+            print(f"{len(parts) - len(missing)} of {len(parts)} parts are there already")
+        if address:
+            _on_ray(task, missing, address)
+        else:
+            _here(task, missing, told)
+        _join(parts, to, mark)
+    bad_list = to.with_suffix(".bad.csv")
+    bad = pd.read_csv(bad_list) if bad_list.exists() else pd.DataFrame(columns=["file", "reason"])
+    return parquet.read_metadata(to).num_rows, bad
+
+
+def _bad_of(part):
+    return part.with_suffix(".json")
+
+
+def _planned(task, to):
+    """The parts' paths, each with the names of its files."""
+    names, digest = names_in(task.folder), task.digest()
+    size = math.prod(train.load_settings(task.run).image_shape)
+    size = max(1, min(MOST_FILES, PART // size))
+    parts = {}
+    for at in range(0, len(names), size):
+        own = names[at : at + size]
+        marks = [(name, files.mark(Path(task.folder) / name)) for name in own]
+        content = hashlib.sha256(f"{digest} {marks}".encode()).hexdigest()[:16]
+        name = f"{at // size:05d}-{content}.parquet"
+        parts[to.with_name(f"{to.name}.parts") / name] = own
+    return parts
+
+
+def _here(task, parts, told):
+    bar = keras.utils.Progbar(
+        sum(map(len, parts.values())), verbose=int(told), unit_name="file", interval=1
+    )
+    encoder = Encoder(task) if parts else None
+    for path, names in parts.items():
+        encoder.write(path, names)
+        bar.add(len(names))
+
+
+def _on_ray(task, parts, address):
+    """A worker for every GPU, or every `CORES` cores, each with a model of its own."""
+    import ray
+
+    class Worker:
+        def __init__(self):
+            self.encoder = Encoder(task)
+
+        def __call__(self, batch):
+            for part in batch["part"]:
+                self.encoder.write(Path(part), parts[Path(part)])
+            return {"part": batch["part"]}
+
+    threads = {"TF_NUM_INTRAOP_THREADS": str(CORES), "TF_CPP_MIN_LOG_LEVEL": "2"}
+    environment = {"env_vars": {"PYTHONPATH": str(HERE)} | threads}
+    ray.init(address=address, runtime_env=environment, log_to_driver=False)
+    try:
+        room = ray.cluster_resources()
+        gpus, cores = int(room.get("GPU", 0)), int(room["CPU"])
+        need = {"num_gpus": 1} if gpus else {"num_cpus": min(CORES, cores)}
+        workers = gpus or max(1, cores // CORES)
+        # A block for each part, made here: tasks that made them would wait for the pool's cores.
+        paths = [{"part": str(path)} for path in parts]
+        rows = ray.data.from_items(paths, override_num_blocks=len(parts)).materialize()
+        pool = ray.data.ActorPoolStrategy(min_size=1, max_size=min(workers, len(parts)))
+        rows.map_batches(Worker, batch_size=1, compute=pool, **need).materialize()
+    finally:
+        ray.shutdown()
+
+
+def _join(parts, to, mark):
+    """Puts the parts into one file, in their order, and takes them away."""
+    from pyarrow import parquet
+
+    bad = [each for path in parts for each in json.loads(_bad_of(path).read_text())]
+    schema = parquet.read_schema(next(iter(parts)))
+    schema = schema.with_metadata(schema.metadata | {MARK: mark.encode()})
+    images = sum(parquet.read_metadata(path).num_rows for path in parts)
+    if not images:
+        name, reason = bad[0]
+        raise ValueError(f"not one of {len(bad)} files can be used; {name}: {reason}")
+    bad_list = to.with_suffix(".bad.csv")
+    if bad:
+        with files.replacing(bad_list) as temporary:
+            pd.DataFrame(bad, columns=["file", "reason"]).to_csv(temporary, index=False)
+    else:
+        files.remove(bad_list)
+    with files.replacing(to) as temporary:
+        with parquet.ParquetWriter(temporary, schema) as writer:
+            for path in parts:
+                writer.write_table(
+                    parquet.read_table(path).replace_schema_metadata(schema.metadata)
+                )
+    files.remove(next(iter(parts)).parent)
