@@ -1,5 +1,6 @@
 """Several workers that share every batch are one training."""
 
+import itertools
 import json
 import os
 import signal
@@ -26,7 +27,7 @@ if LONG:
     KINDS += ("VAE", "M2", "AAE", "ASIntroVAE", "BetaTCVAE", "VAE-norm", "VAE-clip")
 
 
-def started(folder, epochs, kinds, resume="no", count=2):
+def started(folder, epochs, kinds, resume="no", count=2, strategy="auto"):
     """Processes that share a training on this machine."""
     hosts = []
     for _ in range(count):
@@ -40,7 +41,7 @@ def started(folder, epochs, kinds, resume="no", count=2):
         environment |= {"TF_CONFIG": json.dumps(told)} if count > 1 else {}
         processes.append(
             subprocess.Popen(
-                [sys.executable, PROGRAM, folder, str(epochs), resume, *kinds],
+                [sys.executable, PROGRAM, folder, str(epochs), resume, strategy, *kinds],
                 env=environment,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -56,17 +57,19 @@ def ended(processes):
 
 
 @pytest.mark.slow
-def test_two_workers_end_with_the_weights_of_one(tmp_path):
-    ended(started(tmp_path / "two", 5, KINDS))  # 20 steps
-    ended(started(tmp_path / "one", 5, KINDS, count=1))
-    for kind in KINDS:
-        one, two = (np.load(tmp_path / name / kind / "all.npy") for name in ("one", "two"))
-        assert np.abs(one - two).max() < 1e-5 * np.abs(one).max(), kind
-        told = [pd.read_csv(tmp_path / name / kind / "history.csv") for name in ("one", "two")]
+def test_two_workers_or_devices_end_with_the_weights_of_one(tmp_path):
+    processes = started(tmp_path / "workers", 5, KINDS)  # 20 steps
+    processes += started(tmp_path / "devices", 5, KINDS, count=1, strategy="mirrored")
+    ended(processes + started(tmp_path / "one", 5, KINDS, count=1))
+    for kind, name in itertools.product(KINDS, ("workers", "devices")):
+        alone, shared = tmp_path / "one" / kind, tmp_path / name / kind
+        one, two = (np.load(run / "all.npy") for run in (alone, shared))
+        assert np.abs(one - two).max() < 1e-5 * np.abs(one).max(), (kind, name)
+        told = [pd.read_csv(run / "history.csv") for run in (alone, shared)]
         for column in ("loss", "val_loss"):
             np.testing.assert_allclose(*(each[column] for each in told), rtol=1e-4)
-        files = sorted(each.name for each in (tmp_path / "two" / kind).iterdir())
-        assert files == sorted(each.name for each in (tmp_path / "one" / kind).iterdir())
+        files = sorted(each.name for each in shared.iterdir())
+        assert files == sorted(each.name for each in alone.iterdir())
 
 
 @pytest.mark.skipif(not LONG, reason="make test-long")

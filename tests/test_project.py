@@ -152,6 +152,7 @@ FAULTS = {
     "weights are of another": "weights_of_another_size_are_refused_with_both_sizes",
     "one of several workers": "a_killed_worker_ends_the_other_and_both_resume_to_the_same_weights",
     "a sweep is killed": "a_sweep_whose_driver_is_killed_finishes_the_rest_alone",
+    "encoding an archive": "one_that_was_ended_does_only_what_is_missing",
     "a run is opened": "every_model_gives_equal_reconstructions_in_a_fresh_process",
     "a model file has code": "a_model_file_with_code_in_it_is_not_opened",
 }

@@ -1,6 +1,8 @@
 """One worker of a training that several processes share; tests start it as a program.
 
-python tests/workers.py FOLDER EPOCHS RESUME MODEL [MODEL ...]
+python tests/workers.py FOLDER EPOCHS RESUME STRATEGY MODEL [MODEL ...]
+
+Under the strategy `mirrored` the processor plays two devices.
 """
 
 import sys
@@ -9,6 +11,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import numpy as np
+import tensorflow as tf
 
 import config
 import data
@@ -34,8 +37,11 @@ def settings_of(kind, epochs):
     )
 
 
-def main(folder, epochs, resume, *kinds):
-    strategy = distribution.strategy()
+def main(folder, epochs, resume, strategy, *kinds):
+    if strategy == "mirrored":
+        two = [tf.config.LogicalDeviceConfiguration()] * 2
+        tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], two)
+    strategy = distribution.strategy(strategy)
     images, labels = blobs(96)
     spots = data.from_arrays(images, labels, name="spots", label="half")
     for kind in kinds:
