@@ -1,5 +1,7 @@
 """What a step costs, before anyone pays for it: operations, and what workers send each other."""
 
+import logging
+
 import tensorflow as tf
 
 
@@ -12,7 +14,12 @@ def operations(function) -> int:
     """
     options = tf.compat.v1.profiler.ProfileOptionBuilder.float_operation()
     options["output"] = "none"
-    return tf.compat.v1.profiler.profile(function.graph, options=options).total_float_ops
+    logger, level = tf.get_logger(), tf.get_logger().level
+    logger.setLevel(logging.ERROR)  # the profiler warns of its own use of old names
+    try:
+        return tf.compat.v1.profiler.profile(function.graph, options=options).total_float_ops
+    finally:
+        logger.setLevel(level)
 
 
 def step_operations(model, batch_size) -> int:
