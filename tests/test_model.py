@@ -23,6 +23,7 @@ import train
 from spots import SHAPE, blobs
 
 ROOT = Path(__file__).parent.parent
+BFLOAT16 = 0.02  # how far its losses may be from those of float32, relatively
 
 
 def compiled(settings, steps=10, **options):
@@ -53,13 +54,13 @@ def test_reconstruction_improves_on_a_few_fixed_images(kind, tiny):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", registry.REGISTRY)
-def test_losses_are_the_same_with_and_without_xla(kind, tiny):
+def test_losses_are_the_same_with_xla_and_near_in_bfloat16(kind, tiny):
     # A weight of 1000 would make the total a small difference of large numbers.
     binarize = "none" if "Intro" in kind else "dynamic"
     settings = tiny(model=kind, binarize=binarize, dropout=0.2, lambda_mmd=100.0, classes=2)
     histories = []
-    for jit_compile in ("off", "on"):
-        model = compiled(replace(settings, jit_compile=jit_compile))
+    for changes in ({"jit_compile": "off"}, {"jit_compile": "on"}, {"precision": "bfloat16"}):
+        model = compiled(replace(settings, **changes))
         batches = tf.data.Dataset.from_tensor_slices(blobs(16 * 5)).batch(16, drop_remainder=True)
         history = []
         record = keras.callbacks.LambdaCallback(
@@ -67,8 +68,10 @@ def test_losses_are_the_same_with_and_without_xla(kind, tiny):
         )
         model.fit(batches, verbose=0, shuffle=False, callbacks=[record])
         histories.append(history)
-    assert len(histories[0]) == 5
-    np.testing.assert_allclose(histories[0], histories[1], rtol=1e-5)
+    plain, xla, half = histories
+    assert len(plain) == 5
+    np.testing.assert_allclose(xla, plain, rtol=1e-5)
+    np.testing.assert_allclose(half, plain, rtol=BFLOAT16)
 
 
 @pytest.fixture(scope="module")
@@ -332,15 +335,6 @@ def test_dssim_enters_the_loss_with_its_weight(tiny):
     result = one_pass(model)
     expected = 7.0 * losses.dssim(result.images, tf.sigmoid(result.logits))
     np.testing.assert_allclose(model.objective(result)["dssim"], expected, rtol=1e-5)
-
-
-def test_bfloat16_trains_with_finite_losses_close_to_float32(tiny):
-    final = {}
-    for precision in ("float32", "bfloat16"):
-        model = compiled(tiny(precision=precision, dropout=0.1, residual=True))
-        history = model.fit(blobs(64)[0], batch_size=16, epochs=3, verbose=0, shuffle=False).history
-        final[precision] = history["loss"][-1]
-    assert final["bfloat16"] == pytest.approx(final["float32"], rel=0.05)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
