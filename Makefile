@@ -6,6 +6,8 @@ PYTHON ?= $(shell for each in python3.11 python3.12 python3; do \
 EXTRA = $(if $(GPU),"tensorflow[and-cuda]")
 PY = .venv/bin/python
 READY = .venv/ready
+# TensorFlow keeps memory between steps: up to a third faster on large images (benchmarks/RESULTS.md).
+export TF_CPU_ALLOCATOR_USE_BFC = 1
 NOTEBOOKS = run.ipynb $(wildcard notebooks/*.ipynb)
 
 .PHONY: run notebook test test-long units pages lint format notebooks robust bench lock clean

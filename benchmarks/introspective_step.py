@@ -9,8 +9,6 @@ fastest of some plain float32 convolutions. Both alternate in one run.
 
 import argparse
 import sys
-import time
-from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -18,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import numpy as np
 import tensorflow as tf
+from peak import convolutions, peak, per_second
 
 import config
 import costs
@@ -34,16 +33,6 @@ SETTINGS = config.Settings(
     reconstruction="gaussian",
     batch_size=16,
 )
-PLAIN = ((32, 64), (16, 128), (16, 256), (8, 256), (32, 128))  # sides and channels
-
-
-def per_second(call, operations_of_one, seconds=1.0):
-    """Operations per second of the clock, over at least that long."""
-    start, calls = time.perf_counter(), 0
-    while time.perf_counter() - start < seconds:
-        call()
-        calls += 1
-    return calls * operations_of_one / (time.perf_counter() - start)
 
 
 def main():
@@ -58,25 +47,17 @@ def main():
     step = tf.function(model.train_step).get_concrete_function(images)
     work = costs.operations(step)
 
-    plain = []
-    for side, channels in PLAIN:
-        pixels = tf.random.normal((16, side, side, channels))
-        kernel = tf.random.normal((3, 3, channels, channels))
-
-        convolution = tf.function(lambda x, k: tf.nn.conv2d(x, k, 1, "SAME"))
-        traced = convolution.get_concrete_function(pixels, kernel)
-        plain.append((partial(traced, pixels, kernel), costs.operations(traced)))
-
+    plain = convolutions()
     step(images)
     shares, speeds = [], []
     for _ in range(rounds):
-        peak = max(per_second(call, each) for call, each in plain)
+        limit = peak(plain)
         speed = per_second(lambda: step(images), work, 3.0)
-        shares.append(speed / peak)
-        speeds.append((speed, peak))
-    reached, peak = (median(column) / 1e9 for column in zip(*speeds, strict=True))
+        shares.append(speed / limit)
+        speeds.append((speed, limit))
+    reached, limit = (median(column) / 1e9 for column in zip(*speeds, strict=True))
     print(f"{work / 1e9:.1f} GFLOP a step, {model.count_params():,} weights")
-    print(f"step: {reached:.0f} GFLOP/s, convolution peak: {peak:.0f} GFLOP/s")
+    print(f"step: {reached:.0f} GFLOP/s, convolution peak: {limit:.0f} GFLOP/s")
     print(
         f"share of the peak: {median(shares):.2f} ({min(shares):.2f} to {max(shares):.2f}), "
         f"{rounds} rounds"
