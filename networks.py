@@ -1,4 +1,4 @@
-"""Builders of encoders, decoders and classifiers for any image size, and the Dropout they use."""
+"""Builders of encoders, decoders and classifiers for any image size, and two layers they use."""
 
 import itertools
 import math
@@ -64,10 +64,35 @@ class Dropout(keras.layers.Layer):
         shape = inputs.shape if None not in inputs.shape else tf.shape(inputs)
         kept = randomness.random_bytes(key, shape) >= self.dropped
         scale = 256.0 / (256 - self.dropped)
-        return inputs * tf.cast(kept, inputs.dtype) * tf.cast(scale, inputs.dtype)
+        # Scaled first, the mask alone is kept for the gradient: one pass over the map less.
+        return inputs * (tf.cast(kept, inputs.dtype) * tf.cast(scale, inputs.dtype))
 
     def get_config(self):
         return super().get_config() | {"rate": self.rate, "seed": self.seed}
+
+
+@keras.saving.register_keras_serializable("latent_atlas")
+class LeakyReLU(keras.layers.LeakyReLU):
+    """Keras' layer, whose gradient looks at what came out instead of what went in.
+
+    Both have the same sign, so it is the same gradient. What went in is then needed no more, and
+    TensorFlow adds the bias and the slope while it convolves, in one pass over the map; with
+    Keras' layer its optimizer of graphs stumbles over that and leaves the whole graph as it is.
+    """
+
+    def call(self, inputs):
+        slope = float(self.negative_slope)
+
+        @tf.custom_gradient
+        def activated(inputs):
+            outputs = tf.nn.leaky_relu(inputs, slope)
+
+            def gradient(upstream):
+                return tf.raw_ops.LeakyReluGrad(gradients=upstream, features=outputs, alpha=slope)
+
+            return outputs, gradient
+
+        return activated(inputs)
 
 
 def stock(network):
@@ -79,7 +104,11 @@ def stock(network):
     def call(layer, *inputs, **options):
         return inputs[0] if isinstance(layer, Dropout) else layer(*inputs, **options)
 
-    copy = keras.models.clone_model(network, call_function=call)
+    def clone(layer):
+        kind = keras.layers.LeakyReLU if isinstance(layer, LeakyReLU) else type(layer)
+        return kind.from_config(layer.get_config())
+
+    copy = keras.models.clone_model(network, call_function=call, clone_function=clone)
     for layer in copy.layers:
         layer.set_weights(network.get_layer(layer.name).get_weights())
     return copy
@@ -166,7 +195,7 @@ class _Layers:
         """Batch norm where asked for, LeakyReLU, dropout where asked for."""
         if norm and self.batch_norm:
             x = self.norm()(x)
-        x = keras.layers.LeakyReLU(LEAK, dtype=self.dtype)(x)
+        x = LeakyReLU(LEAK, dtype=self.dtype)(x)
         if self.dropout:
             name = f"{self.name}_dropout_{next(self.dropouts)}"  # the stream of its masks
             x = Dropout(self.dropout, seed=self.seed, name=name, dtype=self.dtype)(x)
@@ -320,7 +349,7 @@ def classifier(image_shape, classes, widths=(32, 64), dense_width=128, dropout=0
     images = keras.Input(image_shape, name="images")
     x = _convolutions(layers, images, widths, (3,), (2,), residual=True)
     x = keras.layers.Flatten()(x)
-    x = keras.layers.LeakyReLU(LEAK, name="features")(layers.dense(dense_width)(x))
+    x = LeakyReLU(LEAK, name="features")(layers.dense(dense_width)(x))
     x = Dropout(dropout, seed=seed, name="classifier_dropout")(x)
     return keras.Model(images, layers.head(classes, "logits")(x), name="classifier")
 

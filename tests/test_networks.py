@@ -121,6 +121,20 @@ def test_classifier_gives_a_logit_for_every_class_and_named_features():
     assert network.get_layer("features").output.shape == (None, 12)
 
 
+@pytest.mark.parametrize("kind", ["float32", "bfloat16"])
+def test_the_slope_and_its_gradient_are_those_of_keras(kind):
+    x = tf.cast(tf.constant([-2.0, -1e-30, -0.0, 0.0, 1e-30, 3.0]), kind)
+    found = []
+    for layer in (keras.layers.LeakyReLU(0.2, dtype=kind), networks.LeakyReLU(0.2, dtype=kind)):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = layer(x)
+            total = tf.reduce_sum(y * tf.cast(tf.range(1.0, 7.0), kind))
+        found.append((y, tape.gradient(total, x)))
+    for theirs, ours in zip(*found, strict=True):
+        np.testing.assert_array_equal(tf.cast(theirs, "float32"), tf.cast(ours, "float32"))
+
+
 def test_layers_of_counts_every_parameter_once():
     network = networks.encoder((8, 8, 1), 2, widths=(4,))
     rows = networks.layers_of(network)
