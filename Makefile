@@ -29,8 +29,9 @@ units: $(READY)  ## the unit tests alone
 pages: $(READY)  ## every notebook against its stored outputs
 	@$(PY) -m pytest -q --nbval $(NOTEBOOKS)
 
-test-long: $(READY)  ## twenty kills for each of three models, two workers for each model: 40 minutes
-	ATLAS_LONG=1 $(PY) -m pytest -q --durations=5 tests/test_checkpoints.py tests/test_distribution.py
+test-long: $(READY)  ## kills for each of three models, workers for each model; sweeps where Ray is: an hour
+	ATLAS_LONG=1 $(PY) -m pytest -q --durations=5 \
+		tests/test_checkpoints.py tests/test_distribution.py tests/test_sweep.py tests/test_archive.py
 
 lint: $(READY)
 	@.venv/bin/ruff check .

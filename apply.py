@@ -10,8 +10,8 @@ them with a table, each with its label where the model knows labels, which the f
 back.
 
 Every file is checked as in training. The first's output folder gets `latents.csv` (one row per
-image: its file, how badly it was drawn again, its latent), `reconstructions/` (the denoised images
-where the run is a denoiser), `map.png`, and what else is asked for.
+image: its file, the error of its reconstruction, its latent), `reconstructions/` (the denoised
+images where the run is a denoiser), `map.png`, and what else is asked for.
 """
 
 import argparse
@@ -31,6 +31,14 @@ import plots
 import train
 
 TABLES = ("csv", "parquet")
+WAYS = {  # to call it, and the options that mean something there
+    "FOLDER": (
+        *("out", "table", "direction", "strength"),
+        *("between", "frames", "path", "skip_bad_files"),
+    ),
+    "--to": ("to", "direction", "address"),
+    "--generate": ("to", "label", "seed"),
+}
 THUMBNAILS = 2000  # at most, on a map
 
 
@@ -54,7 +62,7 @@ def load_images(run, folder, on_bad_file="stop"):
 
 
 def encode(model, images, table):
-    """Latents of images, and how badly each was drawn again.
+    """Latents of images, and the error of each reconstruction.
 
     Args:
         model: A trained model.
@@ -76,8 +84,8 @@ def encode(model, images, table):
 
 
 def coordinates(latents) -> np.ndarray:
-    """The latent columns of a table from `encode`; float32 `(n, latent_dim)`."""
-    return latents.filter(regex=r"^z_\d+$").to_numpy(np.float32)
+    """The latent columns of a table, from `encode` or of an archive; float32 `(n, latent_dim)`."""
+    return latents.filter(regex=r"^z_(mean_)?\d+$").to_numpy(np.float32)
 
 
 def between(model, latents, start, end, frames=60, kind="slerp"):
@@ -194,7 +202,9 @@ def write(run, folder, out, arguments):
         plots.save_gif(frames, out / "between.gif", scale=max(1, 256 // frames.shape[1]))
     worst = latents.sort_values("error", ascending=False)[["file", "error"]].head(3)
     print(f"{len(latents)} images of {folder}, written to {out}")
-    print("hardest to draw again: " + ", ".join(f"{a} ({b:.4f})" for a, b in worst.to_numpy()))
+    print(
+        "largest reconstruction errors: " + ", ".join(f"{a} ({b:.4f})" for a, b in worst.to_numpy())
+    )
 
 
 def keep(run, folder, arguments):
@@ -255,6 +265,10 @@ def main(words=None):
     arguments = parser.parse_args(words)
     if (arguments.folder is None) == (arguments.generate is None):
         parser.error("name a FOLDER of images, or how many to --generate")
+    way = "--generate" if arguments.generate is not None else "--to" if arguments.to else "FOLDER"
+    for name in sum(WAYS.values(), ()):
+        if name not in WAYS[way] and getattr(arguments, name) != parser.get_default(name):
+            parser.error(f"--{name.replace('_', '-')} means nothing with {way}")
     try:
         if arguments.generate is not None:
             make(arguments.run, arguments)

@@ -1,9 +1,10 @@
 """An archive of images, however large, as one Parquet table: a row for each image.
 
 The files are encoded in parts. A part is a file of its own under a name that says what it was made
-from (the weights, the directions, the files' sizes and dates), so that typing the command again
-after any end does only what is missing. Parts are worked off one after the other on this machine,
-or by Ray on as many machines as see the same folders; in the end they are put together.
+from (the weights, the directions, the files' sizes and dates), so that an encoding that was ended
+goes on where it was. Parts are worked off one after the other on this machine, or by Ray on as many
+machines as see the same folders. In the end they are put together into one table, which is made
+anew when any file, weight or direction has changed.
 """
 
 import hashlib
@@ -65,6 +66,19 @@ class Task:
     run: str
     folder: str
     directions: tuple[str, ...] = ()
+
+    def checked(self):
+        """The same with whole paths, which mean the same on every machine.
+
+        Raises:
+            ValueError: where a direction is of another latent, or two have one name.
+        """
+        latent_dim = train.load_settings(self.run).latent_dim
+        whole = {str(Path(path).resolve()): None for path in self.directions}
+        names = [Direction.load(path, latent_dim).name for path in whole]
+        if len(set(names)) < len(names):
+            raise ValueError(f"two directions have one name: {', '.join(names)}")
+        return Task(str(Path(self.run).resolve()), str(Path(self.folder).resolve()), tuple(whole))
 
     def digest(self):
         """Hash of all that a row depends on but its file."""
@@ -183,6 +197,7 @@ def encode(task, to, address=None, told=True):
     Raises:
         ImportError: with the line to type, where pyarrow or Ray is missing.
         ValueError: where no image can be read, or a direction is of another latent.
+        FileExistsError: where the file is a table of something else.
     """
     needed = {"pyarrow": NO_ARROW} | ({"ray": NO_RAY} if address else {})
     for package, line in needed.items():
@@ -190,19 +205,18 @@ def encode(task, to, address=None, told=True):
             raise ImportError(line)
     from pyarrow import parquet
 
-    latent_dim = train.load_settings(task.run).latent_dim
-    for path in task.directions:
-        Direction.load(path, latent_dim)
-    to = Path(to).absolute()
+    task, to = task.checked(), Path(to).absolute()
     parts = _planned(task, to)
     mark = hashlib.sha256("".join(path.name for path in parts).encode()).hexdigest()
-    if not (to.exists() and parquet.read_schema(to).metadata.get(MARK) == mark.encode()):
+    if to.exists() and MARK not in (known := parquet.read_schema(to).metadata or {}):
+        raise FileExistsError(f"{to} was not made by this project; name another file")
+    if not (to.exists() and known[MARK] == mark.encode()):
         missing = {path: names for path, names in parts.items() if not _bad_of(path).exists()}
         if told and len(missing) < len(parts):
             print(f"{len(parts) - len(missing)} of {len(parts)} parts are there already")
-        if address:
+        if missing and address:
             _on_ray(task, missing, address)
-        else:
+        elif missing:
             _here(task, missing, told)
         _join(parts, to, mark)
     bad_list = to.with_suffix(".bad.csv")
@@ -233,7 +247,7 @@ def _here(task, parts, told):
     bar = keras.utils.Progbar(
         sum(map(len, parts.values())), verbose=int(told), unit_name="file", interval=1
     )
-    encoder = Encoder(task) if parts else None
+    encoder = Encoder(task)
     for path, names in parts.items():
         encoder.write(path, names)
         bar.add(len(names))

@@ -34,6 +34,7 @@ RUNS_DIR = Path(os.environ.get("RUNS_DIR") or Path(__file__).parent / "runs").ex
 # Decoded image files are kept here, so that no file is decoded twice.
 CACHE_DIR = Path(os.environ.get("CACHE_DIR") or Path(__file__).parent / "cache").expanduser()
 
+PATHS = ("MNIST_PATH", "OASIS_DIR", "CHEST_DIR", "IMAGES_DIR", "LABELS_CSV", "CACHE_DIR")
 
 # The seed of every experiment that does not name another.
 SEED = int(os.environ.get("ATLAS_SEED") or 0)

@@ -20,8 +20,9 @@ def strategy(name: str = "auto") -> tf.distribute.Strategy:
     """
     if name not in NAMES:
         raise ValueError(f"strategy = {name!r} is not possible; allowed: {', '.join(NAMES)}")
-    slurm = int(os.environ.get("SLURM_NTASKS", "1")) > 1 and "SLURM_PROCID" in os.environ
-    told = "TF_CONFIG" in os.environ or slurm
+    # Those of a step: a batch script that calls no srun is one process, whatever it was given.
+    tasks = int(os.environ.get("SLURM_STEP_NUM_TASKS", "1"))
+    told = "TF_CONFIG" in os.environ or tasks > 1
     if name == "multiworker" and not told:
         raise ValueError(
             "strategy = 'multiworker' must be told of the workers: set TF_CONFIG on each, as in "
@@ -31,7 +32,11 @@ def strategy(name: str = "auto") -> tf.distribute.Strategy:
     if name == "multiworker" or (name == "auto" and told):
         resolver = None  # TensorFlow reads TF_CONFIG
         if "TF_CONFIG" not in os.environ:
-            resolver = tf.distribute.cluster_resolver.SlurmClusterResolver()
+            # SLURM itself shows every task its GPUs; left to count them, the resolver fails where
+            # there are none, and where a task sees its own alone.
+            resolver = tf.distribute.cluster_resolver.SlurmClusterResolver(
+                gpus_per_node=tasks, gpus_per_task=1, auto_set_gpu=False
+            )
         return tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver)
     if name == "mirrored" or (name == "auto" and len(_devices("GPU")) > 1):
         return tf.distribute.MirroredStrategy(_devices("GPU") or _devices("CPU"))

@@ -1,10 +1,11 @@
 """Many runs of one experiment, on as many cores, GPUs or machines as there are.
 
 python sweep.py chest --over beta=1,4,16 --over seed=0:5 --out sweeps/beta [--metric NAME]
-    [--at-once N] [--prune] [--address HOST:PORT] [--set field=value ...]
+    [--at-once N] [--gpus SHARE] [--prune] [--address HOST:PORT] [--set field=value ...]
 
-Every combination becomes an ordinary run folder below `--out`. Typed again, it finishes what was
-not finished. Ray does the scheduling: pip install "ray[tune]".
+Every combination becomes an ordinary run folder below `--out`, measured on the validation images.
+Typed again, it finishes what was not finished. Ray does the scheduling: pip install "ray[tune]".
+On a cluster every machine has this project, its environment and the data under the same paths.
 """
 
 import argparse
@@ -19,6 +20,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pandas as pd
+import tensorflow as tf
 
 import checkpoints
 import config
@@ -83,21 +85,31 @@ def plan(settings, swept) -> dict:
 
 
 def trial(settings, run, told=None) -> dict:
-    """Trains and measures one run, from where it was; returns the values of `evaluate.report`.
+    """Trains a run, from where it was, and measures it on the validation images.
+
+    A sweep is there to choose, and what the test images say must not depend on a choice.
 
     Args:
         settings: `config.Settings`.
         run: Folder.
         told: Hears the history's row after every epoch.
+
+    Returns:
+        The values of `evaluate.report`.
+
+    Raises:
+        ValueError: where the folder holds a run of other settings.
     """
     run = Path(run)
-    if not (run / MEASURED).exists():
+    if (run / "settings.json").exists():
+        train.require_settings(run, settings)
+    if not over(run):
         images = data.load(settings)
         model = registry.from_settings(settings)
         begun = checkpoints.begun(run)
         told = [_telling(told)] if told else []
         train.fit(model, images, settings, run, verbose=0, resume=begun, callbacks=told)
-        evaluate.report(model, images, run)
+        evaluate.report(model, images, run, split="validation")
     return _values(run)
 
 
@@ -118,22 +130,23 @@ def _telling(told):
 # --- all of them ---------------------------------------------------------------------------------
 
 
-def run_all(trials, out, at_once=None, address=None, prune=False, gpus=0.0) -> dict:
+def run_all(trials, out, at_once=None, address=None, prune=False, gpus=None) -> dict:
     """Trains what is not finished yet, as Ray finds room for it.
 
     Args:
         trials: From `plan`.
         out: Folder that gets a run folder for each; on a cluster, one that all machines see.
-        at_once: Runs side by side on this machine; default: one for every two cores.
+        at_once: Runs side by side; default: one for every two cores, or every GPU.
         address: Of a Ray cluster; None starts Ray on this machine.
         prune: Whether runs whose validation loss lags behind are ended early (ASHA).
-        gpus: Of each run.
+        gpus: Of each run, which may be a share; default: one where there are any.
 
     Returns:
         Names of the runs that failed twice, and the last line of why.
 
     Raises:
         ImportError: with the line to type, where Ray is not installed.
+        ValueError: where a folder holds a run of other settings.
     """
     if importlib.util.find_spec("ray") is None:
         raise ImportError(MISSING)
@@ -141,19 +154,25 @@ def run_all(trials, out, at_once=None, address=None, prune=False, gpus=0.0) -> d
     from ray import tune
 
     out = Path(out).resolve()
-    waiting = [name for name in trials if not over(out / name)]
+    for name, (_, chosen) in trials.items():
+        if (out / name / "settings.json").exists():
+            train.require_settings(out / name, chosen)
+    waiting = [name for name in trials if not over(out / name, prune)]
     if not waiting:
         return {}
     cores = os.cpu_count() or 1
-    at_once = at_once or max(1, cores // 2)
-    threads = max(1, cores // at_once)
-    environment = {"PYTHONPATH": str(HERE), "TF_NUM_INTRAOP_THREADS": str(threads)}
-    environment |= {"TF_CPP_MIN_LOG_LEVEL": "2"}
-    own = {} if address else {"num_cpus": threads * at_once, "include_dashboard": False}
-    ray.init(address=address, runtime_env={"env_vars": environment}, log_to_driver=False, **own)
+    threads = max(1, cores // at_once) if at_once and not address else min(2, cores)
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Ctrl-C ends this program, and no run
+    own = {"num_cpus": max(cores, threads * (at_once or 1)), "include_dashboard": False}
+    environment = {"env_vars": _environment(threads)}
+    ray.init(
+        address=address, runtime_env=environment, log_to_driver=False, **({} if address else own)
+    )
     told = {name: (chosen.to_dict(), str(out / name)) for name, (_, chosen) in trials.items()}
 
     def one(space):
+        if not gpus:
+            tf.config.set_visible_devices([], "GPU")
         values, run = told[space["run"]]
         trial(config.Settings.from_dict(values), run, tune.report)
 
@@ -162,10 +181,12 @@ def run_all(trials, out, at_once=None, address=None, prune=False, gpus=0.0) -> d
         longest = max(chosen.epochs for _, chosen in trials.values())
         scheduler = tune.schedulers.ASHAScheduler("epoch", "val_loss", "min", max_t=longest + 1)
     try:
+        if gpus is None:
+            gpus = float(ray.cluster_resources().get("GPU", 0) > 0)
         tuner = tune.Tuner(
             tune.with_resources(one, {"cpu": threads, "gpu": gpus}),
             param_space={"run": tune.grid_search(waiting)},
-            tune_config=tune.TuneConfig(scheduler=scheduler),
+            tune_config=tune.TuneConfig(scheduler=scheduler, max_concurrent_trials=at_once),
             run_config=tune.RunConfig(
                 name="ray",
                 storage_path=str(out),
@@ -181,14 +202,23 @@ def run_all(trials, out, at_once=None, address=None, prune=False, gpus=0.0) -> d
         name = each.config["run"]
         if each.error is not None:
             failed[name] = str(each.error).strip().splitlines()[-1]
-        elif not over(out / name):
+        elif prune and not over(out / name):
             files.write_json(out / name / PRUNED, {"epoch": each.metrics["epoch"]})
     return failed
 
 
-def over(run) -> bool:
-    """Whether nothing is left to do for a run: it is measured, or was ended early."""
-    return any((Path(run) / name).exists() for name in (MEASURED, PRUNED))
+def _environment(threads):
+    """What a process on any machine must be told to find the same images."""
+    paths = {name: getattr(config, name) for name in config.PATHS}
+    told = {name: str(path.resolve()) for name, path in paths.items() if path is not None}
+    told |= {"ATLAS_SEED": str(config.SEED), "ATLAS_EMBEDDED": str(int(config.EMBEDDED))}
+    told |= {"PYTHONPATH": str(HERE), "TF_NUM_INTRAOP_THREADS": str(threads)}
+    return told | {"TF_CPP_MIN_LOG_LEVEL": "2"}
+
+
+def over(run, prune=False) -> bool:
+    """Whether nothing is left to do for a run: it is measured or, when pruning, was ended early."""
+    return (Path(run) / MEASURED).exists() or (prune and (Path(run) / PRUNED).exists())
 
 
 def collected(trials, out) -> pd.DataFrame:
@@ -214,9 +244,22 @@ def summarised(table, swept, metric):
     return groups.reindex([each for each in order if each in groups.index])
 
 
+def direction_of(metric) -> str:
+    """`"higher"` or `"lower"`, whichever is better; an error where neither is."""
+    ranked = [name for name, (_, better, *_) in evaluate.PROTOCOL.items() if better]
+    if metric not in ranked:
+        raise ValueError(f"--metric {metric} ranks nothing; these do: {', '.join(ranked)}")
+    return evaluate.PROTOCOL[metric][1]
+
+
 def finish(trials, swept, out, metric):
-    """Writes `sweep.csv`, `sweep.png` and `best.json`; returns the table and the best's name."""
-    out = Path(out)
+    """Writes `sweep.csv`, `sweep.png` and `best.json`.
+
+    Returns:
+        `(table, best)`: all numbers, and the name of the first run of the best settings: those
+        whose mean over the seeds is best.
+    """
+    out, better = Path(out), direction_of(metric)
     table = collected(trials, out)
     if table.empty:
         raise ValueError(f"no run in {out} is finished")
@@ -225,20 +268,21 @@ def finish(trials, swept, out, metric):
         raise ValueError(f"--metric {metric} was not measured; there are {known}")
     with files.replacing(out / "sweep.csv") as temporary:
         table.to_csv(temporary, index=False)
-    better = evaluate.PROTOCOL[metric][1]
-    best = table.loc[table[metric].idxmax() if better == "higher" else table[metric].idxmin()]
-    files.write_json(out / "best.json", trials[best["run"]][1].to_dict())
+    fields = [name for name in swept if name != "seed"]
+    means = table.groupby(fields)[metric].transform("mean") if fields else table[metric]
+    best = table["run"][means.idxmax() if better == "higher" else means.idxmin()]
+    files.write_json(out / "best.json", trials[best][1].to_dict())
     numbers = summarised(table, swept, metric)
     figure = plots.curve(
         np.arange(len(numbers)),
-        {metric: numbers["mean"]},
+        {f"{metric}, \u00b1 sd": numbers["mean"]},
         next(iter(swept)),
         f"{metric}, {evaluate.PROTOCOL[metric][0]}".rstrip(", "),
-        errors={metric: numbers["std"].fillna(0.0)},
+        errors={f"{metric}, \u00b1 sd": numbers["std"].fillna(0.0)},
     )
     figure.axes[0].set_xticks(np.arange(len(numbers)), list(numbers.index))
     plots.save(figure, out / "sweep.png")
-    return table, best["run"]
+    return table, best
 
 
 def main(words=None):
@@ -251,14 +295,17 @@ def main(words=None):
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
     parser.add_argument("--metric", default="negative_elbo", help="for the figure and the best")
     parser.add_argument("--at-once", type=int, help="runs side by side; default: half the cores")
-    parser.add_argument("--gpus", type=float, default=0.0, help="of each run; may be a share")
+    parser.add_argument("--gpus", type=float, help="of each run, or a share; default: 1 if any")
     parser.add_argument("--prune", action="store_true", help="end runs that lag behind (ASHA)")
     parser.add_argument("--address", help="of a Ray cluster; default: this machine")
     arguments = parser.parse_args(words)
     try:
         swept = dict(values_of(each) for each in arguments.over)
+        if len(swept) < len(arguments.over):
+            raise ValueError("--over: name every setting once, with all its values")
+        direction_of(arguments.metric)
         trials = plan(train.settings_from(arguments), swept)
-        done = sum(over(arguments.out / name) for name in trials)
+        done = sum(over(arguments.out / name, arguments.prune) for name in trials)
         print(f"{len(trials)} runs in {arguments.out}, {done} of them over")
         failed = run_all(
             trials,
@@ -269,6 +316,9 @@ def main(words=None):
             arguments.gpus,
         )
         table, best = finish(trials, swept, arguments.out, arguments.metric)
+    except KeyboardInterrupt:
+        print("\nsweep.py: stopped; the same line goes on", file=sys.stderr)
+        sys.exit(130)
     except (ValueError, OSError, ImportError) as error:
         sys.exit(f"sweep.py: {error}")
     print(summarised(table, swept, arguments.metric).to_string())

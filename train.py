@@ -167,17 +167,22 @@ def _divisors(steps):
     return ", ".join(str(each) for each in range(1, min(steps, 64) + 1) if steps % each == 0)
 
 
-def _require_same(run, settings, images):
-    """Refuses to go on with a run of other settings or other images."""
+def require_settings(run, settings):
+    """Refuses to go on with a run of other settings, and names the difference."""
     known = load_settings(run).to_dict()
-    if (run / checkpoints.WEIGHTS).exists() and not checkpoints.begun(run):
-        raise ValueError(f"{run} is a trained run without checkpoints; it cannot go on")
     for name, value in settings.to_dict().items():
         if value != known[name]:
             raise ValueError(
                 f"{run} was begun with {name} = {known[name]!r}, not {value!r}; it can only go on "
                 "as it was begun"
             )
+
+
+def _require_same(run, settings, images):
+    """Refuses to go on with a run of other settings or other images."""
+    require_settings(run, settings)
+    if (run / checkpoints.WEIGHTS).exists() and not checkpoints.begun(run):
+        raise ValueError(f"{run} is a trained run without checkpoints; it cannot go on")
     if (run / "split.csv").is_file():
         before, now = pd.read_csv(run / "split.csv"), images.membership()
         if not before.astype(str).equals(now.reset_index(drop=True).astype(str)):

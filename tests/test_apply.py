@@ -57,7 +57,7 @@ def test_the_stranger_has_the_largest_error(run, folder, capsys):
     apply.main([str(run), str(folder)])
     written = pd.read_csv(run / "applied" / "latents.csv")
     assert written["file"][written["error"].argmax()] == "6.png"
-    assert "hardest to draw again: 6.png" in capsys.readouterr().out
+    assert "largest reconstruction errors: 6.png" in capsys.readouterr().out
 
 
 def test_a_direction_moves_every_image(run, folder, direction, tmp_path):

@@ -61,7 +61,7 @@ def test_the_table_says_what_apply_says_and_more(task, folder, tmp_path):
     expected, _ = apply.encode(model, *apply.load_images(task.run, folder, "skip"))
     assert rows == len(table) == 7
     assert list(table["file"]) == list(expected["file"])
-    z = table.filter(regex="^z_mean_").to_numpy()
+    z = apply.coordinates(table)
     np.testing.assert_allclose(z, apply.coordinates(expected), atol=1e-5)
     np.testing.assert_allclose(table["error"], expected["error"], rtol=1e-4)
     np.testing.assert_allclose(table["along left"], z[:, 1] / 0.5, rtol=1e-5)
@@ -149,9 +149,14 @@ def test_what_cannot_be_done_is_told_before_it_is_begun(task, folder, tmp_path, 
         return str(stop.value)
 
     assert "name a file that ends in .parquet" in refused("--to", tmp_path / "latents.csv")
-    other = tmp_path / "other.json"
+    twin, other = tmp_path / "twin.json", tmp_path / "other.json"
+    Direction("left", np.array([0.0, 0.0, 1.0]), spread=0.5).save(twin)
     Direction("right", np.ones(5), spread=0.5).save(other)
     assert "5 axes and the run's latent 3" in refused("--to", to, "--direction", other)
+    assert "two directions have one name: left" in refused("--to", to, "--direction", twin)
+    theirs = tmp_path / "theirs.parquet"
+    pd.DataFrame({"a": [1]}).to_parquet(theirs)
+    assert "not made by this project" in refused("--to", theirs)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "ray" else name)
     assert 'pip install "ray[data]"' in refused("--to", to, "--address", "head:6379")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)

@@ -140,6 +140,26 @@ def test_the_environment_chooses_the_strategy(monkeypatch):
         distribution.strategy("ring")
 
 
+def test_the_tasks_of_a_slurm_step_are_the_workers(monkeypatch):
+    made = []
+    monkeypatch.setattr(
+        tf.distribute,
+        "MultiWorkerMirroredStrategy",
+        lambda cluster_resolver: made.append(cluster_resolver),
+    )
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    monkeypatch.setenv("SLURM_PROCID", "2")
+    monkeypatch.setenv("SLURM_NTASKS", "4")
+    assert distribution.strategy("auto") is tf.distribute.get_strategy()  # no srun
+    for name, value in {"NUM_TASKS": "4", "NODELIST": "n[1-2]", "TASKS_PER_NODE": "2(x2)"}.items():
+        monkeypatch.setenv(f"SLURM_STEP_{name}", value)
+    distribution.strategy("auto")
+    (resolver,) = made
+    hosts = resolver.cluster_spec().as_dict()["worker"]
+    assert hosts == ["n1:8888", "n1:8889", "n2:8888", "n2:8889"]
+    assert (resolver.task_type, resolver.task_id) == ("worker", 2)
+
+
 def test_a_lost_worker_is_told_from_other_errors():
     lost = tf.errors.UnavailableError(None, None, "Task 1 heartbeat timeout")
     assert "start all workers again with --resume" in distribution.worker_lost(lost)

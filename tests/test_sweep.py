@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -79,6 +80,44 @@ def test_a_trial_is_an_ordinary_run_and_is_not_trained_twice(tmp_path):
     assert [row["epoch"] for row in told] == [1] and told[0]["val_loss"] > 0
     assert (tmp_path / "run" / "model.weights.h5").exists() and sweep.over(tmp_path / "run")
     assert sweep.trial(SMALL, tmp_path / "run", told.append) == values and len(told) == 1
+    written = json.loads((tmp_path / "run" / "metrics.json").read_text())["metrics"]
+    assert {each["split"] for each in written.values()} == {"validation"}  # it is there to choose
+    with pytest.raises(ValueError, match="was begun with epochs = 1, not 50"):
+        sweep.trial(replace(SMALL, epochs=50), tmp_path / "run")
+
+
+def test_the_best_settings_have_the_best_mean_and_not_the_luckiest_seed(tmp_path):
+    swept = {"beta": [1, 4], "seed": [0, 1]}
+    trials = sweep.plan(SMALL, swept)
+    for value, name in zip((1.0, 9.0, 3.0, 3.0), trials, strict=True):
+        measured(tmp_path / name, value)
+    assert sweep.finish(trials, swept, tmp_path, "negative_elbo")[1] == "beta=4-seed=0"
+
+
+def test_a_run_that_was_ended_early_is_over_only_while_pruning(tmp_path):
+    (tmp_path / sweep.PRUNED).write_text("{}")
+    assert sweep.over(tmp_path, prune=True) and not sweep.over(tmp_path)
+
+
+def test_what_cannot_be_meant_is_told_before_anything_is_trained(tmp_path):
+    def refused(*words):
+        with pytest.raises(SystemExit) as stop:
+            sweep.main(["digits", "--out", str(tmp_path / "out"), *words])
+        assert not (tmp_path / "out").exists()
+        return str(stop.value)
+
+    assert "name every setting once" in refused("--over", "beta=1", "--over", "beta=2")
+    assert "--metric rate ranks nothing; these do" in refused(
+        "--over", "beta=1", "--metric", "rate"
+    )
+
+
+def test_other_machines_are_told_where_the_images_are(tmp_path, monkeypatch):
+    assert all(hasattr(config, name) for name in config.PATHS)
+    monkeypatch.setattr(config, "CHEST_DIR", Path("somewhere"))
+    told = sweep._environment(3)
+    assert told["CHEST_DIR"] == str(Path("somewhere").resolve())
+    assert told["TF_NUM_INTRAOP_THREADS"] == "3" and "MNIST_PATH" not in told
 
 
 def test_without_ray_the_line_to_type_is_told(tmp_path, monkeypatch):
@@ -89,7 +128,8 @@ def test_without_ray_the_line_to_type_is_told(tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(os.environ.get("ATLAS_LONG") != "1", reason="make test-long")
-def test_a_sweep_whose_driver_is_killed_finishes_the_rest_alone(tmp_path):
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT])
+def test_a_sweep_whose_driver_is_killed_finishes_the_rest_alone(tmp_path, end):
     pytest.importorskip("ray")
     out = tmp_path / "sweep"
     words = ["digits", "--over", "beta=1,2,4", "--over", "seed=0:4", "--epochs", "4"]
@@ -99,7 +139,7 @@ def test_a_sweep_whose_driver_is_killed_finishes_the_rest_alone(tmp_path):
     deadline = time.monotonic() + 400
     while len(list(out.glob("*/metrics.json"))) < 3 and time.monotonic() < deadline:
         time.sleep(0.2)
-    driver.send_signal(signal.SIGKILL)
+    driver.send_signal(end)
     driver.wait()
     time.sleep(5)
     kept = {path: path.stat().st_mtime_ns for path in out.glob("*/metrics.json")}
