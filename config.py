@@ -287,7 +287,7 @@ EXPERIMENTS = {
         learning_rate=2e-3,
         schedule="cosine",
     ),
-    # OASIS at full size, 40 minutes on two cores; or, smaller, slices of a brain template. The
+    # OASIS at full size, under an hour on two cores; or, smaller, slices of a brain template. The
     # weights grow with the number of pixels, as the squared error beside them does. Without batch
     # norm and a dense layer before the latent its axes stay correlated, and samples are clutter.
     "brain": Settings(
