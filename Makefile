@@ -48,10 +48,8 @@ robust: $(READY)  ## do the stored outputs hold with other seeds and on one thre
 	ATLAS_SEED=1 $(PY) -m pytest -q --nbval $(NOTEBOOKS)
 	ATLAS_SEED=2 TF_NUM_INTRAOP_THREADS=1 $(PY) -m pytest -q --nbval $(NOTEBOOKS)
 
-bench: $(READY)  ## what `fit` costs beside a bare loop, and what reading files costs
-	$(PY) benchmarks/fit_overhead.py
-	$(PY) benchmarks/pipeline.py
-	$(PY) benchmarks/latent_tools.py
+bench: $(READY)  ## training beside other projects, scaling, encoding, reading: an hour, into RESULTS.md
+	$(PY) benchmarks/results.py
 
 lock: $(READY)  ## choose versions anew (asks for uv)
 	uv pip compile --universal --extra medical --extra onnx --extra archive --python-version 3.11 --no-header --no-annotate -q \
