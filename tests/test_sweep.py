@@ -138,6 +138,7 @@ def test_a_sweep_whose_driver_is_killed_finishes_the_rest_alone(tmp_path, end):
     driver = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 400
     while len(list(out.glob("*/metrics.json"))) < 3 and time.monotonic() < deadline:
+        assert driver.poll() is None
         time.sleep(0.2)
     driver.send_signal(end)
     driver.wait()
