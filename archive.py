@@ -11,6 +11,7 @@ import hashlib
 import importlib.util
 import json
 import math
+import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,7 +108,8 @@ class Encoder:
         ]
         signature = [tf.TensorSpec((None, *settings.image_shape), tf.uint8)]
         self.measure = tf.function(self._measure, input_signature=signature, autograph=False)
-        self.pool = ThreadPoolExecutor()
+        # With many more threads than cores small files wait for each other more than for the disk.
+        self.pool = ThreadPoolExecutor((os.cpu_count() or 1) + 1)
 
     def _measure(self, images):
         """The columns of a batch, `(batch, columns)`."""
@@ -126,7 +128,7 @@ class Encoder:
         found = []
         for name in names:
             try:
-                found.append((name, files.read(self.folder / name, self.reading), ""))
+                found.append((name, files.read(f"{self.folder}/{name}", self.reading), ""))
             except files.BadFile as error:
                 found.append((name, (), str(error)))
         return found
@@ -236,7 +238,7 @@ def _planned(task, to):
     parts = {}
     for at in range(0, len(names), size):
         own = names[at : at + size]
-        marks = [(name, files.mark(Path(task.folder) / name)) for name in own]
+        marks = [(name, files.mark(f"{task.folder}/{name}")) for name in own]
         content = hashlib.sha256(f"{digest} {marks}".encode()).hexdigest()[:16]
         name = f"{at // size:05d}-{content}.parquet"
         parts[to.with_name(f"{to.name}.parts") / name] = own

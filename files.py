@@ -97,17 +97,18 @@ class Rows:
 def suffix(name) -> str:
     """The ending that tells the kind of a file, in lower case: `.png`, `.nii.gz`, ..."""
     name = str(name).lower()
-    return ".nii.gz" if name.endswith(".nii.gz") else Path(name).suffix
+    return ".nii.gz" if name.endswith(".nii.gz") else os.path.splitext(name)[1]
 
 
 def listed(folder, kinds=PICTURES + VOLUMES + DICOM) -> list[str]:
     """Names of all files of the given kinds below a folder, relative to it, sorted."""
-    folder = Path(folder)
-    return sorted(
-        path.relative_to(folder).as_posix()
-        for path in folder.rglob("*")
-        if suffix(path.name) in kinds and not path.name.startswith(".")
-    )
+    found = []
+    for place, _, names in os.walk(folder):
+        chosen = [name for name in names if suffix(name) in kinds and not name.startswith(".")]
+        if chosen:
+            below = Path(place).relative_to(folder).as_posix()
+            found += chosen if below == "." else [f"{below}/{name}" for name in chosen]
+    return sorted(found)
 
 
 def gather(root, names, reading, cache, on_bad_file="stop", in_memory=2**29):
@@ -173,7 +174,7 @@ def _tell(root, bad, total, on_bad_file):
 def mark(path):
     """What tells that a file is still the one that was read: size and time of change."""
     try:
-        status = path.stat()
+        status = os.stat(path)
     except OSError:
         return None
     return [status.st_size, status.st_mtime_ns]
@@ -324,15 +325,15 @@ def read(path, reading):
     Raises:
         BadFile: with the reason.
     """
-    path = Path(path)
     try:
-        if path.stat().st_size == 0:
+        if os.stat(path).st_size == 0:
             raise BadFile("is empty (0 bytes)")
     except FileNotFoundError:
         raise BadFile("does not exist") from None
-    if suffix(path.name) in VOLUMES:
+    kind = suffix(path)
+    if kind in VOLUMES:
         images = [fitted(each, reading) for each in _volume_images(path, reading)]
-    elif suffix(path.name) in DICOM:
+    elif kind in DICOM:
         images = [fitted(_dicom(path), reading)]
     else:
         images = [fitted(_picture(path), reading)]
