@@ -9,6 +9,7 @@ anew when any file, weight or direction has changed.
 
 import hashlib
 import importlib.util
+import itertools
 import json
 import math
 import os
@@ -133,8 +134,16 @@ class Encoder:
                 found.append((name, (), str(error)))
         return found
 
-    def rows(self, names):
+    def read(self, names):
+        """Begins to read files in threads; what `rows` takes."""
+        groups = [names[at : at + files.TASK] for at in range(0, len(names), files.TASK)]
+        return self.pool.map(self._read, groups)
+
+    def rows(self, reading):
         """All there is to say of some files.
+
+        Args:
+            reading: From `read`.
 
         Returns:
             `(table, bad)`: a row for each image, `file`, `slice` and the columns; and a list of
@@ -149,9 +158,7 @@ class Encoder:
                 made.append(self.measure(tf.constant(images[start : start + size])).numpy())
             waiting.clear()
 
-        # The threads are reading while a batch is encoded.
-        groups = [names[at : at + files.TASK] for at in range(0, len(names), files.TASK)]
-        for group in self.pool.map(self._read, groups):
+        for group in reading:  # the threads go on while a batch is encoded
             for name, images, reason in group:
                 if reason:
                     bad.append((name, reason))
@@ -167,12 +174,12 @@ class Encoder:
         table.insert(1, "slice", np.array([number for _, number in places], np.int32))
         return table, bad
 
-    def write(self, part, names):
+    def write(self, part, reading):
         """Makes a part's file, and then the list of bad files that says that it is whole."""
         import pyarrow
         from pyarrow import parquet
 
-        table, bad = self.rows(names)
+        table, bad = self.rows(reading)
         kinds = {"file": pyarrow.string(), "slice": pyarrow.int32(), "label": pyarrow.int32()}
         kinds = [(name, kinds.get(name, pyarrow.float32())) for name in table.columns]
         schema = pyarrow.schema(kinds)  # the same for a part without one good file
@@ -250,8 +257,12 @@ def _here(task, parts, told):
         sum(map(len, parts.values())), verbose=int(told), unit_name="file", interval=1
     )
     encoder = Encoder(task)
+    # The next part is being read while one is encoded.
+    ahead = itertools.chain((encoder.read(names) for names in parts.values()), [None])
+    following = next(ahead)
     for path, names in parts.items():
-        encoder.write(path, names)
+        reading, following = following, next(ahead)
+        encoder.write(path, reading)
         bar.add(len(names))
 
 
@@ -265,7 +276,8 @@ def _on_ray(task, parts, address):
 
         def __call__(self, batch):
             for part in batch["part"]:
-                self.encoder.write(Path(part), parts[Path(part)])
+                reading = self.encoder.read(parts[Path(part)])
+                self.encoder.write(Path(part), reading)
             return {"part": batch["part"]}
 
     threads = {"TF_NUM_INTRAOP_THREADS": str(CORES), "TF_CPP_MIN_LOG_LEVEL": "2"}

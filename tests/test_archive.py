@@ -41,15 +41,15 @@ def task(run, folder):
 
 @pytest.fixture
 def encoded(monkeypatch):
-    """Hears the files of every part that is encoded, of two files each."""
+    """Hears of every part that is encoded, of two files each."""
     monkeypatch.setattr(archive, "MOST_FILES", 2)
-    heard, rows = [], archive.Encoder.rows
+    heard, write = [], archive.Encoder.write
 
-    def counted(encoder, names):
-        heard.append(tuple(names))
-        return rows(encoder, names)
+    def counted(encoder, part, reading):
+        heard.append(part)
+        write(encoder, part, reading)
 
-    monkeypatch.setattr(archive.Encoder, "rows", counted)
+    monkeypatch.setattr(archive.Encoder, "write", counted)
     return heard
 
 
@@ -80,13 +80,12 @@ def test_the_table_says_what_apply_says_and_more(task, folder, tmp_path):
 
 def test_one_that_was_ended_does_only_what_is_missing(task, tmp_path, monkeypatch, encoded):
     to = tmp_path / "latents.parquet"
-    write, written = archive.Encoder.write, []
+    write = archive.Encoder.write
 
-    def dying(encoder, part, names):
-        if len(written) == 2:
+    def dying(encoder, part, reading):
+        if len(encoded) == 2:
             raise KeyboardInterrupt
-        write(encoder, part, names)
-        written.append(part)
+        write(encoder, part, reading)
 
     monkeypatch.setattr(archive.Encoder, "write", dying)
     with pytest.raises(KeyboardInterrupt):
