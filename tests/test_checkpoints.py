@@ -234,7 +234,7 @@ def ended(process, output):
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KILLED if LONG else ["SoftIntroVAE"])
 def test_kill_9_at_any_moment_changes_nothing(kind, tmp_path, start):
-    kills = 20 if LONG else 2
+    kills = 20 if LONG else 1
     chosen = ["digits", *SMALL, *KILLED[kind]]
     whole = start([*chosen, "--out", tmp_path / "whole"])
     began = time.monotonic()
