@@ -6,7 +6,7 @@ PYTHON ?= $(shell for each in python3.11 python3.12 python3; do \
 EXTRA = $(if $(GPU),"tensorflow[and-cuda]")
 PY = .venv/bin/python
 READY = .venv/ready
-# TensorFlow keeps memory between steps: up to a third faster on large images (benchmarks/RESULTS.md).
+# TensorFlow keeps memory between steps on a CPU; benchmarks/rivals.py measures what that brings.
 export TF_CPU_ALLOCATOR_USE_BFC = 1
 NOTEBOOKS = run.ipynb $(wildcard notebooks/*.ipynb)
 

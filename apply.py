@@ -74,8 +74,7 @@ def encode(model, images, table):
         error in squared grey levels, the anomaly score: high for what the run was not trained
         on), `ssim`, and `z_0`, `z_1`, ...; and floats in [0, 1], shape as the images'.
     """
-    z_mean, _ = latent.in_batches(model.encode, images, batch_size=128)
-    made = latent.in_batches(model.reconstruct, images, batch_size=128)
+    z_mean, _, made = latent.in_batches(model.describe, images, batch_size=128)
     like = evaluate.likeness(np.asarray(images[:]) / np.float32(255), made)
     known = table[["file", "slice"]].reset_index(drop=True)
     known = known.assign(error=like["mse"], ssim=like["ssim"])

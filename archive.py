@@ -9,7 +9,6 @@ anew when any file, weight or direction has changed.
 
 import hashlib
 import importlib.util
-import itertools
 import json
 import math
 import os
@@ -23,6 +22,7 @@ import pandas as pd
 import tensorflow as tf
 
 import checkpoints
+import cluster
 import files
 import latent
 import metrics
@@ -36,7 +36,6 @@ CORES = 2  # of a worker without a GPU
 MARK = b"latent_atlas"  # in the table's metadata: what it was made from
 NO_ARROW = "a Parquet table needs pyarrow: pip install pyarrow"
 NO_RAY = 'other machines are reached through Ray: pip install "ray[data]"'
-HERE = Path(__file__).resolve().parent
 
 
 def reading_of(settings) -> files.Reading:
@@ -217,9 +216,7 @@ def encode(task, to, address=None, told=True):
     task, to = task.checked(), Path(to).absolute()
     parts = _planned(task, to)
     mark = hashlib.sha256("".join(path.name for path in parts).encode()).hexdigest()
-    if to.exists() and MARK not in (known := parquet.read_schema(to).metadata or {}):
-        raise FileExistsError(f"{to} was not made by this project; name another file")
-    if not (to.exists() and known[MARK] == mark.encode()):
+    if _mark_of(to) != mark:
         missing = {path: names for path, names in parts.items() if not _bad_of(path).exists()}
         if told and len(missing) < len(parts):
             print(f"{len(parts) - len(missing)} of {len(parts)} parts are there already")
@@ -228,13 +225,29 @@ def encode(task, to, address=None, told=True):
         elif missing:
             _here(task, missing, told)
         _join(parts, to, mark)
-    bad_list = to.with_suffix(".bad.csv")
-    bad = pd.read_csv(bad_list) if bad_list.exists() else pd.DataFrame(columns=["file", "reason"])
+    listed = _list_beside(to)
+    bad = pd.read_csv(listed) if listed.exists() else pd.DataFrame(columns=["file", "reason"])
     return parquet.read_metadata(to).num_rows, bad
+
+
+def _mark_of(to):
+    """What a table says that it was made from; None where there is none yet."""
+    from pyarrow import parquet
+
+    if not to.exists():
+        return None
+    known = parquet.read_schema(to).metadata or {}
+    if MARK not in known:
+        raise FileExistsError(f"{to} was not made by this project; name another file")
+    return known[MARK].decode()
 
 
 def _bad_of(part):
     return part.with_suffix(".json")
+
+
+def _list_beside(to):
+    return to.with_suffix(".bad.csv")
 
 
 def _planned(task, to):
@@ -257,11 +270,10 @@ def _here(task, parts, told):
         sum(map(len, parts.values())), verbose=int(told), unit_name="file", interval=1
     )
     encoder = Encoder(task)
-    # The next part is being read while one is encoded.
-    ahead = itertools.chain((encoder.read(names) for names in parts.values()), [None])
-    following = next(ahead)
+    begun = map(encoder.read, parts.values())
+    following = next(begun)
     for path, names in parts.items():
-        reading, following = following, next(ahead)
+        reading, following = following, next(begun, None)  # read while this one is encoded
         encoder.write(path, reading)
         bar.add(len(names))
 
@@ -280,12 +292,7 @@ def _on_ray(task, parts, address):
                 self.encoder.write(Path(part), reading)
             return {"part": batch["part"]}
 
-    threads = {"TF_NUM_INTRAOP_THREADS": str(CORES), "TF_CPP_MIN_LOG_LEVEL": "2"}
-    environment = {"env_vars": {"PYTHONPATH": str(HERE)} | threads}
-    ray.init(address=address, runtime_env=environment, log_to_driver=False)
-    try:
-        room = ray.cluster_resources()
-        gpus, cores = int(room.get("GPU", 0)), int(room["CPU"])
+    with cluster.joined(address, CORES) as (gpus, cores):
         need = {"num_gpus": 1} if gpus else {"num_cpus": min(CORES, cores)}
         workers = gpus or max(1, cores // CORES)
         # A block for each part, made here: tasks that made them would wait for the pool's cores.
@@ -293,8 +300,6 @@ def _on_ray(task, parts, address):
         rows = ray.data.from_items(paths, override_num_blocks=len(parts)).materialize()
         pool = ray.data.ActorPoolStrategy(min_size=1, max_size=min(workers, len(parts)))
         rows.map_batches(Worker, batch_size=1, compute=pool, **need).materialize()
-    finally:
-        ray.shutdown()
 
 
 def _join(parts, to, mark):
@@ -308,12 +313,11 @@ def _join(parts, to, mark):
     if not images:
         name, reason = bad[0]
         raise ValueError(f"not one of {len(bad)} files can be used; {name}: {reason}")
-    bad_list = to.with_suffix(".bad.csv")
     if bad:
-        with files.replacing(bad_list) as temporary:
+        with files.replacing(_list_beside(to)) as temporary:
             pd.DataFrame(bad, columns=["file", "reason"]).to_csv(temporary, index=False)
     else:
-        files.remove(bad_list)
+        files.remove(_list_beside(to))
     with files.replacing(to) as temporary:
         with parquet.ParquetWriter(temporary, schema) as writer:
             for path in parts:

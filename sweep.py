@@ -23,6 +23,7 @@ import pandas as pd
 import tensorflow as tf
 
 import checkpoints
+import cluster
 import config
 import data
 import evaluate
@@ -31,7 +32,6 @@ import plots
 import registry
 import train
 
-HERE = Path(__file__).resolve().parent
 MEASURED, PRUNED = "metrics.json", "pruned.json"  # in a run folder: it is over
 MISSING = 'sweeps need Ray: pip install "ray[tune]"'
 
@@ -101,8 +101,7 @@ def trial(settings, run, told=None) -> dict:
         ValueError: where the folder holds a run of other settings.
     """
     run = Path(run)
-    if (run / "settings.json").exists():
-        train.require_settings(run, settings)
+    _refuse_other(run, settings)
     if not over(run):
         images = data.load(settings)
         model = registry.from_settings(settings)
@@ -111,6 +110,12 @@ def trial(settings, run, told=None) -> dict:
         train.fit(model, images, settings, run, verbose=0, resume=begun, callbacks=told)
         evaluate.report(model, images, run, split="validation")
     return _values(run)
+
+
+def _refuse_other(run, settings):
+    """Refuses a folder that holds a run of other settings."""
+    if (run / "settings.json").exists():
+        train.require_settings(run, settings)
 
 
 def _values(run):
@@ -150,24 +155,17 @@ def run_all(trials, out, at_once=None, address=None, prune=False, gpus=None) -> 
     """
     if importlib.util.find_spec("ray") is None:
         raise ImportError(MISSING)
-    import ray
     from ray import tune
 
     out = Path(out).resolve()
     for name, (_, chosen) in trials.items():
-        if (out / name / "settings.json").exists():
-            train.require_settings(out / name, chosen)
+        _refuse_other(out / name, chosen)
     waiting = [name for name in trials if not over(out / name, prune)]
     if not waiting:
         return {}
     cores = os.cpu_count() or 1
     threads = max(1, cores // at_once) if at_once and not address else min(2, cores)
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Ctrl-C ends this program, and no run
-    own = {"num_cpus": max(cores, threads * (at_once or 1)), "include_dashboard": False}
-    environment = {"env_vars": _environment(threads)}
-    ray.init(
-        address=address, runtime_env=environment, log_to_driver=False, **({} if address else own)
-    )
     told = {name: (chosen.to_dict(), str(out / name)) for name, (_, chosen) in trials.items()}
 
     def one(space):
@@ -180,9 +178,10 @@ def run_all(trials, out, at_once=None, address=None, prune=False, gpus=None) -> 
     if prune:
         longest = max(chosen.epochs for _, chosen in trials.values())
         scheduler = tune.schedulers.ASHAScheduler("epoch", "val_loss", "min", max_t=longest + 1)
-    try:
+    own = {"num_cpus": max(cores, threads * (at_once or 1)), "include_dashboard": False}
+    with cluster.joined(address, threads, **own) as (present, _):
         if gpus is None:
-            gpus = float(ray.cluster_resources().get("GPU", 0) > 0)
+            gpus = float(present > 0)
         tuner = tune.Tuner(
             tune.with_resources(one, {"cpu": threads, "gpu": gpus}),
             param_space={"run": tune.grid_search(waiting)},
@@ -195,8 +194,6 @@ def run_all(trials, out, at_once=None, address=None, prune=False, gpus=None) -> 
             ),
         )
         results = tuner.fit()
-    finally:
-        ray.shutdown()
     failed = {}
     for each in results:
         name = each.config["run"]
@@ -205,15 +202,6 @@ def run_all(trials, out, at_once=None, address=None, prune=False, gpus=None) -> 
         elif prune and not over(out / name):
             files.write_json(out / name / PRUNED, {"epoch": each.metrics["epoch"]})
     return failed
-
-
-def _environment(threads):
-    """What a process on any machine must be told to find the same images."""
-    paths = {name: getattr(config, name) for name in config.PATHS}
-    told = {name: str(path.resolve()) for name, path in paths.items() if path is not None}
-    told |= {"ATLAS_SEED": str(config.SEED), "ATLAS_EMBEDDED": str(int(config.EMBEDDED))}
-    told |= {"PYTHONPATH": str(HERE), "TF_NUM_INTRAOP_THREADS": str(threads)}
-    return told | {"TF_CPP_MIN_LOG_LEVEL": "2"}
 
 
 def over(run, prune=False) -> bool:
@@ -272,13 +260,13 @@ def finish(trials, swept, out, metric):
     means = table.groupby(fields)[metric].transform("mean") if fields else table[metric]
     best = table["run"][means.idxmax() if better == "higher" else means.idxmin()]
     files.write_json(out / "best.json", trials[best][1].to_dict())
-    numbers = summarised(table, swept, metric)
+    numbers, line = summarised(table, swept, metric), f"{metric}, ± sd"
     figure = plots.curve(
         np.arange(len(numbers)),
-        {f"{metric}, \u00b1 sd": numbers["mean"]},
+        {line: numbers["mean"]},
         next(iter(swept)),
         f"{metric}, {evaluate.PROTOCOL[metric][0]}".rstrip(", "),
-        errors={f"{metric}, \u00b1 sd": numbers["std"].fillna(0.0)},
+        errors={line: numbers["std"].fillna(0.0)},
     )
     figure.axes[0].set_xticks(np.arange(len(numbers)), list(numbers.index))
     plots.save(figure, out / "sweep.png")

@@ -15,14 +15,10 @@ from statistics import median
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-import numpy as np
-import pandas as pd
 import tensorflow as tf
+from prepared import prepared, random_pixels
 
 import config
-import data
-import registry
-import train
 
 MNIST = config.EXPERIMENTS["mnist"]
 WORK = {
@@ -39,11 +35,7 @@ def per_step(run, steps):
 
 
 def measure(settings, steps, rounds):
-    model = registry.from_settings(settings)
-    train.compile_model(model, settings, steps)
-    pixels = np.random.default_rng(0).integers(0, 256, (4096, *settings.image_shape), np.uint8)
-    split = data.Split(pixels, pd.DataFrame(index=range(len(pixels))))
-    batches = split.batches(settings.batch_size, shuffle=True)
+    model, batches = prepared(settings, random_pixels(settings, 4096), steps)
 
     @tf.function
     def step(iterator):

@@ -21,7 +21,7 @@ import keras
 import tensorflow as tf
 from introspective_step import SETTINGS as INTROSPECTIVE
 from rivals import WORK
-from scaling import prepared, trained
+from scaling import begun, trained
 
 FORMS = {
     f"{precision}, {words}": {"precision": precision, "jit_compile": jit_compile}
@@ -40,7 +40,7 @@ def measured(settings, rounds, seconds):
     forms, losses = {}, {}
     for name, changes in FORMS.items():
         own = replace(settings, **changes)
-        model, batches = prepared(own)
+        model, batches = begun(own)
         history = model.fit(batches, steps_per_epoch=8, verbose=0, shuffle=False).history
         forms[name], losses[name] = (model, batches, own), history["loss"][-1]
     speeds = {name: [] for name in forms}

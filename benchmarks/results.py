@@ -10,6 +10,7 @@ import argparse
 import os
 import platform
 import re
+import shutil
 import subprocess
 import sys
 from importlib.metadata import version
@@ -36,9 +37,10 @@ in brackets. `make bench` measures everything anew and writes this page
 
 def machine():
     """This machine and the versions, in a line."""
-    told = Path("/proc/cpuinfo")
-    names = re.findall(r"model name\s*: (.+)", told.read_text()) if told.exists() else []
-    name = names[0] if names else platform.processor() or platform.machine()
+    name = platform.processor() or platform.machine()
+    if shutil.which("lscpu"):
+        told = subprocess.run(["lscpu"], stdout=subprocess.PIPE, text=True, check=True).stdout
+        name = (re.findall(r"^Model name:\s*(.+)", told, re.MULTILINE) or [name])[0]
     packages = ", ".join(f"{each} {version(each)}" for each in ("tensorflow", "keras", "numpy"))
     bfc = os.environ.get("TF_CPU_ALLOCATOR_USE_BFC", "unset")
     return (

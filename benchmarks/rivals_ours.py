@@ -8,15 +8,13 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import keras
 import numpy as np
-import pandas as pd
 import tensorflow as tf
 import turns
 from keras import layers
+from prepared import prepared
 
 import config
 import registry
-import splits
-import train
 
 
 def layer(each):
@@ -39,10 +37,7 @@ def described(model):
 
 def ours(settings, pixels, bare):
     """Our step under Keras' `fit`, or in a loop of nothing else."""
-    model = registry.from_settings(settings)
-    train.compile_model(model, settings, 10**6)
-    split = splits.Split(pixels, pd.DataFrame(index=range(len(pixels))))
-    batches = split.batches(settings.batch_size, shuffle=True)
+    model, batches = prepared(settings, pixels)
     step = tf.function(lambda iterator: model.train_step(next(iterator)))
 
     def run(steps):

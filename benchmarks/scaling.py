@@ -20,15 +20,11 @@ from statistics import median
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-import numpy as np
-import pandas as pd
 from peak import convolutions, peak
+from prepared import prepared, random_pixels
 from rivals import WORK
 
 import costs
-import registry
-import splits
-import train
 
 MIDDLE = WORK["middle"][1]
 BATCHES = {f"64x64, batch {size}": replace(MIDDLE, batch_size=size) for size in (16, 64, 256, 512)}
@@ -38,14 +34,9 @@ SIDES = {
 }
 
 
-def prepared(settings):
+def begun(settings):
     """A compiled model and its batches of random pixels."""
-    model = registry.from_settings(settings)
-    train.compile_model(model, settings, 10**6)
-    shape = (4 * settings.batch_size, *settings.image_shape)
-    pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-    split = splits.Split(pixels, pd.DataFrame(index=range(len(pixels))))
-    return model, split.batches(settings.batch_size, shuffle=True)
+    return prepared(settings, random_pixels(settings, 4 * settings.batch_size))
 
 
 def trained(model, batches, settings, seconds):
@@ -74,10 +65,10 @@ def main():
     work = BATCHES | SIDES
     if arguments.memory:
         settings = work[arguments.memory]
-        trained(*prepared(settings), settings, 0.1)
+        trained(*begun(settings), settings, 0.1)
         print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
         return
-    sides = {name: (*prepared(settings), settings) for name, settings in work.items()}
+    sides = {name: (*begun(settings), settings) for name, settings in work.items()}
     plain = convolutions()
     for side in sides.values():
         trained(*side, 0.1)  # traced and warm

@@ -2,7 +2,9 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
+from PIL import Image
 
 import config
 import data
@@ -37,3 +39,17 @@ def run(tmp_path, spots, tiny):
     settings = tiny(epochs=2)
     train.fit(registry.from_settings(settings), spots, settings, tmp_path / "run", verbose=0)
     return tmp_path / "run"
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """Seven images of two kinds of names, one of them not at all like the others."""
+    monkeypatch.setattr(config, "CACHE_DIR", tmp_path / "cache")
+    place = tmp_path / "new"
+    (place / "deep").mkdir(parents=True)
+    images = blobs(7, seed=5)[0]
+    images[6] = 255 * (np.indices((12, 12)).sum(axis=0) % 2)[..., None]
+    for number, image in enumerate(images[..., 0]):
+        name = f"deep/{number}.png" if number < 2 else f"{number}.png"
+        Image.fromarray(image).save(place / name)
+    return place

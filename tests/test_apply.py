@@ -13,21 +13,6 @@ import latent
 import registry
 import train
 from directions import Direction
-from spots import blobs
-
-
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    """Seven images of two kinds of names, one of them not at all like the others."""
-    monkeypatch.setattr(config, "CACHE_DIR", tmp_path / "cache")
-    place = tmp_path / "new"
-    (place / "deep").mkdir(parents=True)
-    images = blobs(7, seed=5)[0]
-    images[6] = 255 * (np.indices((12, 12)).sum(axis=0) % 2)[..., None]
-    for number, image in enumerate(images[..., 0]):
-        name = f"deep/{number}.png" if number < 2 else f"{number}.png"
-        Image.fromarray(image).save(place / name)
-    return place
 
 
 @pytest.fixture

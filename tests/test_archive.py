@@ -10,7 +10,6 @@ from PIL import Image
 
 import apply
 import archive
-import config
 import registry
 import train
 from directions import Direction
@@ -20,16 +19,10 @@ pytest.importorskip("pyarrow")
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
-    """Seven images in two folders, and one file that is none."""
-    monkeypatch.setattr(config, "CACHE_DIR", tmp_path / "cache")
-    place = tmp_path / "new"
-    (place / "deep").mkdir(parents=True)
-    for number, image in enumerate(blobs(7, seed=5)[0][..., 0]):
-        name = f"deep/{number}.png" if number < 2 else f"{number}.png"
-        Image.fromarray(image).save(place / name)
-    (place / "torn.png").write_bytes(b"no picture")
-    return place
+def folder(folder):
+    """The seven images, and one file that is none."""
+    (folder / "torn.png").write_bytes(b"no picture")
+    return folder
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 # Every module may import from the layers above its own line, and from nothing else of ours.
 LAYERS = [
     ("config", "replicas", "metrics", "files", "factors", "distribution", "costs"),
-    ("randomness", "averages"),
+    ("randomness", "averages", "cluster"),
     ("losses", "networks", "plots", "phantoms", "splits", "checkpoints"),
     ("data", "model", "latent"),
     ("semisupervised", "adversarial"),

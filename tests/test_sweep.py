@@ -13,6 +13,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+import cluster
 import config
 import sweep
 
@@ -115,7 +116,7 @@ def test_what_cannot_be_meant_is_told_before_anything_is_trained(tmp_path):
 def test_other_machines_are_told_where_the_images_are(tmp_path, monkeypatch):
     assert all(hasattr(config, name) for name in config.PATHS)
     monkeypatch.setattr(config, "CHEST_DIR", Path("somewhere"))
-    told = sweep._environment(3)
+    told = cluster.environment(3)
     assert told["CHEST_DIR"] == str(Path("somewhere").resolve())
     assert told["TF_NUM_INTRAOP_THREADS"] == "3" and "MNIST_PATH" not in told
 
