@@ -221,19 +221,7 @@ CHEST_LAYOUT = (
 def chest(settings) -> ImageData:
     """NIH ChestX-ray14 from `config.CHEST_DIR`; where it is not set, a chest phantom."""
     if config.CHEST_DIR is None:
-        images, table = phantoms.chests(settings.image_shape[0], seed=settings.split_seed)
-        places = splits.by_hash(table["subject"], settings.split_seed)
-        return from_table(
-            images,
-            table,
-            places,
-            "chest phantom",
-            "Hernia",
-            ("no", "yes"),
-            phantoms.CHEST_NOTE,
-            embedded=True,
-            factors=phantoms.CHEST_FACTORS,
-        )
+        return chest_phantom(settings.image_shape[0], settings.split_seed)
     root = _folder("CHEST_DIR", config.CHEST_DIR, CHEST_LAYOUT)
     found = {
         Path(name).name: name
@@ -273,6 +261,22 @@ def chest(settings) -> ImageData:
         how = f"the test list that comes with it; 20 % of the other patients, stratified by {rare}"
     note = f"NIH ChestX-ray14 from {root.name}, split {how} (split seed {settings.split_seed})"
     return from_table(images, table, places, "NIH chest X-rays", rare, ("no", "yes"), note)
+
+
+def chest_phantom(size, seed=0, subjects=600, images=3, confound=0.0) -> ImageData:
+    """Drawn chests whose every factor is known, split by subject; see `phantoms.chests`."""
+    pictures, table = phantoms.chests(size, subjects, images, seed, confound)
+    return from_table(
+        pictures,
+        table,
+        splits.by_hash(table["subject"], seed),
+        "chest phantom",
+        "Hernia",
+        ("no", "yes"),
+        phantoms.CHEST_NOTE,
+        embedded=True,
+        factors=phantoms.CHEST_FACTORS,
+    )
 
 
 def nih_table(path) -> pd.DataFrame:

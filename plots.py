@@ -4,6 +4,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.lines import Line2D
 from matplotlib.patches import Polygon
 from PIL import Image
 
@@ -173,22 +174,37 @@ def curve(x, lines, xlabel, ylabel, log=False, errors=None, width=5.0):
 
 
 @styled
-def trade(panels, width=9.0):
-    """What is paid for what: every model's runs as points in one colour, a panel for each pair.
+def trade(panels, by="model", width=9.0):
+    """What is paid for what: runs as points, a panel for each pair, a colour for each model.
 
     Args:
-        panels: Dictionary of titles to `(xlabel, ylabel, models)`, the last a dictionary of names
-            to points `(runs, 2)`.
+        panels: Dictionary of titles to `(table, (x, xlabel), (y, ylabel))`: a row of the table is a
+            run, `x` and `y` are columns; runs that lack one of the two are left out of the panel.
+        by: Column of what has a colour of its own, the same in all panels.
     """
-    figure, axes = _figure(width, 0.8 * width / len(panels), columns=len(panels))
-    for axis, (title, (xlabel, ylabel, models)) in zip(axes[0], panels.items(), strict=True):
-        for number, (name, points) in enumerate(models.items()):
-            points = np.asarray(points)
-            colour = COLOURS[number % len(COLOURS)]
-            axis.scatter(*points.T, color=colour, s=60, label=name, alpha=0.8, edgecolor="white")
+    figure, axes = _figure(width, 0.8 * width / len(panels) + 0.4, columns=len(panels))
+    looks = {}
+    for axis, (title, (table, (x, xlabel), (y, ylabel))) in zip(
+        axes[0], panels.items(), strict=True
+    ):
+        for name, runs in table.dropna(subset=[x, y]).groupby(by, sort=False):
+            colour, marker = looks.setdefault(name, _look(len(looks)))
+            axis.scatter(
+                runs[x], runs[y], color=colour, marker=marker, s=60, alpha=0.8, edgecolor="white"
+            )
         axis.set(xlabel=xlabel, ylabel=ylabel, title=title)
-    axes[0, 0].legend()
+    entries = [
+        Line2D([], [], color=colour, marker=marker, markersize=7, linestyle="", label=name)
+        for name, (colour, marker) in looks.items()
+    ]
+    columns = min(len(entries), max(2, int(width // 1.8)))
+    figure.legend(handles=entries, loc="outside lower center", ncols=columns)
     return figure
+
+
+def _look(number):
+    """Colour and marker of one of many things."""
+    return COLOURS[number % len(COLOURS)], "os^D"[number // len(COLOURS) % 4]
 
 
 @styled

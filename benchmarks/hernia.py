@@ -52,15 +52,8 @@ STRENGTHS = (0.0, 0.5, 1.0, 1.5, 2.0)
 TWIN = 0.2  # size of the hernia that the counterfactual twin has
 
 
-def cohort(subjects, images=2, seed=0, confound=0.0):
-    """Images of phantom patients as `ImageData`, split by a hash of the subject."""
-    pictures, table = phantoms.chests(SIDE, subjects, images, seed, confound)
-    places = splits.by_hash(table["subject"], seed)
-    return splits.from_table(pictures, table, places, "chest phantom", note="")
-
-
 def learn(run, subjects):
-    images = cohort(subjects)
+    images = data.chest_phantom(SIDE, subjects=subjects, images=2)
     model = registry.from_settings(SETTINGS)
     print(f"{model.count_params():,} parameters, {len(images.train):,} training images")
     train.fit(model, images, SETTINGS, run, verbose=2)
@@ -75,7 +68,10 @@ def sampled(table, positives, negatives, seed=0):
 
 def measure(run):
     model = train.load(run)
-    known = cohort(1500, seed=1)  # subjects of its own: the encoder never saw them either
+    # Subjects of their own: the encoder never saw them either.
+    known = data.chest_phantom(SIDE, seed=1, subjects=1500, images=2)
+        SIDE, 1, 1500, 2
+    )  # subjects of its own: the encoder never saw them either
     taken = sampled(known.train.table, POSITIVES, NEGATIVES)
     z, _ = latent.in_batches(model.encode, known.train.images[taken], batch_size=128)
     table = known.train.table.iloc[taken].reset_index(drop=True)

@@ -41,11 +41,11 @@ def main():
         rows = pd.read_csv(path)
         shutil.copy(path, HERE / f"introspective_{name}.csv")
         text += [f"## {TITLES[name]}", "", *markdown(over_seeds(rows), "model"), ""]
-        models = dict(list(rows[rows["model"] != "real images"].groupby("model", sort=False)))
+        models = rows[rows["model"] != "real images"]
         for column, label in measured.items():
-            points = {kind: each[["psnr", column]].to_numpy() for kind, each in models.items()}
             what = "sharpness" if column.startswith("sharpness") else "distance"
-            panels[f"{TITLES[name]}: {what}"] = ("PSNR of reconstructions, dB", label, points)
+            pair = (("psnr", "PSNR of reconstructions, dB"), (column, label))
+            panels[f"{TITLES[name]}: {what}"] = (models, *pair)
     plots.save(plots.trade(panels, width=4.2 * len(panels)), HERE / "introspective_trade.png")
     text = ["# Introspective models beside a VAE", "", *text]
     (HERE / "introspective.md").write_text("\n".join(text))

@@ -165,11 +165,22 @@ def test_a_calibration_curve_has_a_line_and_marks_for_each_model_beside_the_diag
     assert (large - 8) / (small - 8) == pytest.approx(3)
 
 
-def test_a_trade_has_a_panel_for_each_pair_and_a_point_for_each_run():
-    models = {"VAE": [(20.0, 1.0), (21.0, 1.1)], "sharp": [(19.0, 0.5)]}
-    figure = plots.trade({"one": ("dB", "distance", models), "two": ("dB", "sharpness", models)})
-    assert [axis.get_title(loc="left") for axis in figure.axes] == ["one", "two"]
-    for axis in figure.axes:
-        drawn = [each.get_offsets() for each in axis.collections]
-        np.testing.assert_array_equal(drawn[0], models["VAE"])
-        np.testing.assert_array_equal(drawn[1], models["sharp"])
+def test_a_trade_has_a_panel_for_each_pair_a_point_for_each_run_and_a_colour_for_each_model():
+    table = pd.DataFrame(
+        {
+            "model": ["VAE", "VAE", "sharp"],
+            "psnr": [20.0, 21.0, 19.0],
+            "rate": [np.nan, np.nan, 7.0],
+            "distance": [1.0, 1.1, 0.5],
+        }
+    )
+    psnr, distance = ("psnr", "dB"), ("distance", "squared units")
+    rate = ("rate", "nats")
+    figure = plots.trade({"one": (table, psnr, distance), "two": (table, rate, distance)})
+    one, two = figure.axes
+    assert [each.get_title(loc="left") for each in (one, two)] == ["one", "two"]
+    np.testing.assert_array_equal(one.collections[0].get_offsets(), [(20.0, 1.0), (21.0, 1.1)])
+    np.testing.assert_array_equal(one.collections[1].get_offsets(), [(19.0, 0.5)])
+    (sharp,) = two.collections  # VAE has no rate
+    np.testing.assert_array_equal(sharp.get_facecolor(), one.collections[1].get_facecolor())
+    assert [each.get_text() for each in figure.legends[0].get_texts()] == ["VAE", "sharp"]
