@@ -70,8 +70,6 @@ def measure(run):
     model = train.load(run)
     # Subjects of their own: the encoder never saw them either.
     known = data.chest_phantom(SIDE, seed=1, subjects=1500, images=2)
-        SIDE, 1, 1500, 2
-    )  # subjects of its own: the encoder never saw them either
     taken = sampled(known.train.table, POSITIVES, NEGATIVES)
     z, _ = latent.in_batches(model.encode, known.train.images[taken], batch_size=128)
     table = known.train.table.iloc[taken].reset_index(drop=True)
