@@ -12,9 +12,9 @@ from typing import NamedTuple
 import keras
 import tensorflow as tf
 
+import layers
 import losses
 import metrics
-import networks
 import randomness
 import replicas
 from averages import Averages
@@ -380,9 +380,9 @@ class Autoencoder(keras.Model):
         """
         images = keras.Input(self.image_shape, name="images")
         z = keras.Input((self.latent_dim,), name="z")
-        logits = networks.stock(self.final_decoder)(z)
+        logits = layers.stock(self.final_decoder)(z)
         return {
-            "encoder": keras.Model(images, networks.stock(self.encoder)(images), name="encoder"),
+            "encoder": keras.Model(images, layers.stock(self.encoder)(images), name="encoder"),
             "decoder": keras.Model(z, keras.ops.sigmoid(logits), name="decoder"),
         }
 

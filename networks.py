@@ -1,4 +1,4 @@
-"""Builders of encoders, decoders and classifiers for any image size, and two layers they use."""
+"""Builders of encoders, decoders and classifiers for any image size."""
 
 import itertools
 import math
@@ -7,8 +7,7 @@ import zlib
 import keras
 import tensorflow as tf
 
-import randomness
-import replicas
+from layers import Conv2D, Dropout, LeakyReLU
 
 # exp(-20 / 2) is a posterior 20,000 times narrower than the prior, exp(4 / 2) one 7 times wider:
 # nothing useful lies outside, and exp cannot overflow inside.
@@ -20,98 +19,6 @@ LEAK = 0.2  # slope of LeakyReLU below zero
 # Of batch norm's running averages: Keras' 0.99 has not caught up after a few hundred steps, and
 # evaluation, which reads them, lags behind training.
 MOMENTUM = 0.9
-
-
-@keras.saving.register_keras_serializable("latent_atlas")
-class Dropout(keras.layers.Layer):
-    """Dropout with masks from packed 8-bit random numbers.
-
-    One 32-bit draw serves four units, which is a fifth to a half faster per training step than
-    Keras' layer on a CPU. The masks are a function of the seed, the layer's name and a counter
-    that is saved with the weights, so a resumed run draws what it would have drawn.
-
-    Args:
-        rate: Share of units set to 0, in [0, 1); rounded to a multiple of 1/256, and the rest is
-            scaled up by exactly what the rounded rate asks for.
-        seed: Whole number, the run's seed.
-
-    References: [Srivastava et al., 2014](https://jmlr.org/papers/v15/srivastava14a.html)
-    """
-
-    def __init__(self, rate, seed=0, **kwargs):
-        super().__init__(**kwargs)
-        if not 0.0 <= rate < 1.0:
-            raise ValueError(f"rate = {rate!r} is not possible; allowed: from 0 to below 1")
-        self.rate = rate
-        self.seed = seed
-        self.dropped = min(round(256 * rate), 255)  # of 256 bytes
-
-    def build(self, input_shape):
-        self.step = self.add_weight(
-            shape=(),
-            dtype="int64",
-            initializer="zeros",
-            trainable=False,
-            aggregation=replicas.ALIKE,
-            name="step",
-        )
-
-    def call(self, inputs, training=False):
-        if not training or not self.dropped:
-            return inputs
-        self.step.assign_add(1)
-        key = randomness.of_replica(randomness.key(self.seed, self.step, self.name))
-        shape = inputs.shape if None not in inputs.shape else tf.shape(inputs)
-        kept = randomness.random_bytes(key, shape) >= self.dropped
-        scale = 256.0 / (256 - self.dropped)
-        # Scaled first, the mask alone is kept for the gradient: one pass over the map less.
-        return inputs * (tf.cast(kept, inputs.dtype) * tf.cast(scale, inputs.dtype))
-
-    def get_config(self):
-        return super().get_config() | {"rate": self.rate, "seed": self.seed}
-
-
-@keras.saving.register_keras_serializable("latent_atlas")
-class LeakyReLU(keras.layers.LeakyReLU):
-    """Keras' layer, whose gradient looks at what came out instead of what went in.
-
-    Both have the same sign, so it is the same gradient. What went in is then needed no more, and
-    TensorFlow adds the bias and the slope while it convolves, in one pass over the map; with
-    Keras' layer its optimizer of graphs stumbles over that and leaves the whole graph as it is.
-    """
-
-    def call(self, inputs):
-        slope = float(self.negative_slope)
-
-        @tf.custom_gradient
-        def activated(inputs):
-            outputs = tf.nn.leaky_relu(inputs, slope)
-
-            def gradient(upstream):
-                return tf.raw_ops.LeakyReluGrad(gradients=upstream, features=outputs, alpha=slope)
-
-            return outputs, gradient
-
-        return activated(inputs)
-
-
-def stock(network):
-    """A copy of a network for use alone, made of Keras' own layers: `Dropout` is left out.
-
-    Programs that do not have this project can open it, and nothing of it draws random numbers.
-    """
-
-    def call(layer, *inputs, **options):
-        return inputs[0] if isinstance(layer, Dropout) else layer(*inputs, **options)
-
-    def clone(layer):
-        kind = keras.layers.LeakyReLU if isinstance(layer, LeakyReLU) else type(layer)
-        return kind.from_config(layer.get_config())
-
-    copy = keras.models.clone_model(network, call_function=call, clone_function=clone)
-    for layer in copy.layers:
-        layer.set_weights(network.get_layer(layer.name).get_weights())
-    return copy
 
 
 class _Layers:
@@ -179,7 +86,7 @@ class _Layers:
 
     def image_head(self, channels, kernel_size, name):
         options = self._options("glorot") | {"dtype": "float32"}
-        return keras.layers.Conv2D(channels, kernel_size, padding="same", name=name, **options)
+        return Conv2D(channels, kernel_size, padding="same", name=name, **options)
 
     def gaussian(self, x, latent_dim):
         """Heads of a diagonal Gaussian: `[z_mean, z_log_var]`."""

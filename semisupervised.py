@@ -10,9 +10,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+import layers
 import losses
 import model as models
-import networks
 import randomness
 
 ATTEMPTS = 100  # batches of prior draws in which `generate` looks for what it is asked for
@@ -113,7 +113,7 @@ class SemiSupervisedVAE(Labelled):
     def endpoints(self):
         """As every model's, and `"classifier"`: latents to the probability of each class."""
         z = keras.Input((self.latent_dim,), name="z")
-        likely = keras.ops.softmax(networks.stock(self.classifier)(z))
+        likely = keras.ops.softmax(layers.stock(self.classifier)(z))
         return super().endpoints() | {"classifier": keras.Model(z, likely, name="classifier")}
 
     def generate(self, n, seed=0, label=None, confidence=0.0):
@@ -335,15 +335,15 @@ class M2(Labelled):
         the decoder takes the class as a whole number beside the latent.
         """
         images = keras.Input(self.image_shape, name="images")
-        features, class_logits = networks.stock(self.encoder)(images)
+        features, class_logits = layers.stock(self.encoder)(images)
         # Keras' argmax has bit tricks in it that ONNX has no word for.
         likeliest = keras.ops.top_k(class_logits, 1)[1][:, 0]
         known = [features, keras.ops.one_hot(likeliest, self.classes)]
-        outputs = [*networks.stock(self.posterior)(known), keras.ops.softmax(class_logits)]
+        outputs = [*layers.stock(self.posterior)(known), keras.ops.softmax(class_logits)]
         z = keras.Input((self.latent_dim,), name="z")
         label = keras.Input((), dtype="int32", name="label")
         both = keras.ops.concatenate([z, keras.ops.one_hot(label, self.classes)], axis=-1)
-        made = keras.ops.sigmoid(networks.stock(self.decoder)(both))
+        made = keras.ops.sigmoid(layers.stock(self.decoder)(both))
         return {
             "encoder": keras.Model(images, outputs, name="encoder"),
             "decoder": keras.Model([z, label], made, name="decoder"),

@@ -10,10 +10,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 import turns
-from keras import layers
 from prepared import prepared
 
 import config
+import layers
 import registry
 
 
@@ -85,16 +85,14 @@ class Recipe(keras.Model):
 def recipe(settings, pixels):
     """keras.io's way: a float32 array in memory, `fit(array, batch_size)`, Keras' own layers."""
 
-    def own(each, *inputs, **options):
-        if type(each).__name__ == "Dropout":
-            return layers.Dropout(each.rate)(*inputs)
-        return each(*inputs, **options)
+    def own(each):
+        if isinstance(each, layers.Dropout):
+            return keras.layers.Dropout(each.rate)
+        return layers.of_keras(each)
 
     made = registry.from_settings(settings)
-    networks = [
-        keras.models.clone_model(each, call_function=own) for each in (made.encoder, made.decoder)
-    ]
-    model = Recipe(*networks)
+    networks = (made.encoder, made.decoder)
+    model = Recipe(*(keras.models.clone_model(each, clone_function=own) for each in networks))
     model.compile(optimizer=keras.optimizers.Adam())
     images = pixels.astype("float32") / 255
 

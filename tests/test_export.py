@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 import export
-import networks
+import layers
 import registry
 import train
 
@@ -96,7 +96,7 @@ def test_exports_open_without_this_project_and_give_the_models_numbers(kind, tmp
 
 def test_stock_networks_have_no_layer_of_ours(tiny):
     model = registry.from_settings(tiny(dropout=0.4, dense_widths=(6,)))
-    assert any(isinstance(each, networks.Dropout) for each in model.encoder.layers)
+    assert any(isinstance(each, layers.Dropout) for each in model.encoder.layers)
     for network in model.endpoints().values():
         for each in network._flatten_layers():
             assert type(each).__module__.startswith("keras."), each

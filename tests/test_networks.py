@@ -121,75 +121,11 @@ def test_classifier_gives_a_logit_for_every_class_and_named_features():
     assert network.get_layer("features").output.shape == (None, 12)
 
 
-@pytest.mark.parametrize("kind", ["float32", "bfloat16"])
-def test_the_slope_and_its_gradient_are_those_of_keras(kind):
-    x = tf.cast(tf.constant([-2.0, -1e-30, -0.0, 0.0, 1e-30, 3.0]), kind)
-    found = []
-    for layer in (keras.layers.LeakyReLU(0.2, dtype=kind), networks.LeakyReLU(0.2, dtype=kind)):
-        with tf.GradientTape() as tape:
-            tape.watch(x)
-            y = layer(x)
-            total = tf.reduce_sum(y * tf.cast(tf.range(1.0, 7.0), kind))
-        found.append((y, tape.gradient(total, x)))
-    for theirs, ours in zip(*found, strict=True):
-        np.testing.assert_array_equal(tf.cast(theirs, "float32"), tf.cast(ours, "float32"))
-
-
 def test_layers_of_counts_every_parameter_once():
     network = networks.encoder((8, 8, 1), 2, widths=(4,))
     rows = networks.layers_of(network)
     assert sum(row[3] for row in rows) == network.count_params()
     assert rows[0][2] == (8, 8, 1)
-
-
-# --- dropout -------------------------------------------------------------------------------------
-
-
-def test_dropout_drops_its_rate_and_keeps_the_mean():
-    layer = networks.Dropout(0.25, seed=1)
-    out = layer(tf.ones((200, 1000)), training=True).numpy()
-    assert np.mean(out == 0) == pytest.approx(0.25, abs=0.005)
-    assert out.mean() == pytest.approx(1.0, abs=0.01)
-    assert set(np.unique(out)) == {np.float32(0), np.float32(256 / 192)}
-
-
-def test_dropout_does_nothing_in_evaluation_and_at_rate_0():
-    x = tf.random.stateless_normal((4, 5), (0, 0))
-    np.testing.assert_array_equal(networks.Dropout(0.5)(x, training=False), x)
-    np.testing.assert_array_equal(networks.Dropout(0.0)(x, training=True), x)
-
-
-def test_dropout_draws_a_new_mask_at_each_step_and_another_in_each_layer():
-    x = tf.ones((1, 1000))
-    one, two = networks.Dropout(0.5, name="one"), networks.Dropout(0.5, name="two")
-    first, second, other = one(x, training=True), one(x, training=True), two(x, training=True)
-    for mask in (second, other):
-        assert 0.4 < np.mean(first.numpy() == mask.numpy()) < 0.6
-
-
-def test_dropout_goes_on_with_the_same_masks_after_saving(tmp_path):
-    x = tf.ones((1, 1000))
-    network = keras.Sequential([keras.Input((1000,)), networks.Dropout(0.5, seed=2, name="drop")])
-    network(x, training=True)
-    network.save(tmp_path / "network.keras")
-    again = keras.models.load_model(tmp_path / "network.keras")
-    np.testing.assert_array_equal(again(x, training=True), network(x, training=True))
-
-
-def test_dropout_is_the_same_under_xla():
-    x = tf.ones((33, 7))
-
-    def dropped(jit_compile):
-        layer = networks.Dropout(0.3, seed=5, name="drop")
-        layer.build(x.shape)
-        return tf.function(lambda: layer(x, training=True), jit_compile=jit_compile)()
-
-    np.testing.assert_array_equal(dropped(True), dropped(False))
-
-
-def test_an_impossible_rate_is_refused():
-    with pytest.raises(ValueError, match="rate = 1.0"):
-        networks.Dropout(1.0)
 
 
 def test_a_residual_block_without_batch_norm_starts_as_its_straight_way():

@@ -17,6 +17,7 @@ ROOT = Path(__file__).parent.parent
 LAYERS = [
     ("config", "replicas", "metrics", "files", "factors", "distribution", "costs"),
     ("randomness", "averages", "cluster"),
+    ("layers",),
     ("losses", "networks", "plots", "phantoms", "splits", "checkpoints"),
     ("data", "model", "latent"),
     ("semisupervised", "adversarial"),

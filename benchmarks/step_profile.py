@@ -1,0 +1,85 @@
+"""Where the time of a training step goes: TensorFlow's profiler, by operation.
+
+    python benchmarks/step_profile.py [--work small middle large colour] [--steps 10] [--rows 12]
+
+The networks of `rivals.py`, in a bare loop. Milliseconds are those of the thread that runs an
+operation; two may run beside each other, and one may use all cores, so that they add up to more
+than the clock's or to less. Shares are of their sum.
+"""
+
+import argparse
+import re
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+import tensorflow as tf
+from prepared import prepared, random_pixels
+from rivals import WORK
+from tensorflow.tsl.profiler.protobuf import xplane_pb2
+
+
+def operations(folder):
+    """Milliseconds of every operation of a trace, by `(kind, name)`."""
+    (path,) = Path(folder).rglob("*.xplane.pb")
+    space = xplane_pb2.XSpace.FromString(path.read_bytes())
+    found = Counter()
+    for plane in space.planes:
+        for line in plane.lines:
+            if not line.name.startswith("tf_Compute"):
+                continue
+            for event in line.events:
+                told = plane.event_metadata[event.metadata_id].name
+                if named := re.fullmatch(r"([^:]+):([^:]+)", told):
+                    found[named[2], named[1]] += event.duration_ps / 1e9
+    return found
+
+
+def profiled(settings, steps):
+    """Milliseconds a step by the clock, and of every operation."""
+    model, batches = prepared(settings, random_pixels(settings, 4 * settings.batch_size))
+    step = tf.function(lambda iterator: model.train_step(next(iterator)))
+    iterator = iter(batches)
+    for _ in range(4):
+        step(iterator)
+    with tempfile.TemporaryDirectory() as folder:
+        with tf.profiler.experimental.Profile(folder):
+            start = time.perf_counter()
+            for _ in range(steps):
+                step(iterator)
+            clock = time.perf_counter() - start
+        found = operations(folder)
+    return 1000 * clock / steps, {name: each / steps for name, each in found.items()}
+
+
+def table(title, counted, rows):
+    whole = sum(counted.values())
+    print(f"| {title} | ms a step | share |\n|---|---|---|")
+    for name, each in Counter(counted).most_common(rows):
+        print(f"| {name} | {each:.1f} | {each / whole:.0%} |")
+    print(flush=True)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--work", nargs="+", choices=WORK, default=["small", "middle", "large"])
+    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--rows", type=int, default=12)
+    arguments = parser.parse_args()
+    for work in arguments.work:
+        title, settings = WORK[work]
+        clock, found = profiled(settings, arguments.steps)
+        print(f"### {title}: {clock:.1f} ms a step\n")
+        kinds = Counter()
+        for (kind, _), each in found.items():
+            kinds[kind] += each
+        table("kind", kinds, arguments.rows)
+        table("operation", {name: each for (_, name), each in found.items()}, arguments.rows)
+
+
+if __name__ == "__main__":
+    main()

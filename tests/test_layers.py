@@ -1,0 +1,103 @@
+"""Layers of ours are those of Keras, faster: the same numbers, the same gradients."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import layers
+
+
+@pytest.mark.parametrize("kind", ["float32", "bfloat16"])
+def test_the_slope_and_its_gradient_are_those_of_keras(kind):
+    x = tf.cast(tf.constant([-2.0, -1e-30, -0.0, 0.0, 1e-30, 3.0]), kind)
+    found = []
+    for layer in (keras.layers.LeakyReLU(0.2, dtype=kind), layers.LeakyReLU(0.2, dtype=kind)):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = layer(x)
+            total = tf.reduce_sum(y * tf.cast(tf.range(1.0, 7.0), kind))
+        found.append((y, tape.gradient(total, x)))
+    for theirs, ours in zip(*found, strict=True):
+        np.testing.assert_array_equal(tf.cast(theirs, "float32"), tf.cast(ours, "float32"))
+
+
+@pytest.mark.parametrize("options", [{}, {"kernel_size": 4}, {"kernel_size": 5}, {"strides": 2}])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_convolution_to_few_channels_and_its_gradients_are_those_of_keras(channels, options):
+    options = {"filters": channels, "kernel_size": 3, "padding": "same"} | options
+    random = np.random.default_rng(0)
+    x = tf.constant(random.normal(size=(2, 9, 12, 8)), tf.float32)
+    theirs, ours = keras.layers.Conv2D(**options), layers.Conv2D(**options)
+    found = []
+    for layer in (theirs, ours):
+        layer.build(x.shape)
+        layer.set_weights(theirs.get_weights())
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = layer(x)
+            total = tf.reduce_sum(y * tf.cast(tf.reshape(tf.range(tf.size(y)), y.shape), y.dtype))
+        found.append((y, *tape.gradient(total, [x, layer.kernel.value, layer.bias.value])))
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5 * np.abs(one).max())
+
+
+# --- dropout -------------------------------------------------------------------------------------
+
+
+def test_dropout_drops_its_rate_and_keeps_the_mean():
+    layer = layers.Dropout(0.25, seed=1)
+    out = layer(tf.ones((200, 1000)), training=True).numpy()
+    assert np.mean(out == 0) == pytest.approx(0.25, abs=0.005)
+    assert out.mean() == pytest.approx(1.0, abs=0.01)
+    assert set(np.unique(out)) == {np.float32(0), np.float32(256 / 192)}
+
+
+def test_dropout_does_nothing_in_evaluation_and_at_rate_0():
+    x = tf.random.stateless_normal((4, 5), (0, 0))
+    np.testing.assert_array_equal(layers.Dropout(0.5)(x, training=False), x)
+    np.testing.assert_array_equal(layers.Dropout(0.0)(x, training=True), x)
+
+
+def test_dropout_draws_a_new_mask_at_each_step_and_another_in_each_layer():
+    x = tf.ones((1, 1000))
+    one, two = layers.Dropout(0.5, name="one"), layers.Dropout(0.5, name="two")
+    first, second, other = one(x, training=True), one(x, training=True), two(x, training=True)
+    for mask in (second, other):
+        assert 0.4 < np.mean(first.numpy() == mask.numpy()) < 0.6
+
+
+def test_dropout_goes_on_with_the_same_masks_after_saving(tmp_path):
+    x = tf.ones((1, 1000))
+    network = keras.Sequential([keras.Input((1000,)), layers.Dropout(0.5, seed=2, name="drop")])
+    network(x, training=True)
+    network.save(tmp_path / "network.keras")
+    again = keras.models.load_model(tmp_path / "network.keras")
+    np.testing.assert_array_equal(again(x, training=True), network(x, training=True))
+
+
+def test_dropout_is_the_same_under_xla():
+    x = tf.ones((33, 7))
+
+    def dropped(jit_compile):
+        layer = layers.Dropout(0.3, seed=5, name="drop")
+        layer.build(x.shape)
+        return tf.function(lambda: layer(x, training=True), jit_compile=jit_compile)()
+
+    np.testing.assert_array_equal(dropped(True), dropped(False))
+
+
+def test_an_impossible_rate_is_refused():
+    with pytest.raises(ValueError, match="rate = 1.0"):
+        layers.Dropout(1.0)
+
+
+def test_what_dropout_lets_through_it_lets_back_with_the_same_scale():
+    x = tf.constant(np.random.default_rng(0).normal(size=(50, 40)), tf.float32)
+    layer = layers.Dropout(0.25, seed=1)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = layer(x, training=True)
+    expected = np.where(y == 0, 0, np.float32(256 / 192))
+    np.testing.assert_array_equal(tape.gradient(y, x), expected)
+    np.testing.assert_allclose(y, x * expected, rtol=1e-6)
