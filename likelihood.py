@@ -10,7 +10,7 @@ import model as models
 
 SAMPLES = 5000  # Burda et al., 2016
 IMAGES = 2000
-TOGETHER = (16, 64)  # images, and draws of each, that are decoded at a time
+TOGETHER = (2, 64)  # images, and draws of each, that are decoded at a time: what caches hold
 
 
 def importance_gap(model, images, samples, count=IMAGES, seed=0, progress=False):
