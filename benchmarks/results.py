@@ -1,6 +1,6 @@
 """Runs the benchmarks one after the other and writes what they print into benchmarks/RESULTS.md.
 
-    python benchmarks/results.py [rivals scaling step fit tools pipeline gpu]
+    python benchmarks/results.py [rivals scaling step fit profile tools pipeline gpu]
 
 Without a name all of them, an hour on two cores; with names those sections alone are replaced. The
 machine should have nothing else to do.
@@ -23,6 +23,7 @@ SECTIONS = {  # name: title, script and its words
     "scaling": ("Batch, size, and the machine's limit", ["scaling.py"]),
     "step": ("An iteration of Soft-IntroVAE", ["introspective_step.py"]),
     "fit": ("`fit` beside a bare loop", ["fit_overhead.py"]),
+    "profile": ("Where a step's time goes", ["step_profile.py"]),
     "tools": ("Encoding, archives, films", ["latent_tools.py"]),
     "pipeline": ("Reading files", ["pipeline.py"]),
     "gpu": ("On a GPU", ["gpu.py"]),
