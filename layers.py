@@ -1,4 +1,4 @@
-"""Layers that compute what Keras' of the same names do, faster on a CPU."""
+"""Layers that do what Keras' of the same names do, faster on a CPU."""
 
 import keras
 import tensorflow as tf
@@ -6,14 +6,16 @@ import tensorflow as tf
 import randomness
 import replicas
 
+MOST_CHANNELS = 3  # out of a convolution that the ways of `Conv2D` pay for
+
 
 @keras.saving.register_keras_serializable("latent_atlas")
 class Dropout(keras.layers.Layer):
     """Dropout with masks from packed 8-bit random numbers.
 
-    One 32-bit draw serves four units, which is a fifth to a half faster per training step than
-    Keras' layer on a CPU. The masks are a function of the seed, the layer's name and a counter
-    that is saved with the weights, so a resumed run draws what it would have drawn.
+    One 32-bit draw serves four units, where Keras draws a float for each. The masks are a function
+    of the seed, the layer's name and a counter that is saved with the weights, so a resumed run
+    draws what it would have drawn.
 
     Args:
         rate: Share of units set to 0, in [0, 1); rounded to a multiple of 1/256, and the rest is
@@ -49,7 +51,7 @@ class Dropout(keras.layers.Layer):
         shape = inputs.shape if None not in inputs.shape else tf.shape(inputs)
         kept = randomness.random_bytes(key, shape) >= self.dropped
         scale = 256.0 / (256 - self.dropped)
-        # Scaled first, the mask alone is kept for the gradient: one pass over the map less.
+        # Scaled first, the scaled mask alone is kept for the gradient: one pass over the map less.
         return inputs * (tf.cast(kept, inputs.dtype) * tf.cast(scale, inputs.dtype))
 
     def get_config(self):
@@ -61,8 +63,8 @@ class LeakyReLU(keras.layers.LeakyReLU):
     """Keras' layer, whose gradient looks at what came out instead of what went in.
 
     Both have the same sign, so it is the same gradient. What went in is then needed no more, and
-    TensorFlow adds the bias and the slope while it convolves, in one pass over the map; with
-    Keras' layer its optimizer of graphs stumbles over that and leaves the whole graph as it is.
+    TensorFlow adds the bias and the slope while it convolves, in one pass over the map. (With
+    Keras' layer TensorFlow's graph optimizer fails there, and then changes nothing of the graph.)
     """
 
     def call(self, inputs):
@@ -82,21 +84,27 @@ class LeakyReLU(keras.layers.LeakyReLU):
 
 @keras.saving.register_keras_serializable("latent_atlas")
 class Conv2D(keras.layers.Conv2D):
-    """Keras' layer for few channels out, the one or three of an image.
+    """Keras' layer, faster where one to three channels come out, as at the end of a decoder.
 
-    On a CPU TensorFlow's kernels compute sixteen channels where one is asked for. Two other ways
-    to the same sums leave a layer like the last of a decoder half of its time: for one channel, a
-    depthwise convolution and the sum over its channels; and for the gradient of the weights, that
-    of a convolution *from* few channels, with the image and what comes back in each other's place.
+    On a CPU TensorFlow's kernels compute sixteen channels where one is asked for. The same sums can
+    be had in two other ways. One channel out: a depthwise convolution, then the sum over its
+    channels. The gradient of the weights: that of a convolution *from* few channels, in which the
+    incoming gradient plays the image, and the image plays the gradient.
     """
 
     def convolution_op(self, inputs, kernel):
-        odd = all(size % 2 for size in self.kernel_size)  # else the two ways pad differently
-        plain = {"strides": (1, 1), "dilation_rate": (1, 1), "groups": 1, "padding": "same"}
-        ours = odd and all(getattr(self, name) == value for name, value in plain.items())
-        if not ours or tf.config.list_logical_devices("GPU"):
+        if not self._few or tf.config.list_logical_devices("GPU"):
             return super().convolution_op(inputs, kernel)
         return _few_channels(inputs, tf.convert_to_tensor(kernel, inputs.dtype))
+
+    @property
+    def _few(self):
+        """Whether the other ways are right, and pay."""
+        plain = {"strides": (1, 1), "dilation_rate": (1, 1), "groups": 1, "padding": "same"}
+        plain["data_format"] = "channels_last"
+        odd = all(size % 2 for size in self.kernel_size)  # an even kernel pads its sides unlike
+        alike = all(getattr(self, name) == value for name, value in plain.items())
+        return self.filters <= MOST_CHANNELS and odd and alike
 
 
 @tf.custom_gradient
@@ -142,6 +150,6 @@ def stock(network):
 
 
 def of_keras(layer):
-    """A new layer of Keras' own that computes what one of a network of ours does."""
+    """A new layer of Keras' own with the settings of one from a network of ours."""
     kind = type(layer).__base__ if isinstance(layer, LeakyReLU | Conv2D) else type(layer)
     return kind.from_config(layer.get_config())

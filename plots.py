@@ -180,22 +180,27 @@ def trade(panels, by="model", width=9.0):
     Args:
         panels: Dictionary of titles to `(table, (x, xlabel), (y, ylabel))`: a row of the table is a
             run, `x` and `y` are columns; runs that lack one of the two are left out of the panel.
-        by: Column of what has a colour of its own, the same in all panels.
+        by: Column of what has a colour of its own: the same in all panels, and in all figures of
+            one table.
     """
     figure, axes = _figure(width, 0.8 * width / len(panels) + 0.4, columns=len(panels))
-    looks = {}
+    names = dict.fromkeys(name for table, *_ in panels.values() for name in table[by])
+    looks = {name: _look(number) for number, name in enumerate(names)}
+    drawn = set()
     for axis, (title, (table, (x, xlabel), (y, ylabel))) in zip(
         axes[0], panels.items(), strict=True
     ):
         for name, runs in table.dropna(subset=[x, y]).groupby(by, sort=False):
-            colour, marker = looks.setdefault(name, _look(len(looks)))
+            colour, marker = looks[name]
             axis.scatter(
                 runs[x], runs[y], color=colour, marker=marker, s=60, alpha=0.8, edgecolor="white"
             )
+            drawn.add(name)
         axis.set(xlabel=xlabel, ylabel=ylabel, title=title)
     entries = [
         Line2D([], [], color=colour, marker=marker, markersize=7, linestyle="", label=name)
         for name, (colour, marker) in looks.items()
+        if name in drawn
     ]
     columns = min(len(entries), max(2, int(width // 1.8)))
     figure.legend(handles=entries, loc="outside lower center", ncols=columns)

@@ -1,4 +1,4 @@
-"""What the latent instruments cost: encoding beside the bare encoder, and an interpolation GIF.
+"""What latent instruments cost: encoding and decoding beside bare calls, an archive, a film.
 
     python benchmarks/latent_tools.py
 
@@ -58,7 +58,7 @@ def beside(name, function, rows, size, public):
     starts = range(0, len(rows) - size + 1, size)
     batches = [tf.constant(rows[start : start + size]) for start in starts]
     bare(batches[0])
-    ratios = []
+    ratios, speeds = [], []
     for _ in range(5):
         start = time.perf_counter()
         for batch in batches:
@@ -66,10 +66,11 @@ def beside(name, function, rows, size, public):
         alone = len(batches) * size / (time.perf_counter() - start)
         start = time.perf_counter()
         public()
+        speeds.append(alone)
         ratios.append(len(rows) / (time.perf_counter() - start) / alone)
     print(
         f"{name}: {median(ratios):.3f} of the bare function's throughput "
-        f"({min(ratios):.3f} to {max(ratios):.3f}; {alone:,.0f} images/s bare)"
+        f"({min(ratios):.3f} to {max(ratios):.3f}; {median(speeds):,.0f} a second bare)"
     )
 
 

@@ -2,9 +2,9 @@
 
     python benchmarks/step_profile.py [--work small middle large colour] [--steps 10] [--rows 12]
 
-The networks of `rivals.py`, in a bare loop. Milliseconds are those of the thread that runs an
-operation; two may run beside each other, and one may use all cores, so that they add up to more
-than the clock's or to less. Shares are of their sum.
+The networks of `rivals.py`, in a bare loop, one run. An operation's milliseconds are those of the
+thread that calls it; two may run beside each other, and one may use all cores, so that they add up
+to more than the clock's or to less. Shares are of their sum.
 """
 
 import argparse
@@ -40,18 +40,20 @@ def operations(folder):
 
 
 def profiled(settings, steps):
-    """Milliseconds a step by the clock, and of every operation."""
+    """Milliseconds a step by the clock, unwatched, and of every operation, watched."""
     model, batches = prepared(settings, random_pixels(settings, 4 * settings.batch_size))
     step = tf.function(lambda iterator: model.train_step(next(iterator)))
     iterator = iter(batches)
     for _ in range(4):
         step(iterator)
+    start = time.perf_counter()
+    for _ in range(steps):
+        step(iterator)
+    clock = time.perf_counter() - start
     with tempfile.TemporaryDirectory() as folder:
         with tf.profiler.experimental.Profile(folder):
-            start = time.perf_counter()
             for _ in range(steps):
                 step(iterator)
-            clock = time.perf_counter() - start
         found = operations(folder)
     return 1000 * clock / steps, {name: each / steps for name, each in found.items()}
 
@@ -59,7 +61,7 @@ def profiled(settings, steps):
 def table(title, counted, rows):
     whole = sum(counted.values())
     print(f"| {title} | ms a step | share |\n|---|---|---|")
-    for name, each in Counter(counted).most_common(rows):
+    for name, each in counted.most_common(rows):
         print(f"| {name} | {each:.1f} | {each / whole:.0%} |")
     print(flush=True)
 
@@ -74,11 +76,12 @@ def main():
         title, settings = WORK[work]
         clock, found = profiled(settings, arguments.steps)
         print(f"### {title}: {clock:.1f} ms a step\n")
-        kinds = Counter()
-        for (kind, _), each in found.items():
+        kinds, names = Counter(), Counter()
+        for (kind, name), each in found.items():
             kinds[kind] += each
+            names[name] += each
         table("kind", kinds, arguments.rows)
-        table("operation", {name: each for (_, name), each in found.items()}, arguments.rows)
+        table("operation", names, arguments.rows)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Layers of ours are those of Keras, faster: the same numbers, the same gradients."""
+"""Layers of ours give the numbers and gradients of Keras', and drop what they say."""
 
 import keras
 import numpy as np
@@ -22,24 +22,44 @@ def test_the_slope_and_its_gradient_are_those_of_keras(kind):
         np.testing.assert_array_equal(tf.cast(theirs, "float32"), tf.cast(ours, "float32"))
 
 
-@pytest.mark.parametrize("options", [{}, {"kernel_size": 4}, {"kernel_size": 5}, {"strides": 2}])
+def convolved(layer, x):
+    """What a layer gives, and the gradients of a sum in which every value has its own weight."""
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = layer(x)
+        weights = tf.reshape(tf.range(tf.size(y)), tf.shape(y))
+        total = tf.reduce_sum(y * tf.cast(weights, y.dtype))
+    return (y, *tape.gradient(total, [x, layer.kernel.value, layer.bias.value]))
+
+
+@pytest.mark.parametrize(
+    ("options", "other_ways"),
+    [
+        ({}, True),
+        ({"kernel_size": 5}, True),
+        ({"kernel_size": (1, 3)}, True),
+        ({"kernel_size": 4}, False),
+        ({"strides": 2}, False),
+        ({"padding": "valid"}, False),
+        ({"dilation_rate": 2}, False),
+        ({"filters": 4}, False),
+    ],
+)
 @pytest.mark.parametrize("channels", [1, 3])
-def test_a_convolution_to_few_channels_and_its_gradients_are_those_of_keras(channels, options):
+def test_a_convolution_to_few_channels_and_its_gradients_are_those_of_keras(
+    channels, options, other_ways, monkeypatch
+):
+    taken, few = [], layers._few_channels
+    monkeypatch.setattr(layers, "_few_channels", lambda *each: taken.append(1) or few(*each))
     options = {"filters": channels, "kernel_size": 3, "padding": "same"} | options
-    random = np.random.default_rng(0)
-    x = tf.constant(random.normal(size=(2, 9, 12, 8)), tf.float32)
+    x = tf.constant(np.random.default_rng(0).normal(size=(2, 9, 12, 8)), tf.float32)
     theirs, ours = keras.layers.Conv2D(**options), layers.Conv2D(**options)
-    found = []
     for layer in (theirs, ours):
         layer.build(x.shape)
         layer.set_weights(theirs.get_weights())
-        with tf.GradientTape() as tape:
-            tape.watch(x)
-            y = layer(x)
-            total = tf.reduce_sum(y * tf.cast(tf.reshape(tf.range(tf.size(y)), y.shape), y.dtype))
-        found.append((y, *tape.gradient(total, [x, layer.kernel.value, layer.bias.value])))
-    for one, other in zip(*found, strict=True):
+    for one, other in zip(convolved(theirs, x), convolved(ours, x), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5 * np.abs(one).max())
+    assert bool(taken) == (other_ways and not tf.config.list_logical_devices("GPU"))
 
 
 # --- dropout -------------------------------------------------------------------------------------

@@ -184,3 +184,7 @@ def test_a_trade_has_a_panel_for_each_pair_a_point_for_each_run_and_a_colour_for
     (sharp,) = two.collections  # VAE has no rate
     np.testing.assert_array_equal(sharp.get_facecolor(), one.collections[1].get_facecolor())
     assert [each.get_text() for each in figure.legends[0].get_texts()] == ["VAE", "sharp"]
+    alone = plots.trade({"alone": (table, rate, distance)})
+    (again,) = alone.axes[0].collections
+    np.testing.assert_array_equal(sharp.get_facecolor(), again.get_facecolor())
+    assert [each.get_text() for each in alone.legends[0].get_texts()] == ["sharp"]
