@@ -337,7 +337,8 @@ EXPERIMENTS = {
         learning_rate=1e-3,
         schedule="cosine",
     ),
-    # The same folder with an encoder that is also the critic: sharper, at four times the time.
+    # The same folder with an encoder that is also the critic: sharper, at three to four times the
+    # time.
     "introspective": Settings(
         dataset="gallery",
         image_shape=(64, 64, 3),

@@ -5,8 +5,8 @@
 Three models, two seeds, two sets: three hours on one core (`TF_NUM_INTRAOP_THREADS=1`; the two
 sets can run beside each other). It goes on where it was stopped, run by run. Lengths are in epochs,
 chosen once so that each model has about the same time; the seconds in the table are the
-processor's, so that other work beside it does not count. An introspective step costs four of a
-VAE's, so there is also a VAE of as many steps.
+processor's, so that other work beside it does not count. An introspective step costs three to four
+of a VAE's, so there is also a VAE of as many steps.
 
 MNIST, padded to 32x32: 10,000 samples against the 10,000 test images, in the features of a
 classifier of ours. Paintings, 64x64: sliced Wasserstein distance of patches, samples against

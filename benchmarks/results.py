@@ -1,6 +1,6 @@
 """Runs the benchmarks one after the other and writes what they print into benchmarks/RESULTS.md.
 
-    python benchmarks/results.py [rivals scaling step fit profile tools pipeline gpu]
+    python benchmarks/results.py [rivals scaling step fit profile layers tools pipeline gpu]
 
 Without a name all of them, an hour on two cores; with names those sections alone are replaced. The
 machine should have nothing else to do.
@@ -24,6 +24,7 @@ SECTIONS = {  # name: title, script and its words
     "step": ("An iteration of Soft-IntroVAE", ["introspective_step.py"]),
     "fit": ("`fit` beside a bare loop", ["fit_overhead.py"]),
     "profile": ("Where a step's time goes", ["step_profile.py"]),
+    "layers": ("Layers of our own", ["own_layers.py"]),
     "tools": ("Encoding, archives, films", ["latent_tools.py"]),
     "pipeline": ("Reading files", ["pipeline.py"]),
     "gpu": ("On a GPU", ["gpu.py"]),

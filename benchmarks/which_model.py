@@ -1,14 +1,17 @@
-"""All models on one set and one budget, measured by one protocol.
+"""The models of this project on one set for equally many epochs, measured by one protocol.
 
     MNIST_PATH=... OASIS_DIR=... python benchmarks/which_model.py FOLDER --data mnist|brain|phantom
 
-Same networks, same number of epochs, same split; what else differs stands in MODELS, and was not
-tuned model by model. It goes on where it was stopped, run by run. Times are the processor's, so
-that other work beside it does not count.
+Same networks, same epochs, same split; what differs otherwise stands in MODELS. Common settings
+were not tuned to any one; `gamma` and `most_push`, which introspective models alone read, are those
+of `introspective.py`. An introspective step costs three to four of the others', so read the time
+beside the numbers; it is the processor's, so that other work beside it does not count. It goes on
+where it was stopped, run by run.
 
-MNIST at 28x28: grey pixels as Bernoulli probabilities, for introspective models cannot take binary
-draws; these bounds are not those of the literature. Brain slices at 64x64. Phantom: do single axes
-stand for single factors? Five seeds.
+MNIST at 28x28, two seeds: grey pixels as Bernoulli probabilities, for introspective models cannot
+take binary draws; these bounds are not those of the literature. Brain slices at 64x64, two seeds.
+Phantom, five seeds: do single axes stand for single factors? `IntroVAE` is left out: its margin
+must be set by hand for every set.
 """
 
 import argparse
@@ -109,6 +112,8 @@ def loaded(name):
 def compare(name, folder):
     images = loaded(name)
     judge = judges.judge(images, cache=folder) if name == "mnist" else None
+    if judge:
+        print(f"judge: accuracy {judge.accuracy:.4f}")
 
     def measure(key):
         settings = replace(SETTINGS[name], **MODELS[name][key["model"]], seed=key["seed"])
@@ -119,7 +124,7 @@ def compare(name, folder):
         train.fit(model, images, settings, run, verbose=0)
         seconds = round(time.process_time() - start)
         numbers = evaluate.report(model, images, run, judge=judge)
-        return {"seconds": seconds} | {key: each["value"] for key, each in numbers.items()}
+        return {"seconds": seconds} | {metric: each["value"] for metric, each in numbers.items()}
 
     todo = [{"model": kind, "seed": seed} for seed in SEEDS[name] for kind in MODELS[name]]
     found = resumable(folder / f"which_{name}.csv", todo, measure).drop(columns="seed")

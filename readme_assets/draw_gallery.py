@@ -3,7 +3,7 @@
     ATLAS_EMBEDDED=1 python readme_assets/draw_gallery.py FOLDER
 
 Half an hour on two cores. It goes on where it was stopped. Both runs have about the same time: a
-step of a model with a critic costs four of a VAE's.
+step of a model with a critic costs three to four of a VAE's.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""The figure of paintings in the README, and its numbers, from a trained run.
+"""The figure of paintings in the README, and its numbers, from a run of an introspective model.
 
     IMAGES_DIR=... python readme_assets/draw_paintings.py RUN
 
@@ -12,10 +12,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import numpy as np
-import pandas as pd
 
 import data
 import latent
+import losses
 import metrics
 import plots
 import train
@@ -31,14 +31,14 @@ def main():
     images, model = data.load(train.load_settings(run)), train.load(run)
     parts = [images.validation.images[:], images.test.images[:]]
     held_out = np.concatenate(parts) / np.float32(255)
-    again = latent.in_batches(model.reconstruct, held_out, batch_size=16)
-    z, _ = latent.encode(model, images.train)
-    ways = np.concatenate([latent.slerp(z[0], z[1], SHOWN), latent.slerp(z[2], z[3], SHOWN)])
-    made = latent.in_batches(model.decode, ways, batch_size=16)
+    z_mean, z_log_var, again = latent.in_batches(model.describe, held_out, batch_size=16)
+    ends = model.encode(images.train.images[:4])[0].numpy()
+    ways = [latent.slerp(ends[at], ends[at + 1], SHOWN) for at in (0, 2)]
+    made = latent.in_batches(model.decode, np.concatenate(ways), batch_size=16)
     samples = model.sample(len(held_out), seed=1).numpy()
     rows = {
         "held out, drawn again": again[:SHOWN],
-        "from one to another": made[:SHOWN],
+        "from one of the training to another": made[:SHOWN],
         "likewise": made[SHOWN:],
         "random points": samples[:SHOWN],
         "more": samples[SHOWN : 2 * SHOWN],
@@ -46,17 +46,31 @@ def main():
     plots.save(plots.image_rows(rows, width=9.0), HERE / "paintings.png")
 
     sharp = metrics.sharpness(held_out).mean()
-    levels = metrics.sliced_wasserstein(held_out, samples, seed=0)
-    history = pd.read_csv(run / "history.csv").iloc[-1]
+    generated = latent.in_batches(model.encode, samples, batch_size=16)
     numbers = {
         "PSNR of held-out paintings, dB": metrics.psnr(held_out, again).numpy().mean(),
-        "sharpness of reconstructions": metrics.sharpness(again).mean() / sharp,
-        "sharpness of samples": metrics.sharpness(samples).mean() / sharp,
-        "KL of real paintings, nats": history["kl"],
-        "KL of generated ones, nats": history["kl_generated"],
-    } | {f"sliced Wasserstein {level}": value for level, value in levels.items()}
-    print(f"{len(images.train)} paintings to learn from, {len(held_out)} held out")
-    print(pd.Series(numbers).round(3).to_string())
+        "sharpness of their reconstructions / theirs": metrics.sharpness(again).mean() / sharp,
+        "sharpness of samples / theirs": metrics.sharpness(samples).mean() / sharp,
+        "KL of held-out paintings, nats": kl(z_mean, z_log_var),
+        "KL of samples, nats": kl(*generated),
+    }
+    real = images.train.images[: len(held_out)] / np.float32(255)
+    for what, others in {"samples": samples, "real paintings": real}.items():
+        for level, value in metrics.sliced_wasserstein(held_out, others, seed=0).items():
+            numbers[f"sliced Wasserstein {level}, held-out paintings and {what}"] = value
+    text = [f"{len(images.train)} paintings to learn from, {len(held_out)} held out.", ""]
+    text += [
+        "| | |",
+        "|---|---|",
+        *(f"| {name} | {value:.4g} |" for name, value in numbers.items()),
+    ]
+    (HERE / "paintings.md").write_text("\n".join(["# Paintings", "", *text, ""]))
+    print(*text, sep="\n")
+
+
+def kl(z_mean, z_log_var):
+    """Mean KL from the prior, nats."""
+    return losses.kl_to_standard_normal(z_mean, z_log_var).numpy().mean()
 
 
 if __name__ == "__main__":
