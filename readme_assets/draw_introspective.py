@@ -2,7 +2,8 @@
 
     python readme_assets/draw_introspective.py FOLDER
 
-FOLDER is the one that the benchmark filled.
+FOLDER is the one that the benchmark filled. Samples are of the last seed on paintings, and none
+is chosen.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import pandas as pd
 from tables import markdown, over_seeds
 
 import plots
+import train
 
 HERE = Path(__file__).parent
 PANELS = {  # of each set: what is plotted against PSNR
@@ -26,6 +28,17 @@ PANELS = {  # of each set: what is plotted against PSNR
     },
 }
 TITLES = {"mnist": "MNIST", "paintings": "paintings"}
+
+
+def samples_of(rows, name, folder):
+    """The first samples of every model of the last seed, by model."""
+    last = rows[(rows["seed"] == rows["seed"].max()) & rows["epochs"].notna()]
+    drawn = {}
+    for row in last.itertuples():
+        kind = row.model.split(",")[0]
+        model = train.load(folder / f"{name}-{kind}-{row.epochs:.0f}-{row.seed}")
+        drawn[row.model.replace(", ", ",\n")] = model.sample(10).numpy()
+    return drawn
 
 
 def main():
@@ -46,6 +59,9 @@ def main():
             what = "sharpness" if column.startswith("sharpness") else "distance"
             pair = (("psnr", "PSNR of reconstructions, dB"), (column, label))
             panels[f"{TITLES[name]}: {what}"] = (models, *pair)
+        if name == "paintings":
+            drawn = plots.image_rows(samples_of(rows, name, folder), width=9.0)
+            plots.save(drawn, HERE / "introspective_samples.png")
     plots.save(plots.trade(panels, width=4.2 * len(panels)), HERE / "introspective_trade.png")
     text = ["# Introspective models beside a VAE", "", *text]
     (HERE / "introspective.md").write_text("\n".join(text))
