@@ -6,7 +6,6 @@ Reads `metrics.json` of each run as `evaluate.py` wrote it; draws from the first
 """
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
@@ -14,10 +13,9 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import numpy as np
 import pandas as pd
-from tables import markdown
+import tables
 
 import data
-import evaluate
 import latent
 import plots
 import train
@@ -49,32 +47,13 @@ def draw(run):
     plots.save(plots.image_grid(decoded, columns=16, width=9.5), HERE / "mnist_paths.png")
 
 
-def write_table(runs):
-    written = {run.name: json.loads((run / "metrics.json").read_text()) for run in runs}
-    reports = {name: each["metrics"] for name, each in written.items()}
-    table = evaluate.table(reports)
-    first = written[runs[0].name]
-    protocols = [f"- `{name}`: {each['protocol']}" for name, each in first["metrics"].items()]
-    text = [
-        "# MNIST",
-        "",
-        *markdown(table),
-        "",
-        f"{first['images']}. Numbers are means over the 10,000 test images ± their standard error.",
-        "",
-        *protocols,
-        "",
-    ]
-    (HERE / "mnist.md").write_text("\n".join(text))
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path)
     parser.add_argument("--beside", type=Path, nargs="*", default=[])
     arguments = parser.parse_args()
     draw(arguments.run)
-    write_table([arguments.run, *arguments.beside])
+    tables.of_runs([arguments.run, *arguments.beside], "MNIST", HERE / "mnist.md")
 
 
 if __name__ == "__main__":

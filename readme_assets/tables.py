@@ -1,6 +1,20 @@
-"""Tables of results as Markdown."""
+"""Tables of results as Markdown. By itself: the table of some runs, and how each was measured.
+
+    python readme_assets/tables.py RUN [RUN ...] --title TITLE --to FILE.md
+
+Reads `metrics.json` of each run as `evaluate.py` wrote it.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import pandas as pd
+
+import evaluate
 
 
 def markdown(table, first="metric"):
@@ -29,3 +43,38 @@ def _words(value, error):
     if pd.isna(value):
         return "-"
     return f"{value:.4g}" + (f" ± {error:.2g}" if error > 0 else "")
+
+
+def of_runs(runs, title, path):
+    """Writes runs side by side, and below how each number was measured."""
+    written = {run.name: json.loads((run / "metrics.json").read_text()) for run in runs}
+    table = evaluate.table({name: each["metrics"] for name, each in written.items()})
+    first = written[runs[0].name]
+    count = next(iter(first["metrics"].values()))["n"]
+    protocols = {
+        name: each["protocol"] for one in written.values() for name, each in one["metrics"].items()
+    }
+    text = [
+        f"# {title}",
+        "",
+        *markdown(table),
+        "",
+        f"{first['images']}. Numbers are means over {count:,} images ± their standard error.",
+        "",
+        *(f"- `{name}`: {each}" for name, each in protocols.items()),
+        "",
+    ]
+    path.write_text("\n".join(text))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN")
+    parser.add_argument("--title", required=True)
+    parser.add_argument("--to", type=Path, required=True, metavar="FILE")
+    arguments = parser.parse_args()
+    of_runs(arguments.runs, arguments.title, arguments.to)
+
+
+if __name__ == "__main__":
+    main()
