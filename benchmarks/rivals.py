@@ -1,6 +1,6 @@
 """Training speed beside other projects, on the same networks and images, in one run.
 
-    python benchmarks/rivals.py [--work small middle large colour] [--rounds 5] [--seconds 6]
+    python benchmarks/rivals.py [--work small middle large colour] [--rounds 5] [--seconds 4]
 
 Every side runs in a process of its own, which waits while another one's turn lasts: A B C A B C,
 so that what the machine does besides hits all alike. Read the ratios. PyTorch (CPU) and pythae live
@@ -189,7 +189,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", nargs="+", choices=WORK, default=list(WORK))
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=6.0, help="of each side's turn")
+    parser.add_argument("--seconds", type=float, default=4.0, help="of each side's turn")
     arguments = parser.parse_args()
     python, version = environment()
     print(f"PyTorch {version}, pythae {PYTHAE}, Python {platform.python_version()}\n")
