@@ -38,8 +38,8 @@ def main():
     samples = model.sample(len(held_out), seed=1).numpy()
     rows = {
         "held out, drawn again": again[:SHOWN],
-        "from one of the training to another": made[:SHOWN],
-        "likewise": made[SHOWN:],
+        "between two paintings": made[:SHOWN],
+        "between two others": made[SHOWN:],
         "random points": samples[:SHOWN],
         "more": samples[SHOWN : 2 * SHOWN],
     }
