@@ -39,7 +39,7 @@ def save(figure, path):
     """Writes a figure as PNG, making its folder; returns it, so that a cell can show it too."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, facecolor="white")
+    figure.savefig(path, facecolor="white", bbox_inches="tight")  # as notebooks show it
     return figure
 
 

@@ -37,7 +37,7 @@ def samples_of(rows, name, folder):
     for row in last.itertuples():
         kind = row.model.split(",")[0]
         model = train.load(folder / f"{name}-{kind}-{row.epochs:.0f}-{row.seed}")
-        drawn[row.model.replace(", ", ",\n")] = model.sample(10).numpy()
+        drawn[row.model] = model.sample(10).numpy()
     return drawn
 
 

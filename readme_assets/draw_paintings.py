@@ -37,10 +37,10 @@ def main():
     made = latent.in_batches(model.decode, np.concatenate(ways), batch_size=16)
     samples = model.sample(len(held_out), seed=1).numpy()
     rows = {
-        "held\nout": again[:SHOWN],
-        "between\ntwo": made[:SHOWN],
-        "between\nothers": made[SHOWN:],
-        "random\npoints": samples[:SHOWN],
+        "held out, drawn again": again[:SHOWN],
+        "between two paintings": made[:SHOWN],
+        "between two others": made[SHOWN:],
+        "random points": samples[:SHOWN],
         "more": samples[SHOWN : 2 * SHOWN],
     }
     plots.save(plots.image_rows(rows, width=9.0), HERE / "paintings.png")
