@@ -17,6 +17,7 @@ import files
 import randomness
 
 NAMES = ("train", "validation", "test")
+PREFETCH = 2  # batches that are ready before they are asked for
 
 
 class Part(NamedTuple):
@@ -142,7 +143,7 @@ class Split:
         else:
             rows = tf.data.Dataset.range(len(self), output_type=tf.int32).batch(batch_size)
             batches = rows.map(gather, num_parallel_calls=2)
-        return batches.prefetch(tf.data.AUTOTUNE)
+        return _untuned(batches.prefetch(PREFETCH))
 
     def mixed_batches(
         self, batch_size, labels, share=0.5, seed=0, first_epoch=0, shift=0, flip="none", part=ALL
@@ -232,6 +233,17 @@ class ImageData:
 
 def _rows(images, rows):
     return images.only(rows) if isinstance(images, files.Rows) else images[rows]
+
+
+def _untuned(batches):
+    """The batches, without `tf.data`'s tuner: nothing here is left for it to choose.
+
+    Its thread sleeps for 10 ms, then twice as long, and so on, and the end of an iterator often
+    waits until it wakes: a `fit` that is done after 6 seconds then returns after 10.
+    """
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return batches.with_options(options)
 
 
 def _moved(images, draws, shift, flip):

@@ -51,8 +51,8 @@ def main():
     step(images)
     shares, speeds = [], []
     for _ in range(rounds):
-        limit = peak(plain)
-        speed = per_second(lambda: step(images), work, 3.0)
+        limit, _ = peak(plain)
+        speed, _ = per_second(lambda: step(images), work, 3.0)
         shares.append(speed / limit)
         speeds.append((speed, limit))
     reached, limit = (median(column) / 1e9 for column in zip(*speeds, strict=True))

@@ -1,9 +1,9 @@
 """How many operations a second this machine reaches in the convolutions of networks."""
 
-import time
 from functools import partial
 
 import tensorflow as tf
+from turns import now, since
 
 import costs
 
@@ -11,12 +11,12 @@ PLAIN = ((32, 64), (16, 128), (16, 256), (8, 256), (32, 128))  # sides and chann
 
 
 def per_second(call, operations, seconds=1.0):
-    """Operations per second of the clock, over at least that long."""
-    start, calls = time.perf_counter(), 0
-    while time.perf_counter() - start < seconds:
+    """Operations per second of the clock, and of the processor, over at least so long a time."""
+    begun, calls = now(), 0
+    while since(begun)[0] < seconds:
         call()
         calls += 1
-    return calls * operations / (time.perf_counter() - start)
+    return tuple(calls * operations / spent for spent in since(begun))
 
 
 def convolutions():
@@ -32,5 +32,5 @@ def convolutions():
 
 
 def peak(calls):
-    """The speed of the fastest of `convolutions()`, now."""
+    """The speeds of the fastest of `convolutions()`, now; as `per_second`."""
     return max(per_second(call, operations) for call, operations in calls)

@@ -5,7 +5,8 @@
 The VAE of `rivals.py`'s middle row (four stages of 64, dropout) under `fit`: 64x64 in batches of
 16 to 512, then 32 to 256 pixels in batches of 32. All sizes alternate. TensorFlow's profiler counts
 the operations of a step; the limit is the fastest of some plain float32 convolutions, measured in
-the same rounds. Memory is that of a process of its own, at its highest.
+the same rounds. Shares of it are by the clock, and by the processor's time: the first falls where
+cores wait, the second does not. Memory is that of a process of its own, at its highest.
 """
 
 import argparse
@@ -13,14 +14,13 @@ import json
 import resource
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
-from statistics import median
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from peak import convolutions, peak
+import numpy as np
+from peak import convolutions, peak, per_second
 from prepared import prepared, random_pixels
 from rivals import WORK
 
@@ -40,12 +40,12 @@ def begun(settings):
 
 
 def trained(model, batches, settings, seconds):
-    """Images per second of `fit`."""
-    images, start = 0, time.perf_counter()
-    while time.perf_counter() - start < seconds:
+    """Images per second of the clock, and of the processor, under `fit`."""
+
+    def fit():
         model.fit(batches, steps_per_epoch=8, verbose=0, shuffle=False)
-        images += 8 * settings.batch_size
-    return images / (time.perf_counter() - start)
+
+    return per_second(fit, 8 * settings.batch_size, seconds)
 
 
 def memory(name):
@@ -68,6 +68,7 @@ def main():
         trained(*begun(settings), settings, 0.1)
         print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
         return
+    memories = {name: memory(name) for name in work}  # first: a child begins with its parent's peak
     sides = {name: (*begun(settings), settings) for name, settings in work.items()}
     plain = convolutions()
     for side in sides.values():
@@ -77,20 +78,24 @@ def main():
         limits.append(peak(plain))
         for name, side in sides.items():
             speeds[name].append(trained(*side, arguments.seconds))
-    limit = median(limits)
-    print(f"convolution peak: {limit / 1e9:.0f} GFLOP/s ({min(limits) / 1e9:.0f} to "
-          f"{max(limits) / 1e9:.0f})\n")  # fmt: skip
-    print("| | images/s | GFLOP/s | share of the peak | peak memory, MB |")
-    print("|---|---|---|---|---|")
+    limits = np.array(limits)  # (rounds, 2): by the clock, by the processor
+    print(f"convolution peak: {middle(limits[:, 0] / 1e9)} GFLOP/s\n")
+    print("| | images/s | GFLOP/s | share of the peak | by processor time | peak memory, MB |")
+    print("|---|---|---|---|---|---|")
     for name, (model, _, settings) in sides.items():
         each = costs.step_operations(model, settings.batch_size) / settings.batch_size
-        speed = median(speeds[name])
-        low, high = (edge(speeds[name]) for edge in (min, max))
+        found = np.array(speeds[name])
+        shares = np.median(found * each / limits, axis=0)
         print(
-            f"| {name} | {speed:,.0f} ({low:,.0f} to {high:,.0f}) | {speed * each / 1e9:.0f} | "
-            f"{speed * each / limit:.2f} | {memory(name):,.0f} |",
+            f"| {name} | {middle(found[:, 0])} | {np.median(found[:, 0]) * each / 1e9:.0f} | "
+            f"{shares[0]:.2f} | {shares[1]:.2f} | {memories[name]:,.0f} |",
             flush=True,
         )
+
+
+def middle(values):
+    """The median, the lowest and the highest, in words."""
+    return f"{np.median(values):,.0f} ({values.min():,.0f} to {values.max():,.0f})"
 
 
 if __name__ == "__main__":

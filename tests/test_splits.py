@@ -128,3 +128,12 @@ def test_without_augmentation_images_pass_unchanged():
     split = numbered()
     for image, row in epoch(split):
         np.testing.assert_array_equal(image, split.images[row])
+
+
+def test_no_batches_wait_for_a_tuner_when_they_end():
+    split = numbered()
+    split.table["few"] = np.where(split.table["row"] < 5, 0, np.nan)
+    split.table["all"] = 0
+    mixed = [split.mixed_batches(10, labels)[0] for labels in ("few", "all")]
+    for batches in (split.batches(10), split.batches(10, shuffle=True), *mixed):
+        assert batches.options().autotune.enabled is False
