@@ -1,11 +1,11 @@
 """Training speed beside other projects, on the same networks and images, in one run.
 
-    python benchmarks/rivals.py [--work small middle large colour] [--rounds 5] [--seconds 4]
+    python benchmarks/rivals.py [--work small middle large colour] [--rounds 3] [--seconds 4]
 
-Every side runs in a process of its own, which waits while another one's turn lasts: A B C A B C,
-so that what the machine does besides hits all alike. Read the ratios. PyTorch (CPU) and pythae live
-in an environment of their own, `benchmarks/.rivals`, which the first run makes. Random pixels
-serve: the work of a step does not depend on what is in them.
+Every side runs in a process of its own, which waits while another one's turn lasts, in another
+order every round, so that what the machine does besides hits all alike. Read the ratios. PyTorch
+(CPU) and pythae live in an environment of their own, `benchmarks/.rivals`, which the first run
+makes. Random pixels serve: the work of a step does not depend on what is in them.
 
 Sides: our step under Keras' `fit`, and in a bare loop, both with the allocator that the Makefile
 asks TensorFlow for, and `fit` without it; the step of keras.io's VAE example
@@ -18,6 +18,7 @@ import argparse
 import json
 import os
 import platform
+import random
 import subprocess
 import sys
 import tempfile
@@ -140,6 +141,7 @@ def started(name, settings, pixels, python):
         command += [pixels, str(settings.batch_size), info]
         if "kept pages" in name:
             extra = KEPT_PAGES
+    others = {key: told for key, told in os.environ.items() if key not in KEPT_BY_TENSORFLOW}
     begun = time.perf_counter()
     process = subprocess.Popen(
         [str(word) for word in command],
@@ -147,7 +149,7 @@ def started(name, settings, pixels, python):
         stdout=subprocess.PIPE,
         stderr=tempfile.TemporaryFile("w+"),
         text=True,
-        env=os.environ | extra,
+        env=others | extra,
     )
     side = Side(name, process, 0.0)
     _line(side)  # ready: it has trained one step
@@ -171,8 +173,9 @@ def measured(settings, rounds, seconds, python):
                 side.train(4)
                 steps[side.name] = max(4, round(4 * seconds / side.train(4)["clock"]))
             speed, told = {side.name: [] for side in sides}, {}
+            order = random.Random(0)  # nobody always follows the same one
             for _ in range(rounds):
-                for side in sides:
+                for side in order.sample(sides, len(sides)):
                     told[side.name] = side.train(steps[side.name])
                     images = steps[side.name] * settings.batch_size
                     speed[side.name].append(
@@ -188,7 +191,7 @@ def measured(settings, rounds, seconds, python):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", nargs="+", choices=WORK, default=list(WORK))
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=4.0, help="of each side's turn")
     arguments = parser.parse_args()
     python, version = environment()
