@@ -15,9 +15,7 @@ held-out reconstructions, and sharpness in units of the real images'.
 """
 
 import argparse
-import shutil
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import numpy as np
 import pandas as pd
-from rows import resumable
+from rows import resumable, trained
 
 import config
 import data
@@ -34,8 +32,6 @@ import latent
 import metrics
 import model as models
 import plots
-import registry
-import train
 
 SEEDS = (0, 1)
 BASE = {"residual": True, "upsampling": "nearest", "schedule": "cosine"}
@@ -151,11 +147,8 @@ def compare(name, folder):
         made = "VAE" if kind == SHORT else kind
         settings = replace(SETTINGS[name], model=made, seed=seed, epochs=epochs)
         run = folder / f"{name}-{made}-{epochs}-{seed}"
-        shutil.rmtree(run, ignore_errors=True)  # stopped in the middle: from the beginning
-        model = registry.from_settings(settings)
-        start = time.process_time()
-        train.fit(model, images, settings, run, verbose=0)
-        found = {"epochs": epochs, "seconds": round(time.process_time() - start)}
+        model, seconds = trained(settings, images, run)
+        found = {"epochs": epochs, "seconds": seconds}
         plots.save_sheet(model.sample(40).numpy(), folder / f"{run.name}-samples.png", 10)
         shown = images.test.images[:10].astype(np.float32) / 255.0
         pair = np.concatenate([shown, model.reconstruct(shown).numpy()])

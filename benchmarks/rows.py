@@ -1,11 +1,15 @@
-"""A table of results that goes on where it was stopped."""
+"""A table of results that goes on where it was stopped, and the runs behind its rows."""
 
+import shutil
+import time
 from pathlib import Path
 
 import keras
 import pandas as pd
 
 import files
+import registry
+import train
 
 
 def resumable(path, todo, measure) -> pd.DataFrame:
@@ -31,6 +35,19 @@ def resumable(path, todo, measure) -> pd.DataFrame:
             pd.DataFrame(rows).to_csv(temporary, index=False, float_format="%.5g")
         keras.backend.clear_session()
     return pd.DataFrame(rows)
+
+
+def trained(settings, images, run):
+    """A model trained into the folder `run`, from the beginning if that was stopped in the middle.
+
+    Returns:
+        The model, and the processor's seconds that training took.
+    """
+    shutil.rmtree(run, ignore_errors=True)
+    model = registry.from_settings(settings)
+    start = time.process_time()
+    train.fit(model, images, settings, run, verbose=0)
+    return model, round(time.process_time() - start)
 
 
 def _short(value):

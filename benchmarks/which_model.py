@@ -15,23 +15,19 @@ must be set by hand for every set.
 """
 
 import argparse
-import shutil
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import pandas as pd
-from rows import resumable
+from rows import resumable, trained
 
 import config
 import data
 import evaluate
 import judges
-import registry
-import train
 
 BASE = {"schedule": "cosine", "learning_rate": 2e-3}
 SETTINGS = {
@@ -118,11 +114,7 @@ def compare(name, folder):
     def measure(key):
         settings = replace(SETTINGS[name], **MODELS[name][key["model"]], seed=key["seed"])
         run = folder / f"{name}-{key['model'].replace(', ', '-').replace(' ', '')}-{key['seed']}"
-        shutil.rmtree(run, ignore_errors=True)  # stopped in the middle: from the beginning
-        model = registry.from_settings(settings)
-        start = time.process_time()
-        train.fit(model, images, settings, run, verbose=0)
-        seconds = round(time.process_time() - start)
+        model, seconds = trained(settings, images, run)
         numbers = evaluate.report(model, images, run, judge=judge)
         return {"seconds": seconds} | {metric: each["value"] for metric, each in numbers.items()}
 
