@@ -22,6 +22,11 @@ HERE = Path(__file__).parent
 TITLES = {"mnist": "MNIST", "brain": "OASIS", "phantom": "Chest phantom"}
 RATE = (("rate", "rate, nats"), ("distortion", "distortion, nats"))
 SHARPNESS = ("sample_sharpness", "sharpness of samples / real images")
+MADE = """Every model with the same networks, images and number of epochs, measured on test images.
+Settings stand in `benchmarks/which_model.py`, which trains and measures
+(`python benchmarks/which_model.py FOLDER --data mnist`, `brain` or `phantom`);
+`python readme_assets/draw_models.py FOLDER` draws."""
+ACROSS = 7  # columns of a table: wider ones cannot be seen at once
 ARROWS = {"lower": " ↓", "higher": " ↑", "": ""}
 
 
@@ -29,7 +34,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     folder = parser.parse_args().folder
-    text, panels = ["# Which model?", ""], {}
+    text, panels, measured = [f"# Which model?\n\n{MADE}\n"], {}, {}
     for name, title in TITLES.items():
         path = folder / f"which_{name}.csv"
         if not path.exists():
@@ -39,16 +44,20 @@ def main():
         shutil.copy(path, HERE / path.name)
         table = over_seeds(rows)
         better = {key: ARROWS[each[1]] for key, each in evaluate.PROTOCOL.items()}
+        measured.update(dict.fromkeys(table.columns))
         table.columns = [f"{key}{better.get(key, '')}" for key in table.columns]
         seeds = rows["seed"].nunique()
         text += [f"## {title}, mean ± standard deviation over {seeds} seeds", ""]
-        text += [*markdown(table, "model"), ""]
+        for first in range(0, table.shape[1], ACROSS):
+            text += [*markdown(table.iloc[:, first : first + ACROSS], "model"), ""]
         if name == "phantom":  # asks another question: its table says enough
             continue
         panels[f"{title}: what is said, what is missing"] = (rows, *RATE)
         samples = ("frechet", "Frechet distance") if "frechet" in rows else SHARPNESS
         panels[f"{title}: samples and time"] = (rows, ("seconds", "processor seconds"), samples)
-    text += [f"- `{key}`: {protocol}" for key, (_, _, protocol) in evaluate.PROTOCOL.items()]
+    text += ["- `seconds`: the processor's, of training"]
+    for key, (_, _, protocol) in evaluate.PROTOCOL.items():
+        text += [f"- `{key}`: {protocol}"] * (key in measured)
     (HERE / "which_model.md").write_text("\n".join([*text, ""]))
     if panels:
         plots.save(plots.trade(panels, width=11.0), HERE / "which_model.png")

@@ -7,6 +7,7 @@ Reads `metrics.json` of each run as `evaluate.py` wrote it.
 
 import argparse
 import json
+import math
 import sys
 from pathlib import Path
 
@@ -42,7 +43,10 @@ def over_seeds(rows, by="model"):
 def _words(value, error):
     if pd.isna(value):
         return "-"
-    return f"{value:.4g}" + (f" ± {error:.2g}" if error > 0 else "")
+    if not error > 0:  # of one seed alone there is no spread
+        return f"{value:.4g}"
+    digits = max(0, 1 - math.floor(math.log10(error)))  # down to the error's second digit
+    return f"{value:.{digits}f} ± {error:.{digits}f}"
 
 
 def of_runs(runs, title, path):
