@@ -1,8 +1,8 @@
-"""The tables and figure of "which model?", from benchmarks/which_model.py.
+"""The tables and figures of "which model?", from benchmarks/which_model.py.
 
     python readme_assets/draw_models.py FOLDER
 
-FOLDER is the one that the benchmark filled.
+FOLDER is the one that the benchmark filled. Samples are of the last seed, and none is chosen.
 """
 
 import argparse
@@ -17,6 +17,7 @@ from tables import markdown, over_seeds
 
 import evaluate
 import plots
+import train
 
 HERE = Path(__file__).parent
 TITLES = {"mnist": "MNIST", "brain": "OASIS", "phantom": "Chest phantom"}
@@ -28,6 +29,15 @@ Settings stand in `benchmarks/which_model.py`, which trains and measures
 `python readme_assets/draw_models.py FOLDER` draws."""
 ACROSS = 7  # columns of a table: wider ones cannot be seen at once
 ARROWS = {"lower": " ↓", "higher": " ↑", "": ""}
+
+
+def samples_of(rows, name, folder):
+    """The first samples of every model of the last seed, by model."""
+    last, drawn = rows["seed"].max(), {}
+    for model in rows["model"].unique():
+        run = folder / f"{name}-{model.replace(', ', '-').replace(' ', '')}-{last}"
+        drawn[model] = train.load(run).sample(14).numpy()
+    return drawn
 
 
 def main():
@@ -52,6 +62,10 @@ def main():
             text += [*markdown(table.iloc[:, first : first + ACROSS], "model"), ""]
         if name == "phantom":  # asks another question: its table says enough
             continue
+        plots.save(
+            plots.image_rows(samples_of(rows, name, folder), width=9.0),
+            HERE / f"which_{name}_samples.png",
+        )
         panels[f"{title}: what is said, what is missing"] = (rows, *RATE)
         samples = ("frechet", "Frechet distance") if "frechet" in rows else SHARPNESS
         panels[f"{title}: samples and time"] = (rows, ("seconds", "processor seconds"), samples)
