@@ -31,13 +31,18 @@ ACROSS = 7  # columns of a table: wider ones cannot be seen at once
 ARROWS = {"lower": " ↓", "higher": " ↑", "": ""}
 
 
-def samples_of(rows, name, folder):
-    """The first samples of every model of the last seed, by model."""
-    last, drawn = rows["seed"].max(), {}
-    for model in rows["model"].unique():
-        run = folder / f"{name}-{model.replace(', ', '-').replace(' ', '')}-{last}"
-        drawn[model] = train.load(run).sample(14).numpy()
-    return drawn
+def draw_samples(rows, name, folder):
+    """The first samples of every model of the last seed, where its runs are there."""
+    last = rows["seed"].max()
+    runs = {
+        model: folder / f"{name}-{model.replace(', ', '-').replace(' ', '')}-{last}"
+        for model in rows["model"].unique()
+    }
+    if missing := [run for run in runs.values() if not run.exists()]:
+        print(f"{missing[0]} is not there: no samples of {name} drawn")
+        return
+    drawn = {model: train.load(run).sample(14).numpy() for model, run in runs.items()}
+    plots.save(plots.image_rows(drawn, width=9.0), HERE / f"which_{name}_samples.png")
 
 
 def main():
@@ -62,10 +67,7 @@ def main():
             text += [*markdown(table.iloc[:, first : first + ACROSS], "model"), ""]
         if name == "phantom":  # asks another question: its table says enough
             continue
-        plots.save(
-            plots.image_rows(samples_of(rows, name, folder), width=9.0),
-            HERE / f"which_{name}_samples.png",
-        )
+        draw_samples(rows, name, folder)
         panels[f"{title}: what is said, what is missing"] = (rows, *RATE)
         samples = ("frechet", "Frechet distance") if "frechet" in rows else SHARPNESS
         panels[f"{title}: samples and time"] = (rows, ("seconds", "processor seconds"), samples)
