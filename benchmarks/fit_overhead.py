@@ -9,7 +9,6 @@ what is in them.
 
 import argparse
 import sys
-import time
 from pathlib import Path
 from statistics import median
 
@@ -18,13 +17,15 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import tensorflow as tf
 from prepared import prepared, random_pixels
 from rivals import WORK
+from turns import now, since
 
 
 def per_step(run, steps):
     """Seconds of CPU time and of the clock per step."""
-    cpu, clock = time.process_time(), time.perf_counter()
+    begun = now()
     run(steps)
-    return (time.process_time() - cpu) / steps, (time.perf_counter() - clock) / steps
+    clock, cpu = since(begun)
+    return cpu / steps, clock / steps
 
 
 def measure(settings, seconds, rounds):

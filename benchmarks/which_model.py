@@ -55,8 +55,8 @@ SETTINGS = {
         most_push=0.3,
         epochs=20,
         batch_size=32,
-        schedule="cosine",
-        learning_rate=1e-3,  # with 2e-3 one of two autoencoders drew black from its first steps on
+        # With 2e-3 one of two autoencoders drew black from its first steps on.
+        **(BASE | {"learning_rate": 1e-3}),
     ),
     "phantom": config.Settings(
         dataset="chest",
@@ -106,6 +106,11 @@ def loaded(name):
     return data.load(SETTINGS[name])
 
 
+def run_name(name, model, seed):
+    """Of the folder that holds one run of a comparison."""
+    return f"{name}-{model.replace(', ', '-').replace(' ', '')}-{seed}"
+
+
 def compare(name, folder):
     images = loaded(name)
     judge = judges.judge(images, cache=folder) if name == "mnist" else None
@@ -114,7 +119,7 @@ def compare(name, folder):
 
     def measure(key):
         settings = replace(SETTINGS[name], **MODELS[name][key["model"]], seed=key["seed"])
-        run = folder / f"{name}-{key['model'].replace(', ', '-').replace(' ', '')}-{key['seed']}"
+        run = folder / run_name(name, **key)
         model, seconds = trained(settings, images, run)
         numbers = evaluate.report(model, images, run, judge=judge)
         return {"seconds": seconds} | {metric: each["value"] for metric, each in numbers.items()}

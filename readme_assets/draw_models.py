@@ -11,9 +11,11 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
+sys.path.insert(1, str(Path(__file__).parent.parent / "benchmarks"))
 
 import pandas as pd
 from tables import markdown, over_seeds
+from which_model import run_name
 
 import evaluate
 import plots
@@ -34,10 +36,7 @@ ARROWS = {"lower": " ↓", "higher": " ↑", "": ""}
 def draw_samples(rows, name, folder):
     """The first samples of every model of the last seed, where its runs are there."""
     last = rows["seed"].max()
-    runs = {
-        model: folder / f"{name}-{model.replace(', ', '-').replace(' ', '')}-{last}"
-        for model in rows["model"].unique()
-    }
+    runs = {model: folder / run_name(name, model, last) for model in rows["model"].unique()}
     if missing := [run for run in runs.values() if not run.exists()]:
         print(f"{missing[0]} is not there: no samples of {name} drawn")
         return
@@ -49,7 +48,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     folder = parser.parse_args().folder
-    text, panels, measured = [f"# Which model?\n\n{MADE}\n"], {}, {}
+    text, panels, measured = [f"# Which model?\n\n{MADE}\n"], {}, set()
     for name, title in TITLES.items():
         path = folder / f"which_{name}.csv"
         if not path.exists():
@@ -59,7 +58,7 @@ def main():
         shutil.copy(path, HERE / path.name)
         table = over_seeds(rows)
         better = {key: ARROWS[each[1]] for key, each in evaluate.PROTOCOL.items()}
-        measured.update(dict.fromkeys(table.columns))
+        measured |= set(table.columns)
         table.columns = [f"{key}{better.get(key, '')}" for key in table.columns]
         seeds = rows["seed"].nunique()
         text += [f"## {title}, mean ± standard deviation over {seeds} seeds", ""]
@@ -72,8 +71,8 @@ def main():
         samples = ("frechet", "Frechet distance") if "frechet" in rows else SHARPNESS
         panels[f"{title}: samples and time"] = (rows, ("seconds", "processor seconds"), samples)
     text += ["- `seconds`: the processor's, of training"]
-    for key, (_, _, protocol) in evaluate.PROTOCOL.items():
-        text += [f"- `{key}`: {protocol}"] * (key in measured)
+    protocols = {key: each for key, (_, _, each) in evaluate.PROTOCOL.items() if key in measured}
+    text += [f"- `{key}`: {each}" for key, each in protocols.items()]
     (HERE / "which_model.md").write_text("\n".join([*text, ""]))
     if panels:
         plots.save(plots.trade(panels, width=11.0), HERE / "which_model.png")

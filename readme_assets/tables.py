@@ -43,7 +43,7 @@ def over_seeds(rows, by="model"):
 def _words(value, error):
     if pd.isna(value):
         return "-"
-    if not error > 0:  # of one seed alone there is no spread
+    if not error > 0:  # one seed, or the same in all
         return f"{value:.4g}"
     digits = max(0, 1 - math.floor(math.log10(error)))  # down to the error's second digit
     return f"{value:.{digits}f} ± {error:.{digits}f}"
