@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 import skimage.metrics
-from scipy import stats
+from scipy import ndimage, stats
 
 import data
 import evaluate
@@ -176,9 +176,28 @@ def test_copies_have_nearer_training_images_than_held_out_ones():
     training, _ = blobs(200)
     held_out, fresh = (blobs(100, seed=seed)[0].astype(np.float32) / 255 for seed in (1, 2))
     copies = training[:100].astype(np.float32) / 255
-    assert evaluate.nearer_than_real(copies, held_out, training) == 1.0
-    assert evaluate.nearer_than_real(fresh, held_out, training) == pytest.approx(0.5, abs=0.1)
-    assert evaluate.nearer_than_real(1 - copies, held_out, training) == 0.0
+    assert evaluate.nearer_to_training(copies, held_out, training) == 1.0
+    assert evaluate.nearer_to_training(fresh, held_out, training) == pytest.approx(0.5, abs=0.1)
+    assert evaluate.nearer_to_training(1 - copies, held_out, training) == 0.0
+
+
+def test_blur_alone_does_not_pass_for_copying_beside_images_as_blurred():
+    training, held_out, fresh = np.random.default_rng(0).random((3, 100, 12, 12, 1), np.float32)
+    training = (255 * training).astype(np.uint8)
+    foggy, redrawn = (ndimage.gaussian_filter(each, (0, 2, 2, 0)) for each in (fresh, held_out))
+    assert evaluate.nearer_to_training(foggy, held_out, training) > 0.9
+    assert evaluate.nearer_to_training(foggy, redrawn, training) == pytest.approx(0.5, abs=0.1)
+
+
+def test_the_report_compares_samples_with_held_out_images_and_with_these_redrawn(trained, spots):
+    model, _ = trained
+    numbers = evaluate.report(model, spots)
+    made = evaluate.drawn(model, len(spots.test))
+    real = spots.test.images / np.float32(255)
+    for name, others in (("real", real), ("redrawn", model.reconstruct(real))):
+        share = evaluate.nearer_to_training(made, others, spots.train.images)
+        assert numbers[f"nearer_than_{name}"]["value"] == pytest.approx(share)
+    assert numbers["nearer_than_real"]["value"] != numbers["nearer_than_redrawn"]["value"]
 
 
 def test_large_images_are_averaged_before_they_are_compared():
