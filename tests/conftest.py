@@ -1,5 +1,6 @@
 """Tiny settings and small data that many tests share."""
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +14,7 @@ import train
 from spots import SHAPE, blobs
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny():
     """Makes settings of a one-stage network, fast enough to train in a test."""
 
@@ -26,19 +27,27 @@ def tiny():
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def spots():
     """`ImageData` of such images, labelled by the half that the spot lies in."""
     images, labels = blobs()
     return data.from_arrays(images, labels, name="spots", label="half")
 
 
+@pytest.fixture(scope="session")
+def trained_once(tmp_path_factory, spots, tiny):
+    """A trained run's folder with a checkpoint of each epoch, which all tests share."""
+    place, settings = tmp_path_factory.mktemp("trained") / "run", tiny(epochs=2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "CHECKPOINT_SECONDS", 0.0)
+        train.fit(registry.from_settings(settings), spots, settings, place, verbose=0)
+    return place
+
+
 @pytest.fixture
-def run(tmp_path, spots, tiny):
-    """A trained run's folder."""
-    settings = tiny(epochs=2)
-    train.fit(registry.from_settings(settings), spots, settings, tmp_path / "run", verbose=0)
-    return tmp_path / "run"
+def run(trained_once, tmp_path):
+    """A copy of it, which a test may write into and damage."""
+    return shutil.copytree(trained_once, tmp_path / "run")
 
 
 @pytest.fixture

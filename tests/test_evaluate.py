@@ -23,12 +23,12 @@ import train
 from spots import blobs
 
 
-@pytest.fixture
-def trained(tmp_path, spots, tiny):
-    settings = tiny(epochs=3)
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, spots, tiny):
+    place, settings = tmp_path_factory.mktemp("evaluated") / "run", tiny(epochs=3)
     model = registry.from_settings(settings)
-    train.fit(model, spots, settings, tmp_path / "run", verbose=0)
-    return model, tmp_path / "run"
+    train.fit(model, spots, settings, place, verbose=0)
+    return model, place
 
 
 def test_every_number_has_value_unit_split_count_and_protocol(trained, spots):
