@@ -244,8 +244,10 @@ def _likelihoods(model, pixels, progress=False):
     """Rate, distortion and their sum for every image, averaged over the fixed draws."""
 
     def measured(batch, rows):
-        distortion, rate = 0.0, 0.0
-        for draw in range(DRAWS):
+        distortion = rate = tf.zeros(tf.shape(rows)[0])
+        for draw in tf.range(
+            DRAWS, dtype=rows.dtype
+        ):  # a loop of the graph, which is then traced once
             # The row makes the random numbers of every batch its own, and always the same.
             result = model.forward(batch, training=False, step=rows[0] * DRAWS + draw)
             paid, told = model.bound(result)

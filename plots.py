@@ -1,5 +1,6 @@
 """Figures from arrays. Every function returns its figure and leaves no other trace."""
 
+import math
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -174,7 +175,7 @@ def curve(x, lines, xlabel, ylabel, log=False, errors=None, width=5.0):
 
 
 @styled
-def trade(panels, by="model", width=9.0):
+def trade(panels, by="model", width=9.0, across=None):
     """What is paid for what: runs as points, a panel for each pair, a colour for each model.
 
     Args:
@@ -182,13 +183,18 @@ def trade(panels, by="model", width=9.0):
             run, `x` and `y` are columns; runs that lack one of the two are left out of the panel.
         by: Column of what has a colour of its own: the same in all panels, and in all figures of
             one table.
+        across: Panels in a row; None puts all into one.
     """
-    figure, axes = _figure(width, 0.8 * width / len(panels) + 0.4, columns=len(panels))
+    across = across or len(panels)
+    down = math.ceil(len(panels) / across)
+    figure, axes = _figure(width, 0.8 * width / across * down + 0.4, rows=down, columns=across)
     names = dict.fromkeys(name for table, *_ in panels.values() for name in table[by])
     looks = {name: _look(number) for number, name in enumerate(names)}
     drawn = set()
+    for axis in axes.flat[len(panels) :]:
+        axis.remove()
     for axis, (title, (table, (x, xlabel), (y, ylabel))) in zip(
-        axes[0], panels.items(), strict=True
+        axes.flat[: len(panels)], panels.items(), strict=True
     ):
         for name, runs in table.dropna(subset=[x, y]).groupby(by, sort=False):
             colour, marker = looks[name]

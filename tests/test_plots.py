@@ -184,6 +184,9 @@ def test_a_trade_has_a_panel_for_each_pair_a_point_for_each_run_and_a_colour_for
     (sharp,) = two.collections  # VAE has no rate
     np.testing.assert_array_equal(sharp.get_facecolor(), one.collections[1].get_facecolor())
     assert [each.get_text() for each in figure.legends[0].get_texts()] == ["VAE", "sharp"]
+    stacked = plots.trade({each: (table, rate, distance) for each in "abc"}, across=2)
+    a, b, c = (each.get_subplotspec() for each in stacked.axes)
+    assert a.rowspan == b.rowspan != c.rowspan and a.colspan == c.colspan != b.colspan
     alone = plots.trade({"alone": (table, rate, distance)})
     (again,) = alone.axes[0].collections
     np.testing.assert_array_equal(sharp.get_facecolor(), again.get_facecolor())
