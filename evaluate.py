@@ -105,8 +105,8 @@ PROTOCOL = {
     "nearer_than_redrawn": (
         "share",
         "",
-        "as nearer_than_real, held-out images as the model itself reconstructs them, so that they "
-        "are as blurred as its samples",
+        "as nearer_than_real, held-out images as the model itself reconstructs them, so that its "
+        "blur is on both sides; a decoder that draws training images alone would pass",
     ),
     "accuracy": ("share", "higher", "likeliest class by the model's own classifier"),
     "calibration_error": (
@@ -357,12 +357,13 @@ def nearer_to_training(made, others, training):
 
     The statistic of Mann and Whitney on the distances to the nearest training image, as in
     [Meehan et al., 2020](https://arxiv.org/abs/2004.05675), Section 3, whose test looks for values
-    far from a half. Pixels are compared, those of large images averaged to at most 32 a side.
+    far from a half. Pixels are compared, those of large images averaged to at most 32 a side, and
+    training images as they are: a mirrored copy of one is not found.
 
     Args:
         made: Generated images, floats in [0, 1], shape `(n, height, width, channels)`.
         others: What they are compared with: images that the model was not trained on, or its
-            reconstructions of these, which are as blurred as its samples; likewise.
+            reconstructions of these, so that its blur is on both sides; likewise.
         training: uint8.
 
     Returns:

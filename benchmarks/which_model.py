@@ -4,8 +4,8 @@
 
 Same networks, same epochs, same split; what differs otherwise stands in MODELS. Common settings
 were not tuned to any one; `gamma` and `most_push`, which introspective models alone read, are those
-of `introspective.py`. An introspective step costs three to four of the others', and one of IWAE
-about four, so beside them stands a VAE of as much time. Read the time beside the numbers; it is the
+of `introspective.py`. A step of IWAE or of an introspective model costs about four of the others',
+so beside them stands a VAE of about as much time. Read the time beside the numbers; it is the
 processor's, so that other work beside it counts little. It goes on where it was stopped, run by
 run.
 

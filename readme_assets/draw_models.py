@@ -30,7 +30,7 @@ Settings stand in `benchmarks/which_model.py`, which trains and measures
 (`python benchmarks/which_model.py FOLDER --data mnist`, `brain` or `phantom`);
 `python readme_assets/draw_models.py FOLDER` draws.
 
-![every run: rate against distortion, samples against time](which_model.png)"""
+![runs as points: rate against distortion, samples against time](which_model.png)"""
 ACROSS = 7  # columns of a table: wider ones cannot be seen at once
 ARROWS = {"lower": " ↓", "higher": " ↑", "": ""}
 
