@@ -131,6 +131,7 @@ PROTOCOL = {
 }
 
 IN_FEATURES = ("frechet", "kernel", "precision", "recall")
+ARROWS = {"lower": " ↓", "higher": " ↑", "": ""}
 NEARER = ("nearer_than_real", "nearer_than_redrawn")
 SAMPLED = (*IN_FEATURES, "inception_frechet", "sample_sharpness", *NEARER)
 
@@ -219,11 +220,10 @@ def table(reports: dict) -> pd.DataFrame:
     Args:
         reports: Dictionary of names of runs to what `report` returns.
     """
-    arrow = {"lower": "↓", "higher": "↑", "": ""}
     rows = {}
     for numbers in reports.values():
         for name, each in numbers.items():
-            rows[name] = {"metric": f"{name} {arrow[each['better']]}".strip(), "unit": each["unit"]}
+            rows[name] = {"metric": f"{name}{ARROWS[each['better']]}", "unit": each["unit"]}
     for run, numbers in reports.items():
         for name, row in rows.items():
             row[run] = _printed(numbers[name]) if name in numbers else "-"
@@ -245,9 +245,8 @@ def _likelihoods(model, pixels, progress=False):
 
     def measured(batch, rows):
         distortion = rate = tf.zeros(tf.shape(rows)[0])
-        for draw in tf.range(
-            DRAWS, dtype=rows.dtype
-        ):  # a loop of the graph, which is then traced once
+        # A loop of the graph, which is then traced once.
+        for draw in tf.range(DRAWS, dtype=rows.dtype):
             # The row makes the random numbers of every batch its own, and always the same.
             result = model.forward(batch, training=False, step=rows[0] * DRAWS + draw)
             paid, told = model.bound(result)
@@ -333,9 +332,11 @@ def _samples(model, made, images, chosen, judge, inception):
     values = {"sample_sharpness": (sharp.mean(), sharp.std() / math.sqrt(len(sharp)))}
     # Not the first ones: those of MNIST are the tidier half.
     some = real[np.random.default_rng(1).permutation(len(real))[:MOST_COMPARED]]
-    for name, each in zip(NEARER, (some, latent.in_batches(model.reconstruct, some)), strict=True):
-        share = nearer_to_training(made[:MOST_COMPARED], each, images.train.images)
-        values[name] = (share, None)
+    compared = (made[:MOST_COMPARED], some, latent.in_batches(model.reconstruct, some))
+    ours, *others = _to_nearest(compared, images.train.images)
+    values |= {
+        name: (_share_nearer(ours, each), None) for name, each in zip(NEARER, others, strict=True)
+    }
     if inception is not None:
         values["inception_frechet"] = (
             metrics.frechet_distance(inception(real), inception(made)),
@@ -369,8 +370,16 @@ def nearer_to_training(made, others, training):
     Returns:
         Share of all pairs, ties counted half.
     """
+    return _share_nearer(*_to_nearest((made, others), training))
+
+
+def _to_nearest(sets, training):
+    """Distances `(n,)` from every image of each set to its nearest training image."""
     known = small(training)
-    ours, theirs = (latent.nearest(small(each), known)[1] for each in (made, others))
+    return [latent.nearest(small(each), known)[1] for each in sets]
+
+
+def _share_nearer(ours, theirs):
     farther = stats.mannwhitneyu(ours, theirs).statistic
     return float(1.0 - farther / (len(ours) * len(theirs)))
 

@@ -32,7 +32,7 @@ Settings stand in `benchmarks/which_model.py`, which trains and measures
 
 ![runs as points: rate against distortion, samples against time](which_model.png)"""
 ACROSS = 7  # columns of a table: wider ones cannot be seen at once
-ARROWS = {"lower": " ↓", "higher": " ↑", "": ""}
+BETTER = {name: evaluate.ARROWS[each[1]] for name, each in evaluate.PROTOCOL.items()}
 
 
 def draw_samples(rows, name, folder):
@@ -58,12 +58,11 @@ def main():
             continue
         rows = pd.read_csv(path)
         shutil.copy(path, HERE / path.name)
-        better = {key: ARROWS[each[1]] for key, each in evaluate.PROTOCOL.items()}
         table = over_seeds(rows)
         measured |= set(table.columns)
         # In the protocol's order, which a CSV lacks that begins with a model without a bound.
-        table = table[["seconds", *(key for key in better if key in table)]]
-        table.columns = [f"{key}{better.get(key, '')}" for key in table.columns]
+        table = table[["seconds", *(key for key in BETTER if key in table)]]
+        table.columns = [f"{key}{BETTER.get(key, '')}" for key in table.columns]
         seeds = rows["seed"].nunique()
         text += [f"## {title}, mean ± standard deviation over {seeds} seeds", ""]
         for first in range(0, table.shape[1], ACROSS):

@@ -121,11 +121,12 @@ def test_between_uses_the_folders_own_images(run, folder):
     assert rows[0] == 0 and rows[-1] == len(z) - 1
 
 
-@pytest.fixture
-def labelled_run(tmp_path, spots, tiny):
+@pytest.fixture(scope="module")
+def labelled_run(tmp_path_factory, spots, tiny):
+    place = tmp_path_factory.mktemp("labelled") / "m2"
     settings = tiny(model="M2", classes=2, epochs=1)
-    train.fit(registry.from_settings(settings), spots, settings, tmp_path / "m2", verbose=0)
-    return tmp_path / "m2"
+    train.fit(registry.from_settings(settings), spots, settings, place, verbose=0)
+    return place
 
 
 @pytest.mark.parametrize("labels", ["csv", "folders"])
