@@ -16,6 +16,7 @@ images where the run is a denoiser), `map.png`, and what else is asked for.
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -57,7 +58,9 @@ def load_images(run, folder, on_bad_file="stop"):
         ValueError: where there is nothing to read, or something that cannot be read.
     """
     names = archive.names_in(folder)
-    reading = archive.reading_of(train.load_settings(run))
+    reading = archive.reading_of(run)
+    if not reading.bits:
+        reading = replace(reading, bits=files.bits_of(folder, names, config.CACHE_DIR))
     return files.gather(folder, names, reading, config.CACHE_DIR, on_bad_file)
 
 
@@ -71,8 +74,9 @@ def encode(model, images, table):
 
     Returns:
         `(latents, reconstructions)`: a table of n rows with `file`, `slice`, `error` (mean squared
-        error in squared grey levels, the anomaly score: high for what the run was not trained
-        on), `ssim`, and `z_0`, `z_1`, ...; and floats in [0, 1], shape as the images'.
+        error in squared grey levels), `ssim` (low for what the run was not trained on; the error
+        is small for whatever is flat, trained on or not), and `z_0`, `z_1`, ...; and floats in
+        [0, 1], shape as the images'.
     """
     z_mean, _, made = latent.in_batches(model.describe, images, batch_size=128)
     like = evaluate.likeness(np.asarray(images[:]) / np.float32(255), made)
@@ -117,14 +121,38 @@ def between(model, latents, start, end, frames=60, kind="slerp"):
 def save_images(images, table, folder):
     """Writes every image under its file's own name, as PNG; a volume's with their slice."""
     folder = Path(folder)
-    many = table.groupby("file")["slice"].transform("size") > 1
-    for image, name, number, several in zip(
-        images, table["file"], table["slice"], many, strict=True
-    ):
-        # `a.jpg` and `a.png` of one folder must not meet in one file.
-        path = folder / f"{name}{f'.slice{number}' if several else ''}.png"
+    for image, name in zip(images, picture_names(table), strict=True):
+        path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         plots.save_image(image, path)
+
+
+def picture_names(table) -> list[str]:
+    """A name in `.png` for each row of a table, from its `file` and `slice`; no two are alike.
+
+    `a.png` stays `a.png`; what it would collide with, such as `a.jpg`, becomes `a.jpg.png`.
+    """
+    many = table.groupby("file")["slice"].transform("size") > 1
+    wanted = [
+        f"{name}.slice{number}" if several else name
+        for name, number, several in zip(table["file"], table["slice"], many, strict=True)
+    ]
+    taken = {name for name in wanted if name.endswith(".png")}
+    made = []
+    for name in wanted:
+        new = name
+        if not name.endswith(".png"):
+            ending = files.suffix(name)
+            new = (
+                name.removesuffix(name[-len(ending) :]) if ending in files.PICTURES else name
+            ) + ".png"
+            if new in taken:
+                new = f"{name}.png"
+            while new in taken:
+                new += ".png"
+            taken.add(new)
+        made.append(new)
+    return made
 
 
 def generate(model, n, folder, classes=(), seed=0, **options):
@@ -177,6 +205,12 @@ def write(run, folder, out, arguments):
     model, direction = train.load(run), None
     for path in arguments.direction:
         direction = directions.Direction.load(path, model.latent_dim)
+    if model.needs_class and (direction is not None or arguments.between is not None):
+        raise ValueError(
+            f"{run} is an M2, whose latent is a style within a class: it cannot be moved along a "
+            "direction or a path without naming classes. For that, train a VAE or a "
+            "SemiSupervisedVAE"
+        )
     images, table = load_images(run, folder, "skip" if arguments.skip_bad_files else "stop")
     latents, made = encode(model, images, table)
     frames = (
@@ -195,15 +229,20 @@ def write(run, folder, out, arguments):
     save_images(made, table, out / "reconstructions")
     if len(latents) > 2 and model.latent_dim > 1:
         shown = np.linspace(0, len(latents) - 1, min(len(latents), THUMBNAILS)).astype(int)
-        points, _ = latent.plane(coordinates(latents))
-        plots.save(plots.thumbnails(points[shown], images[shown]), out / "map.png")
+        points, share = latent.plane(coordinates(latents))
+        title = (
+            f"{len(shown)} of {len(latents)} images by their latents ({share:.0%} of the variance)"
+        )
+        plots.save(plots.thumbnails(points[shown], images[shown], title=title), out / "map.png")
     if frames is not None:
         plots.save_gif(frames, out / "between.gif", scale=max(1, 256 // frames.shape[1]))
-    worst = latents.sort_values("error", ascending=False)[["file", "error"]].head(3)
+    worst = latents.sort_values("ssim")[["file", "ssim"]].head(3)
     print(f"{len(latents)} images of {folder}, written to {out}")
-    print(
-        "largest reconstruction errors: " + ", ".join(f"{a} ({b:.4f})" for a, b in worst.to_numpy())
-    )
+    print("least like their reconstructions: " + _listed(worst) + " (SSIM)")
+
+
+def _listed(rows):
+    return ", ".join(f"{name} {value:.3f}" for name, value in rows.to_numpy())
 
 
 def keep(run, folder, arguments):

@@ -23,6 +23,7 @@ import tensorflow as tf
 
 import checkpoints
 import cluster
+import config
 import files
 import latent
 import metrics
@@ -38,9 +39,15 @@ NO_ARROW = "a Parquet table needs pyarrow: pip install pyarrow"
 NO_RAY = 'other machines are reached through Ray: pip install "ray[data]"'
 
 
-def reading_of(settings) -> files.Reading:
-    """How files become images of the shape that a run was trained on."""
-    return files.Reading(settings.image_shape, fit=settings.fit)
+def reading_of(run, bits=0) -> files.Reading:
+    """How files become images as those that a run was trained on.
+
+    Args:
+        run: Run folder.
+        bits: Of deep pictures, where the run does not say it; see `files.Reading`.
+    """
+    settings, origin = train.load_settings(run), train.origin_of(run)
+    return files.Reading(settings.image_shape, settings.fit, bits=origin and origin.bits or bits)
 
 
 def names_in(folder) -> list[str]:
@@ -62,14 +69,16 @@ class Task:
         run: Run folder.
         folder: Of images.
         directions: Files of `Direction.save`.
+        bits: Of pictures deeper than 8 bits; 0: those of the run's, or found on the folder.
     """
 
     run: str
     folder: str
     directions: tuple[str, ...] = ()
+    bits: int = 0
 
     def checked(self):
-        """The same with whole paths, which mean the same on every machine.
+        """The same with whole paths and known bits, which mean the same on every machine.
 
         Raises:
             ValueError: where a direction is of another latent, or two have one name.
@@ -79,14 +88,19 @@ class Task:
         names = [Direction.load(path, latent_dim).name for path in whole]
         if len(set(names)) < len(names):
             raise ValueError(f"two directions have one name: {', '.join(names)}")
-        return Task(str(Path(self.run).resolve()), str(Path(self.folder).resolve()), tuple(whole))
+        bits = reading_of(self.run, self.bits).bits
+        bits = bits or files.bits_of(self.folder, names_in(self.folder), config.CACHE_DIR)
+        run, folder = (str(Path(each).resolve()) for each in (self.run, self.folder))
+        return Task(run, folder, tuple(whole), bits)
 
     def digest(self):
         """Hash of all that a row depends on but its file."""
         content = hashlib.sha256()
         for path in (Path(self.run) / checkpoints.WEIGHTS, *self.directions):
             content.update(checkpoints.sha256(path).encode())
-        content.update(repr(reading_of(train.load_settings(self.run))).encode())
+        content.update(repr(reading_of(self.run, self.bits)).encode())
+        # With a reader that was missing, files are read that were left out.
+        content.update("".join(files.missing_readers()).encode())
         return content.hexdigest()
 
 
@@ -95,7 +109,7 @@ class Encoder:
 
     def __init__(self, task):
         settings = train.load_settings(task.run)
-        self.folder, self.reading = Path(task.folder), reading_of(settings)
+        self.folder, self.reading = Path(task.folder), reading_of(task.run, task.bits)
         self.model = train.load(task.run)
         self.directions = [Direction.load(path) for path in task.directions]
         axes = range(self.model.latent_dim)

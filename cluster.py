@@ -13,6 +13,7 @@ def environment(threads) -> dict:
     paths = {name: getattr(config, name) for name in config.PATHS}
     told = {name: str(path.resolve()) for name, path in paths.items() if path is not None}
     told |= {"ATLAS_SEED": str(config.SEED), "ATLAS_EMBEDDED": str(int(config.EMBEDDED))}
+    told |= {"ATLAS_EPOCHS": str(config.MOST_EPOCHS)}
     told |= {"PYTHONPATH": str(HERE), "TF_NUM_INTRAOP_THREADS": str(threads)}
     return told | {"TF_CPP_MIN_LOG_LEVEL": "2"}
 

@@ -20,6 +20,14 @@ def _path(name: str, here: str | None) -> Path | None:
     return Path(chosen).expanduser() if chosen else None
 
 
+def _whole(name: str, otherwise: int) -> int:
+    """The environment variable `name` as a whole number, 0 or more."""
+    text = os.environ.get(name) or str(otherwise)
+    if not text.isdecimal():
+        raise ValueError(f"the environment variable {name} = {text!r}; give a whole number")
+    return int(text)
+
+
 # --- edit here: the quoted value of a line, or set the environment variable of the same name ---
 
 EXPERIMENT = _chosen("EXPERIMENT", "digits", embedded="digits")  # one of EXPERIMENTS, below
@@ -35,9 +43,21 @@ RUNS_DIR = Path(os.environ.get("RUNS_DIR") or Path(__file__).parent / "runs").ex
 CACHE_DIR = Path(os.environ.get("CACHE_DIR") or Path(__file__).parent / "cache").expanduser()
 
 PATHS = ("MNIST_PATH", "OASIS_DIR", "CHEST_DIR", "IMAGES_DIR", "LABELS_CSV", "CACHE_DIR")
+# Where the images of each `Settings.dataset` lie; the embedded digits lie nowhere.
+PATHS_OF = {
+    "digits": (),
+    "mnist": ("MNIST_PATH",),
+    "brain": ("OASIS_DIR",),
+    "chest": ("CHEST_DIR",),
+    "gallery": ("IMAGES_DIR", "LABELS_CSV"),
+}
+PLACES = ("DIR", "PATH", "FOLDER", "FILE", "DIRECTORY", "DATA", "ROOT", "CSV")  # ends of names
+CHANNELS = {"gallery": 3}  # of a source's images; of the others 1
 
 # The seed of every experiment that does not name another.
-SEED = int(os.environ.get("ATLAS_SEED") or 0)
+SEED = _whole("ATLAS_SEED", 0)
+# Epochs of any training at most, to try a notebook or a command on new images; 0: no limit.
+MOST_EPOCHS = _whole("ATLAS_EPOCHS", 0)
 
 
 # --- what one experiment chooses -------------------------------------------------------------
@@ -71,7 +91,8 @@ class Settings:
 
     # Images
     dataset: str = _among("digits", "digits", "mnist", "brain", "chest", "gallery")
-    image_shape: tuple[int, ...] = _within((32, 32, 1), 1, 4096)  # height, width, channels
+    # Height, width, channels; a size alone is a square in the colours of the dataset.
+    image_shape: tuple[int, ...] = _within((32, 32, 1), 1, 4096)
     binarize: str = _among("none", "none", "dynamic")  # dynamic: pixels drawn anew at every step
     corrupt: str = _among("none", "none", "gaussian", "mask")  # what a denoiser must undo
     corrupt_level: float = _within(0.3, 0.0, 1.0)  # noise's sd in grey levels; share of pixels lost
@@ -177,10 +198,17 @@ class Settings:
     steps_per_execution: int = _within(1, 1, 10**4)  # steps per call of the compiled function
 
     def __post_init__(self):
+        shape = self.image_shape
+        if isinstance(shape, int) and not isinstance(shape, bool):
+            shape = (shape, shape, CHANNELS.get(self.dataset, 1))  # a size says all but the colours
+            object.__setattr__(self, "image_shape", shape)
         for each in fields(self):
             object.__setattr__(self, each.name, _checked(each, getattr(self, each.name)))
+        if MOST_EPOCHS:
+            object.__setattr__(self, "epochs", min(self.epochs, MOST_EPOCHS))
         if len(self.image_shape) != 3 or self.image_shape[2] not in (1, 3):
-            _refuse("image_shape", self.image_shape, "(height, width, 1) or (height, width, 3)")
+            allowed = "a size, (height, width, 1) or (height, width, 3)"
+            _refuse("image_shape", self.image_shape, allowed)
         if not self.widths:
             _refuse("widths", self.widths, "at least one stage, as in (32, 64)")
         for name in ("kernel_sizes", "strides"):
@@ -204,18 +232,32 @@ class Settings:
             _refuse("beta_neg_low", self.beta_neg_low, f"at most {self.beta_neg_high}")
 
     @classmethod
-    def from_dict(cls, values: dict) -> "Settings":
-        """Settings from plain values (a command line, a JSON file); names are checked too."""
+    def from_dict(cls, values: dict, shortened: bool = True) -> "Settings":
+        """Settings from plain values (a command line, a JSON file); names are checked too.
+
+        With `shortened=False` the epochs are those of `values`, whatever ATLAS_EPOCHS says: a run
+        that was begun keeps its own.
+        """
         names = [each.name for each in fields(cls)]
         for name in values:
             if name not in names:
                 close = difflib.get_close_matches(name, names, n=3) or names
                 raise ValueError(f"no setting is called {name!r}; allowed: {', '.join(close)}")
-        return cls(**values)
+        settings = cls(**values)
+        if not shortened and "epochs" in values:
+            object.__setattr__(settings, "epochs", values["epochs"])
+        return settings
 
     def to_dict(self) -> dict:
         """Plain values that JSON can hold and `from_dict` takes back."""
         return asdict(self)
+
+
+def nearest(word: str, words) -> str:
+    """The one of some words that another was probably meant to be, whatever its case; or ""."""
+    plain = {each.casefold(): each for each in words}
+    close = difflib.get_close_matches(word.casefold(), plain, n=1)
+    return plain[close[0]] if close else ""
 
 
 def _refuse(name, value, allowed):
@@ -227,7 +269,9 @@ def _checked(each, value):
     rule, name = each.metadata, each.name
     if "allowed" in rule:
         if value not in rule["allowed"]:
-            _refuse(name, value, ", ".join(map(repr, rule["allowed"])))
+            meant = nearest(str(value), rule["allowed"])
+            asked = f"; did you mean {meant!r}?" if meant else ""
+            _refuse(name, value, ", ".join(map(repr, rule["allowed"])) + asked)
         return value
     if "words" in rule:
         if isinstance(each.default, str):
@@ -258,6 +302,32 @@ def _number(name, value, kind, rule, whole):
         sort = "whole numbers" if kind is int else "numbers"
         _refuse(name, whole, f"{sort} from {rule['low']} to {rule['high']}")
     return kind(value)
+
+
+def paths(dataset: str) -> dict[str, Path]:
+    """The paths of a dataset's images that are set here or in the environment, by name."""
+    found = {name: globals()[name] for name in PATHS_OF[dataset]}
+    return {name: path for name, path in found.items() if path is not None}
+
+
+def misspelt(dataset: str) -> dict[str, str]:
+    """Environment variables that look like one of a dataset's paths, or like EXPERIMENT.
+
+    Returns:
+        Dictionary of what is set to what it may have been meant for; only for names that are not
+        set themselves.
+    """
+    ours = {*PATHS, "EXPERIMENT", "RUNS_DIR", "ATLAS_EMBEDDED", "ATLAS_SEED", "ATLAS_EPOCHS"}
+    meant = [name for name in (*PATHS_OF[dataset], "EXPERIMENT") if not os.environ.get(name)]
+    found = {}
+    for name in set(os.environ) - ours:
+        for wanted in meant:
+            likeness = difflib.SequenceMatcher(None, name.upper(), wanted).ratio()
+            stem, _, kind = name.upper().rpartition("_")
+            same = stem.rstrip("S") == wanted.split("_")[0].rstrip("S")
+            if likeness > 0.9 or (same and kind in PLACES and wanted != "EXPERIMENT"):
+                found[name] = wanted
+    return found
 
 
 EXPERIMENTS = {
@@ -363,6 +433,9 @@ EXPERIMENTS = {
 def settings(experiment: str = EXPERIMENT) -> Settings:
     """The settings of one of EXPERIMENTS, or an error that lists them."""
     if experiment not in EXPERIMENTS:
-        names = ", ".join(EXPERIMENTS)
-        raise ValueError(f"config.py: EXPERIMENT = {experiment!r} is unknown; allowed: {names}")
+        names, meant = ", ".join(EXPERIMENTS), nearest(experiment, EXPERIMENTS)
+        raise ValueError(
+            f"config.py: EXPERIMENT = {experiment!r} is unknown; allowed: {names}"
+            + (f"; did you mean {meant}?" if meant else "")
+        )
     return EXPERIMENTS[experiment]

@@ -7,7 +7,9 @@ are put into splits, stands in `splits.py`.
 import os
 import re
 import socket
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -21,12 +23,39 @@ import phantoms
 import splits
 from splits import ImageData, Split, as_uint8, from_arrays, from_table
 
-__all__ = ["ImageData", "Split", "as_uint8", "from_arrays", "from_table", "load"]
+__all__ = ["ImageData", "Origin", "Split", "as_uint8", "from_arrays", "from_table", "load"]
 
 
-def load(settings) -> ImageData:
-    """The images that `settings.dataset` names, in `settings.image_shape`."""
-    images = SOURCES[settings.dataset](settings)
+class Origin(NamedTuple):
+    """Where images come from, beside what the settings say.
+
+    Attributes:
+        paths: Names of `config.PATHS_OF` to paths; what is not in it is not set, and embedded
+            images stand in.
+        bits: Of pictures deeper than 8 bits: the range of their values is `2**bits - 1`. 0: found
+            on the folder (`files.bits_of`).
+    """
+
+    paths: dict
+    bits: int = 0
+
+
+def load(settings, origin=None) -> ImageData:
+    """The images that `settings.dataset` names, in `settings.image_shape`.
+
+    Args:
+        settings: `config.Settings`.
+        origin: `Origin`; None: the paths of `config.py` and the environment. A run keeps its own
+            (`train.images_of`).
+
+    Raises:
+        ValueError: naming the setting or the file that is wrong, and what to do.
+        FileNotFoundError: where a path leads nowhere.
+    """
+    here = Origin(config.paths(settings.dataset)) if origin is None else origin
+    images = SOURCES[settings.dataset](settings, here)
+    if images.embedded and origin is None and not config.EMBEDDED:
+        _ask_what_was_meant(settings.dataset)
     if images.image_shape != settings.image_shape:
         raise ValueError(
             f"settings: image_shape = {settings.image_shape}, but {images.name} comes in "
@@ -41,13 +70,40 @@ def load(settings) -> ImageData:
         images = splits.few_labels(images, settings.labels_per_class, settings.label_seed)
     if images.embedded:
         print(f"Embedded images: {images.note}")
-    return images
+    # What was not set but found, such as MNIST in Keras' cache, the source adds itself.
+    return replace(images, paths={**here.paths, **(images.paths or {})})
+
+
+def _ask_what_was_meant(dataset):
+    """Refuses to train on stand-ins where a variable looks like a misspelt path."""
+    for name, meant in config.misspelt(dataset).items():
+        raise ValueError(
+            f"the environment has {name}, which nothing here reads: is {meant} meant? Rename it; "
+            f"or unset it for the embedded images"
+        )
+
+
+def load_labelled(settings):
+    """The images that the settings name, or the embedded digits where those have no labels.
+
+    For questions that need classes. What is taken instead is said in one line.
+
+    Returns:
+        `(settings, images)`: those of `config.EXPERIMENTS["digits"]` where the images have no label
+        of at least two classes.
+    """
+    images = load(settings)
+    if images.label is not None and len(images.classes) > 1:
+        return settings, images
+    print(f"{images.name} has no labels; this needs some and goes on with the embedded digits")
+    settings = config.settings("digits")
+    return settings, load(settings)
 
 
 # --- embedded digits and MNIST -------------------------------------------------------------------
 
 
-def digits(settings) -> ImageData:
+def digits(settings, origin) -> ImageData:
     """scikit-learn's 1,797 handwritten digits (8x8, real, by 43 people), enlarged to 32x32."""
     bunch = load_digits()
     # They touch their frame; a margin of one pixel sets them free, as MNIST's are.
@@ -69,18 +125,19 @@ def digits(settings) -> ImageData:
     )
 
 
-def mnist(settings) -> ImageData:
-    """MNIST from `config.MNIST_PATH`, Keras' cache or a download; its own test set is kept."""
-    with np.load(_mnist_file(), allow_pickle=False) as arrays:
+def mnist(settings, origin) -> ImageData:
+    """MNIST from MNIST_PATH, Keras' cache or a download; its own test set is kept."""
+    file = _mnist_file(origin.paths.get("MNIST_PATH"))
+    with np.load(file, allow_pickle=False) as arrays:
         missing = {"x_train", "y_train", "x_test", "y_test"} - set(arrays.files)
         if missing:
             raise ValueError(
-                f"MNIST_PATH: {_mnist_file()} lacks {', '.join(sorted(missing))}; "
+                f"MNIST_PATH: {file} lacks {', '.join(sorted(missing))}; "
                 "give the mnist.npz that Keras distributes"
             )
         x_train, y_train = arrays["x_train"], arrays["y_train"]
         x_test, y_test = arrays["x_test"], arrays["y_test"]
-    return from_arrays(
+    images = from_arrays(
         x_train,
         y_train,
         test_images=x_test,
@@ -94,16 +151,17 @@ def mnist(settings) -> ImageData:
             f"(stratified by digit, split seed {settings.split_seed}), its 10,000 test images"
         ),
     )
+    return replace(images, paths={"MNIST_PATH": file})
 
 
-def _mnist_file() -> Path:
-    if config.MNIST_PATH is not None:
-        if not config.MNIST_PATH.is_file():
+def _mnist_file(path) -> Path:
+    if path is not None:
+        if not path.is_file():
             raise FileNotFoundError(
-                f"MNIST_PATH: there is no file {config.MNIST_PATH}; correct the path in config.py "
+                f"MNIST_PATH: there is no file {path}; correct the path in config.py "
                 'or the environment, or take EXPERIMENT = "digits", which is embedded'
             )
-        return config.MNIST_PATH
+        return path
     cached = Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser() / "datasets/mnist.npz"
     if not cached.is_file() and not config.EMBEDDED:
         before = socket.getdefaulttimeout()
@@ -130,10 +188,15 @@ def _no_mnist(cached, cause):
 # --- files ---------------------------------------------------------------------------------------
 
 
-def _read(root, names, settings):
-    """Images and table of the named files, read, checked and cached as the settings say."""
-    reading = files.Reading(settings.image_shape, settings.fit)
-    return files.gather(root, names, reading, config.CACHE_DIR, settings.on_bad_file)
+def _read(root, names, settings, origin):
+    """Images and table of the named files, read, checked and cached as the settings say; and bits.
+
+    The bits are those of `Origin`, found where they are not given.
+    """
+    bits = origin.bits or files.bits_of(root, names, config.CACHE_DIR)
+    reading = files.Reading(settings.image_shape, settings.fit, bits=bits)
+    images, table = files.gather(root, names, reading, config.CACHE_DIR, settings.on_bad_file)
+    return images, table, bits
 
 
 def _folder(name, path, layout):
@@ -160,15 +223,15 @@ OASIS_LAYOUT = (
 )
 
 
-def brain(settings) -> ImageData:
-    """OASIS slices from `config.OASIS_DIR`; where it is not set, slices of a brain template."""
-    if config.OASIS_DIR is None:
+def brain(settings, origin) -> ImageData:
+    """OASIS slices from OASIS_DIR; where it is not set, slices of a brain template."""
+    if "OASIS_DIR" not in origin.paths:
         images, table = phantoms.brains(settings.image_shape[0], seed=settings.split_seed)
         places = splits.by_hash(table["subject"], settings.split_seed)
         return from_table(
             images, table, places, "brain template", note=phantoms.BRAIN_NOTE, embedded=True
         )
-    root = _folder("OASIS_DIR", config.OASIS_DIR, OASIS_LAYOUT)
+    root = _folder("OASIS_DIR", origin.paths["OASIS_DIR"], OASIS_LAYOUT)
     inside = ("", "slices", "keras_png_slices_data", "keras_png_slices_data/slices")
     levels = [root / each for each in inside if (root / each / "keras_png_slices_train").is_dir()]
     if not levels:
@@ -187,12 +250,12 @@ def brain(settings) -> ImageData:
         print(f"{root}: left out {strange} files not called like case_001_slice_0.nii.png")
     if not names:
         raise FileNotFoundError(f"OASIS_DIR: {root} does not hold {OASIS_LAYOUT}")
-    images, read = _read(levels[0], names, settings)
+    images, read, bits = _read(levels[0], names, settings, origin)
     known = pd.DataFrame(rows, columns=["file", "subject", "slice", "split"])
     table = read[["file", "digest"]].merge(known, on="file", how="left", validate="one_to_one")
     places = table.pop("split").to_numpy()
     note = "OASIS-1 axial T1 slices in the split they come with, by subject"
-    return from_table(images, table, places, "OASIS", note=note)
+    return from_table(images, table, places, "OASIS", note=note, bits=bits)
 
 
 FINDINGS = (
@@ -218,11 +281,11 @@ CHEST_LAYOUT = (
 )
 
 
-def chest(settings) -> ImageData:
-    """NIH ChestX-ray14 from `config.CHEST_DIR`; where it is not set, a chest phantom."""
-    if config.CHEST_DIR is None:
+def chest(settings, origin) -> ImageData:
+    """NIH ChestX-ray14 from CHEST_DIR; where it is not set, a chest phantom."""
+    if "CHEST_DIR" not in origin.paths:
         return chest_phantom(settings.image_shape[0], settings.split_seed)
-    root = _folder("CHEST_DIR", config.CHEST_DIR, CHEST_LAYOUT)
+    root = _folder("CHEST_DIR", origin.paths["CHEST_DIR"], CHEST_LAYOUT)
     found = {
         Path(name).name: name
         for name in files.listed(root, files.PICTURES)
@@ -246,7 +309,7 @@ def chest(settings) -> ImageData:
             f"of {root}"
         )
     table["file"] = table["file"].map(found)
-    images, read = _read(root, list(table["file"]), settings)
+    images, read, bits = _read(root, list(table["file"]), settings, origin)
     table = read[["file", "digest"]].merge(table, on="file", how="left", validate="one_to_one")
 
     rare = settings.stratify or "Hernia"
@@ -260,7 +323,8 @@ def chest(settings) -> ImageData:
         places[held_out] = "test"
         how = f"the test list that comes with it; 20 % of the other patients, stratified by {rare}"
     note = f"NIH ChestX-ray14 from {root.name}, split {how} (split seed {settings.split_seed})"
-    return from_table(images, table, places, "NIH chest X-rays", rare, ("no", "yes"), note)
+    names = ("no", "yes")
+    return from_table(images, table, places, "NIH chest X-rays", rare, names, note, bits=bits)
 
 
 def chest_phantom(size, seed=0, subjects=600, images=3, confound=0.0) -> ImageData:
@@ -331,19 +395,19 @@ def _selected(table, settings):
     return keep
 
 
-def gallery(settings) -> ImageData:
-    """Any folder of images, `config.IMAGES_DIR`; where it is not set, crops of colour photos."""
-    if config.IMAGES_DIR is None:
+def gallery(settings, origin) -> ImageData:
+    """Any folder of images, IMAGES_DIR; where it is not set, crops of colour photos."""
+    if "IMAGES_DIR" not in origin.paths:
         height, width, channels = settings.image_shape
         images, table = phantoms.photos(height, width, channels, seed=settings.split_seed)
         places = table.pop("split").to_numpy()
         return from_table(images, table, places, "photos", note=phantoms.PHOTO_NOTE, embedded=True)
     layout = f"images ({', '.join(files.PICTURES + files.VOLUMES + files.DICOM)}), nested or not"
-    root = _folder("IMAGES_DIR", config.IMAGES_DIR, layout)
+    root = _folder("IMAGES_DIR", origin.paths["IMAGES_DIR"], layout)
     names = files.listed(root)
     if not names:
         raise FileNotFoundError(f"IMAGES_DIR: there are no images in {root}. Expected: {layout}")
-    images, table = _read(root, names, settings)
+    images, table, bits = _read(root, names, settings, origin)
     table["subject"] = table["file"]
     label, classes = None, ()
     if settings.labels == "folders":
@@ -351,7 +415,7 @@ def gallery(settings) -> ImageData:
         classes = tuple(sorted(set(folders)))
         label, table["folder"] = "folder", folders.map(classes.index)
     elif settings.labels == "csv":
-        table, label, classes = _with_csv(table, settings)
+        table, label, classes = _with_csv(table, settings, origin.paths.get("LABELS_CSV"))
     if settings.stratify:
         places = _stratified(table, settings.stratify, settings.split_seed)
         how = f"60 / 20 / 20 % by subject, stratified by {settings.stratify}"
@@ -359,12 +423,11 @@ def gallery(settings) -> ImageData:
         places = splits.by_hash(table["subject"], settings.split_seed)
         how = "70 / 15 / 15 % in expectation, by a hash of the subject or file"
     note = f"{len(table):,} images of {root.name}, split {how} (split seed {settings.split_seed})"
-    return from_table(images, table, places, root.name, label, classes, note)
+    return from_table(images, table, places, root.name, label, classes, note, bits=bits)
 
 
-def _with_csv(table, settings):
-    """The table with the columns of `config.LABELS_CSV` beside the files they name."""
-    path = config.LABELS_CSV
+def _with_csv(table, settings, path):
+    """The table with the columns of LABELS_CSV beside the files they name."""
     if path is None or not path.is_file():
         raise FileNotFoundError(
             f'LABELS_CSV: labels="csv" needs a file, and there is none at {path}'

@@ -48,9 +48,13 @@ def _devices(kind):
 
 
 def is_chief(strategy) -> bool:
-    """Whether this process writes the run folder: the first worker, or the only one."""
+    """Whether this process writes the run folder: the chief, the first worker, or the only one."""
     resolver = strategy.cluster_resolver
-    return resolver is None or not resolver.task_id
+    if resolver is None or not resolver.task_type:
+        return True
+    if "chief" in resolver.cluster_spec().as_dict():  # then worker 0 is one of the others
+        return resolver.task_type == "chief"
+    return not resolver.task_id
 
 
 def worker_lost(error) -> str:

@@ -1,6 +1,7 @@
 """One protocol for every model, its numbers beside what they mean.
 
 python evaluate.py RUN [RUN ...] [--nll [SAMPLES]] [--judge] [--inception WEIGHTS]
+python evaluate.py RUN --images PATH --to FILE.json      # other images than the run's own
 """
 
 import argparse
@@ -14,6 +15,7 @@ import tensorflow as tf
 from scipy import stats
 from sklearn.decomposition import PCA
 
+import config
 import data
 import factors
 import files
@@ -133,6 +135,8 @@ PROTOCOL = {
 IN_FEATURES = ("frechet", "kernel", "precision", "recall")
 ARROWS = {"lower": " ↓", "higher": " ↑", "": ""}
 NEARER = ("nearer_than_real", "nearer_than_redrawn")
+OF_LABELS = ("knn_purity", "accuracy", "calibration_error")  # of images with a label alone
+METRICS = "metrics.json"
 SAMPLED = (*IN_FEATURES, "inception_frechet", "sample_sharpness", *NEARER)
 
 
@@ -161,9 +165,11 @@ def report(
     chosen = images.splits[split]
     per_image = _likelihoods(model, chosen.images, progress)
     per_image |= _reconstructions(model, chosen.images, progress)
-    values = {
-        name: (each.mean(), each.std() / math.sqrt(len(each))) for name, each in per_image.items()
-    }
+    with np.errstate(invalid="ignore"):  # the spread of infinite decibels
+        values = {
+            name: (each.mean(), each.std() / math.sqrt(len(each)))
+            for name, each in per_image.items()
+        }
     if samples:
         gap, error = likelihood.importance_gap(model, chosen.images, samples, progress=progress)
         values["nll"] = (values["negative_elbo"][0] - gap, error)
@@ -174,11 +180,14 @@ def report(
     if images.factors and z_mean.shape[1] > 1:
         known = {name: chosen.table[name] for name in images.factors}
         values |= {name: (each, None) for name, each in factors.scores(z_mean, known).items()}
+    labelled = len(chosen)
     if images.label is not None:
-        purity = metrics.knn_purity(z_mean, chosen.labels(images.label), NEIGHBOURS)
-        values["knn_purity"] = (purity, None)
-        if model.uses_labels:
-            values |= _classification(model, chosen.images, chosen.labels(images.label))
+        labels = chosen.labels(images.label)
+        labelled = int(np.sum(labels >= 0))
+        if labelled > NEIGHBOURS:
+            values["knn_purity"] = (metrics.knn_purity(z_mean, labels, NEIGHBOURS), None)
+        if labelled and model.uses_labels:
+            values |= _classification(model, chosen.only(labels >= 0), images.label)
 
     density = {"bernoulli": "Bernoulli"}.get(model.reconstruction, "Gaussian density")
     pixels = "dynamically binarised pixels" if model.binarize == "dynamic" else "grey pixels"
@@ -199,19 +208,32 @@ def report(
                 protocol = f"{protocol}; the classifier's test accuracy is {judge.accuracy:.3f}"
         elif model.corrupt != "none":
             protocol = f"{protocol}; input corrupted ({model.corrupt} {model.corrupt_level:g})"
+        if not math.isfinite(value):
+            protocol = f"{protocol}; here no finite number comes of it"
         numbers[name] = {
             "value": float(value) if isinstance(value, np.floating) else value,
             "standard_error": None if error is None else float(error),
             "unit": unit,
             "better": better,
             "split": split,
-            "n": len(chosen),
+            "n": labelled if name in OF_LABELS else len(chosen),
             "protocol": protocol,
         }
     if run is not None:
-        written = {"images": images.note, "metrics": numbers}
-        files.write_json(Path(run) / "metrics.json", written)
+        write(numbers, images, Path(run) / METRICS)
     return numbers
+
+
+def write(numbers, images, path):
+    """Writes what `report` returns as JSON, which has null for what is no finite number."""
+
+    def plain(value):
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    rows = {
+        name: {key: plain(value) for key, value in each.items()} for name, each in numbers.items()
+    }
+    files.write_json(path, {"images": images.note, "metrics": rows})
 
 
 def table(reports: dict) -> pd.DataFrame:
@@ -234,7 +256,7 @@ def _printed(each):
     value, error = each["value"], each["standard_error"]
     if isinstance(value, int):
         return str(value)
-    if not error:
+    if not error or not math.isfinite(error):
         return f"{value:.4f}"
     digits = max(2, math.ceil(-math.log10(error)))  # down to the error's first digit
     return f"{value:.{digits}f} ± {error:.{digits}f}"
@@ -289,9 +311,9 @@ def _likeness(images, made):
     return tuple(each(images, made) for each in LIKENESS.values())
 
 
-def _classification(model, pixels, labels):
-    """Accuracy, with its standard error, and calibration."""
-    shares = latent.in_batches(model.classify, pixels)
+def _classification(model, split, column):
+    """Accuracy, with its standard error, and calibration, on images that all have a label."""
+    shares, labels = latent.in_batches(model.classify, split.images), split.labels(column)
     accuracy = np.mean(shares.argmax(axis=-1) == labels)
     error = math.sqrt(accuracy * (1 - accuracy) / len(labels))
     calibration, _ = metrics.calibration_error(shares, labels)
@@ -328,7 +350,8 @@ def _samples(model, made, images, chosen, judge, inception):
     """How good generated images are, and how near to those of the training."""
     rows = np.random.default_rng(0).permutation(len(chosen))[: len(made)]
     real = chosen.images[np.sort(rows)] / np.float32(255)
-    sharp = metrics.sharpness(made) / metrics.sharpness(real).mean()
+    edges = metrics.sharpness(real).mean()  # 0 where every image is flat
+    sharp = metrics.sharpness(made) / edges if edges else np.full(len(made), math.nan)
     values = {"sample_sharpness": (sharp.mean(), sharp.std() / math.sqrt(len(sharp)))}
     # Not the first ones: those of MNIST are the tidier half.
     some = real[np.random.default_rng(1).permutation(len(real))[:MOST_COMPARED]]
@@ -348,8 +371,9 @@ def _samples(model, made, images, chosen, judge, inception):
             values["frechet"] = (metrics.frechet_distance(theirs, ours), None)
         kernel, error = metrics.kernel_distance(theirs, ours)
         values["kernel"] = (kernel, None if math.isnan(error) else error)
-        precision, recall = metrics.precision_recall(theirs, ours)
-        values |= {"precision": (precision, None), "recall": (recall, None)}
+        if min(len(theirs), len(ours)) > metrics.REACH:
+            precision, recall = metrics.precision_recall(theirs, ours)
+            values |= {"precision": (precision, None), "recall": (recall, None)}
     return values
 
 
@@ -401,7 +425,7 @@ def baselines(images, components, split="test", most=3000) -> pd.DataFrame:
 
     Args:
         images: `data.ImageData`.
-        components: Numbers that PCA may keep of an image.
+        components: Numbers that PCA may keep of an image; there are no more than images or pixels.
         split: Which split is drawn again.
         most: Training images that PCA is fitted on, at most.
 
@@ -412,6 +436,7 @@ def baselines(images, components, split="test", most=3000) -> pd.DataFrame:
     train_pixels = images.train.images[np.sort(chosen)].reshape(len(chosen), -1) / np.float32(255)
     pixels = images.splits[split].images[:] / np.float32(255)
     flat = pixels.reshape(len(pixels), -1)
+    components = min(components, *train_pixels.shape)
     pca = PCA(components, svd_solver="randomized", random_state=0).fit(train_pixels)
     drawn = {
         "mean image": np.broadcast_to(pca.mean_, flat.shape),
@@ -425,6 +450,20 @@ def baselines(images, components, split="test", most=3000) -> pd.DataFrame:
 
 
 # --- command line --------------------------------------------------------------------------------
+
+
+def _images(run, path):
+    """The images of a run, or others from a path."""
+    if path is None:
+        return train.images_of(run)
+    settings, origin = train.load_settings(run), train.origin_of(run)
+    names = config.PATHS_OF[settings.dataset]
+    if not names:
+        raise ValueError(
+            f"--images: {run} is of the embedded {settings.dataset}, which have no path"
+        )
+    paths = config.paths(settings.dataset) | (origin.paths if origin else {}) | {names[0]: path}
+    return data.load(settings, data.Origin(paths, origin.bits if origin else 0))
 
 
 def main(words=None):
@@ -451,15 +490,33 @@ def main(words=None):
         metavar="WEIGHTS",
         help="Keras' file of InceptionV3's ImageNet weights without the top, for what is near FID",
     )
+    parser.add_argument(
+        "--images",
+        type=Path,
+        metavar="PATH",
+        help="measure on these, laid out as those that the run was trained on (needs --to)",
+    )
+    parser.add_argument(
+        "--to", type=Path, metavar="FILE", help="where the numbers go; default: RUN/metrics.json"
+    )
     arguments = parser.parse_args(words)
     if arguments.nll < 0:
         parser.error("--nll: samples are counted from 1")
+    if arguments.images and not arguments.to:
+        parser.error("--images needs --to FILE: other images' numbers do not replace the run's")
+    if arguments.to and len(arguments.runs) > 1:
+        parser.error("--to takes the numbers of one run")
     reports = {}
     try:
         inception = arguments.inception and judges.inception(arguments.inception)
         for run in arguments.runs:
-            images = data.load(train.load_settings(run))
+            images = _images(run, arguments.images)
             difference = train.changed(run, images)
+            if difference and not arguments.to:
+                raise ValueError(
+                    f"{run}: the images are not those of the training: {difference}. Numbers of "
+                    "other images do not replace the run's; write them elsewhere with --to FILE"
+                )
             if difference:
                 print(f"{run}: the images are not those of the training: {difference}")
             judge = None
@@ -469,17 +526,20 @@ def main(words=None):
             reports[str(run)] = report(
                 train.load(run),
                 images,
-                run,
+                None if arguments.to else run,
                 samples=arguments.nll,
                 judge=judge,
                 inception=inception,
                 progress=True,
             )
+            if arguments.to:
+                write(reports[str(run)], images, arguments.to)
     except (ValueError, OSError) as error:
         sys.exit(f"evaluate.py: {error}")
     with pd.option_context("display.width", None, "display.max_columns", None):
         print(table(reports).to_string())
-    print("Protocol of each number: metrics.json in the run's folder.")
+    where = arguments.to or f"{METRICS} in the run's folder"
+    print(f"Protocol of each number: {where}.")
 
 
 if __name__ == "__main__":

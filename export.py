@@ -10,7 +10,10 @@ with the model before the folder takes its name.
 
 import argparse
 import importlib.util
+import os
 import sys
+import warnings
+from contextlib import contextmanager
 from pathlib import Path
 
 import keras
@@ -54,7 +57,7 @@ def export(model, folder, formats=None):
     if folder.exists():
         raise FileExistsError(f"{folder} exists already; choose another folder")
     written = {}
-    with files.replacing(folder) as temporary:
+    with files.replacing(folder) as temporary, _silent():
         temporary.mkdir()
         for name, network in model.endpoints().items():
             inputs = _tried(network)
@@ -70,6 +73,24 @@ def export(model, folder, formats=None):
             }
         files.write_json(temporary / "networks.json", written)
     return written
+
+
+@contextmanager
+def _silent():
+    """Without what TensorFlow and its converters write to the process's standard error.
+
+    They write below Python, so the file descriptor itself is turned away. Errors are still raised.
+    """
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with open(os.devnull, "w") as nowhere, warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        os.dup2(nowhere.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
 
 
 def _described(tensor):

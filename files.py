@@ -6,6 +6,7 @@ their sizes and dates. Nothing about a file is trusted: what cannot be read is n
 """
 
 import hashlib
+import importlib.util
 import itertools
 import json
 import mmap
@@ -25,17 +26,23 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 VOLUMES = (".nii", ".nii.gz")
 DICOM = (".dcm", ".dicom")
+DEEP = (".png", ".tif", ".tiff")  # what may hold more than 8 bits
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")  # by content, whatever the name says
+READERS = ("nibabel", "pydicom")
 MAX_PIXELS = 64_000_000  # four times the largest radiograph; a decompression bomb claims more
 NAMED = 10  # bad files that an error lists
 TASK = 32  # files that a thread takes at a time
 FITS = ("crop", "stretch", "pad")
 SAVING = "saving-"  # how names begin of what is being written
-VERSION = 2  # of what `read` makes of a file; a new one makes old caches worthless
+VERSION = 3  # of what `read` makes of a file; a new one makes old caches worthless
 
 
 class BadFile(ValueError):
     """One file that cannot be used; the message is the reason alone."""
+
+
+class NoReader(BadFile):
+    """A file of a kind whose reader is not installed; the message says what to type."""
 
 
 class BadFiles(ValueError):
@@ -52,12 +59,16 @@ class Reading:
             `"stretch"`, or `"pad"` with black.
         axis: Of a NIfTI volume, the axis along which it is cut into slices (2 is axial).
         span: Which slices, as shares of that axis.
+        bits: Of pictures deeper than 8 bits: values from 0 to `2**bits - 1` become grey levels. 0:
+            as many as hold the largest value of the file, which differs from file to file; for a
+            folder see `bits_of`.
     """
 
     image_shape: tuple[int, int, int]
     fit: str = "crop"
     axis: int = 2
     span: tuple[float, float] = (0.35, 0.65)
+    bits: int = 0
 
 
 class Rows:
@@ -111,6 +122,11 @@ def listed(folder, kinds=PICTURES + VOLUMES + DICOM) -> list[str]:
     return sorted(found)
 
 
+def missing_readers() -> list[str]:
+    """Packages that read some kinds of files and are not installed."""
+    return [name for name in READERS if importlib.util.find_spec(name) is None]
+
+
 def gather(root, names, reading, cache, on_bad_file="stop", in_memory=2**29):
     """All images of the named files, in their order.
 
@@ -152,6 +168,68 @@ def gather(root, names, reading, cache, on_bad_file="stop", in_memory=2**29):
     table = pd.DataFrame(parts, columns=["file", "slice", "digest", "row"])
     rows = Rows(array, table.pop("row").to_numpy())
     return (rows[:] if rows.nbytes <= in_memory else rows), table
+
+
+def bits_of(root, names, cache) -> int:
+    """How many bits the deep pictures of a folder have: one range for all of them.
+
+    Pictures of 10, 12 or 14 bits come in files of 16, so the file does not say it. The largest
+    value in the whole folder does: the smallest number of bits that holds it. Only pictures deeper
+    than 8 bits are decoded for it, and once; what they hold is remembered by size and date.
+
+    Args:
+        root, names, cache: See `gather`.
+
+    Returns:
+        8 to 32, or 0 where no file is deeper than 8 bits.
+    """
+    root, cache = Path(root), Path(cache)
+    cache.mkdir(parents=True, exist_ok=True)
+    key = hashlib.blake2s(f"bits {root.resolve()}".encode(), digest_size=10).hexdigest()
+    index = cache / f"{key}.bits.json"
+    deep = [name for name in names if suffix(name) in DEEP]
+    with FileLock(f"{index}.lock"):
+        try:
+            known = json.loads(index.read_text())
+            known = known if isinstance(known, dict) else {}
+        except (OSError, ValueError):
+            known = {}
+        marks = {name: mark(root / name) for name in deep}
+        fresh = [name for name in deep if known.get(name, [None])[0] != marks[name]]
+        if fresh:
+            with ThreadPoolExecutor(os.cpu_count()) as pool:
+                found = pool.map(lambda name: _bits(root / name), fresh, chunksize=TASK)
+                known |= {
+                    name: [marks[name], bits] for name, bits in zip(fresh, found, strict=True)
+                }
+            write_json(index, known)
+    return max((known[name][1] for name in deep), default=0)
+
+
+def _bits(path):
+    """Bits of a deep picture, at least 8; 0 for others and for what cannot be read."""
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS or not _is_deep(image):
+                return 0
+            values = np.asarray(image)
+    except Exception:  # whatever is wrong with it, `read` says it
+        return 0
+    high = values.max(initial=0)
+    if not (np.isfinite(high) and _whole(values)):
+        return 0
+    return max(8, int(high).bit_length())
+
+
+def _is_deep(image):
+    return image.mode in ("I", "F") or image.mode.startswith("I;16")
+
+
+def _whole(values):
+    """Whether numbers are counts rather than shares from 0 to 1."""
+    if not np.issubdtype(values.dtype, np.floating):
+        return True
+    return values.max() > 1 and np.array_equal(values, np.round(values))
 
 
 def _tell(root, bad, total, on_bad_file):
@@ -204,9 +282,15 @@ def _decoded(root, base, reading, known, array, fresh, marks):
     for name, entry in kept.items():
         entries[name] = entry | {"first": first}
         first += len(entry["digests"])
-    counted = {name: _count(root / name, reading) for name in fresh}
-    for name, (count, reason) in counted.items():
-        entries[name] = {"mark": marks[name], "first": first, "digests": [], "reason": reason}
+    for name in fresh:
+        own, count, reason = marks[name], 0, ""
+        try:
+            count = _count(root / name, reading)
+        except NoReader as error:
+            own, reason = None, str(error)  # tried again once it is installed
+        except BadFile as error:
+            reason = str(error)
+        entries[name] = {"mark": own, "first": first, "digests": [], "reason": reason}
         first += count
 
     for stale in base.parent.glob(f"{base.name}-*.part"):  # of a process that was killed
@@ -245,6 +329,8 @@ def _decode(root, made, entries, fresh, reading):
             images = read(root / name, reading)
         except BadFile as error:
             entry["reason"] = str(error)
+            if isinstance(error, NoReader):
+                entry["mark"] = None  # tried again once it is installed
             return
         made[entry["first"] : entry["first"] + len(images)] = images
         entry["digests"] = [digest(image) for image in images]
@@ -301,13 +387,8 @@ def write_json(path, values):
 
 
 def _count(path, reading):
-    """How many images a file holds, from its header; `(0, reason)` where it cannot be told."""
-    if suffix(path.name) not in VOLUMES:
-        return 1, ""
-    try:
-        return len(_slices(_volume(path), reading)), ""
-    except BadFile as error:
-        return 0, str(error)
+    """How many images a file holds, from its header."""
+    return len(_slices(_volume(path), reading)) if suffix(path.name) in VOLUMES else 1
 
 
 def read(path, reading):
@@ -315,9 +396,9 @@ def read(path, reading):
 
     Pictures, DICOM files: one image; NIfTI volumes: one for each slice of `reading.span`. Alpha is
     dropped, palettes are resolved, EXIF rotation is applied. Values beyond 8 bits are scaled by
-    the smallest 2**bits - 1 that holds the file's largest one, so that 12-bit data in a 16-bit file
-    are not black. DICOM files are windowed as they say, MONOCHROME1 is inverted; volumes are scaled
-    between their 0.5 and 99.5 percentiles.
+    `2**bits - 1`, see `Reading`, so that 12-bit data in a 16-bit file are not black. DICOM files
+    are windowed as they say, MONOCHROME1 is inverted; volumes are scaled between their 0.5 and 99.5
+    percentiles.
 
     Returns:
         uint8 `(images, height, width, channels)`.
@@ -336,11 +417,11 @@ def read(path, reading):
     elif kind in DICOM:
         images = [fitted(_dicom(path), reading)]
     else:
-        images = [fitted(_picture(path), reading)]
+        images = [fitted(_picture(path, reading.bits), reading)]
     return np.stack(images)
 
 
-def _picture(path):
+def _picture(path, bits):
     """A Pillow image of mode L, RGB or F (grey, 0 to 255)."""
     try:
         with Image.open(path, formats=FORMATS) as image:
@@ -358,8 +439,8 @@ def _picture(path):
         raise BadFile("claims more pixels than can be true") from None
     except (OSError, SyntaxError, ValueError) as error:
         raise BadFile(f"is damaged ({error})") from None
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        return _grey(np.asarray(image))
+    if _is_deep(image):
+        return _grey(np.asarray(image), bits)
     if image.mode in ("1", "L", "LA"):
         return image.convert("L")
     if image.mode == "P":
@@ -375,18 +456,24 @@ def _beginning(path):
     return f"it begins with {start!r}"
 
 
-def _grey(values):
+def _grey(values, bits):
     """Numbers beyond 8 bits as a Pillow image of mode F from 0 to 255."""
+    if not values.size:
+        raise BadFile("has no pixels")
+    integers = _whole(values)
     values = values.astype(np.float32)
     if not np.isfinite(values).all():
         raise BadFile("has NaN or infinite pixels")
     low, high = float(values.min()), float(values.max())
     if low < 0:
         raise BadFile(f"has negative pixels (the lowest is {low:g})")
-    integers = high > 1 and np.array_equal(values, np.round(values))
     if not integers and high > 1:
         raise BadFile(f"has fractional pixels up to {high:g}; scale them to 0..1")
-    full = 2.0 ** max(8, int(high).bit_length()) - 1 if integers else 1.0
+    full = 2.0 ** (bits or max(8, int(high).bit_length())) - 1 if integers else 1.0
+    if high > full:
+        raise BadFile(
+            f"has a pixel of {high:g}, beyond the {bits} bits of the images it belongs to"
+        )
     return Image.fromarray(values * (255.0 / full))
 
 
@@ -402,10 +489,7 @@ def fitted(image, reading):
     if image.mode != "F":
         image = image.convert("L" if channels == 1 else "RGB")
     if reading.fit == "crop":
-        scale = min(image.width / width, image.height / height)
-        across, down = width * scale, height * scale
-        left, top = (image.width - across) / 2, (image.height - down) / 2
-        box, size = (left, top, left + across, top + down), (width, height)
+        box, size = crop_box(image.width, image.height, width, height), (width, height)
     else:
         box, size = (0, 0, image.width, image.height), (width, height)
         if reading.fit == "pad":
@@ -427,6 +511,20 @@ def fitted(image, reading):
     return values
 
 
+def crop_box(width, height, to_width, to_height):
+    """The largest box of another aspect ratio in the middle of an image: left, top, right, bottom.
+
+    Args:
+        width, height: Of the image, in pixels.
+        to_width, to_height: Whose aspect ratio is wanted.
+    """
+    scale = min(width / to_width, height / to_height)
+    across, down = to_width * scale, to_height * scale
+    left, top = (width - across) / 2, (height - down) / 2
+    # By rounding it may end outside of the image, which Pillow refuses.
+    return max(left, 0.0), max(top, 0.0), min(left + across, width), min(top + down, height)
+
+
 def _slices(volume, reading):
     length = volume.shape[reading.axis]
     first, last = (int(round(share * length)) for share in reading.span)
@@ -438,7 +536,7 @@ def _volume(path):
     try:
         import nibabel
     except ImportError:
-        raise BadFile("is NIfTI, for which nibabel is missing: pip install nibabel") from None
+        raise NoReader("is NIfTI, for which nibabel is missing: pip install nibabel") from None
     try:
         volume = nibabel.load(path)
         shape = volume.shape
@@ -469,7 +567,7 @@ def _dicom(path):
         import pydicom
         from pydicom.pixels import apply_modality_lut, apply_voi_lut, apply_windowing
     except ImportError:
-        raise BadFile("is DICOM, for which pydicom is missing: pip install pydicom") from None
+        raise NoReader("is DICOM, for which pydicom is missing: pip install pydicom") from None
     try:
         file = pydicom.dcmread(path)
         if int(file.Rows) * int(file.Columns) > MAX_PIXELS:

@@ -77,9 +77,27 @@ def _through(network, images):
 
 
 def judge(images, labels=None, seed=0, steps=2000, widths=(32, 64), cache=None) -> Judge:
+    """Trains a `classifier`, or reads it from the cache, and measures it on the test split.
+
+    Args:
+        images, labels, seed, steps, widths, cache: See `classifier`.
+    """
+    labels = labels or images.label
+    network = classifier(images, labels, seed, steps, widths, cache)
+    test = images.test.only(images.test.labels(labels) >= 0)
+    unmeasured, truth = Judge(network, len(test)), test.labels(labels)
+    auc, outputs = math.nan, network.output_shape[-1]
+    if outputs == 2 and len(set(truth)) == 2:
+        auc = float(roc_auc_score(truth, unmeasured.values(test.images)))
+    accuracy = float(np.mean(unmeasured.labels(test.images) == truth)) if len(test) else math.nan
+    return unmeasured._replace(accuracy=accuracy, auc=auc)
+
+
+def classifier(images, labels=None, seed=0, steps=2000, widths=(32, 64), cache=None):
     """Trains a classifier on the training split, or reads it from the cache.
 
-    The validation split chooses the epoch; the test split gives the numbers that are told.
+    The validation split chooses the epoch; the test split is not touched. Images without a label
+    are left out.
 
     Args:
         images: `data.ImageData`.
@@ -88,32 +106,31 @@ def judge(images, labels=None, seed=0, steps=2000, widths=(32, 64), cache=None) 
         steps: Training steps of 128 images, rounded up to whole epochs.
         widths: Filters of the network's stages.
         cache: Folder; default `judges` in `config.RUNS_DIR`.
+
+    Returns:
+        `keras.Model`, from floats in [0, 1] to logits `(batch, classes)`.
     """
     labels = labels or images.label
     if labels is None:
         raise ValueError(f"{images.name} has no labels to train a judge on")
+    images = _known(images, lambda split: split.labels(labels) >= 0, labels)
     targets = {name: split.labels(labels) for name, split in images.splits.items()}
     outputs = int(targets["train"].max()) + 1
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    network = _judging(
-        images, labels, targets, outputs, loss, "accuracy", seed, steps, widths, cache
-    )
-    untold, truth = Judge(network, len(images.test)), targets["test"]
-    auc = math.nan
-    if outputs == 2 and len(set(truth)) == 2:
-        auc = float(roc_auc_score(truth, untold.values(images.test.images)))
-    accuracy = float(np.mean(untold.labels(images.test.images) == truth))
-    return untold._replace(accuracy=accuracy, auc=auc)
+    return _judging(images, labels, targets, outputs, loss, "accuracy", seed, steps, widths, cache)
 
 
 def gauge(images, column, seed=0, steps=2000, widths=(32, 64), cache=None) -> Judge:
     """Trains a network to read a number off images, or reads it from the cache.
 
+    The test split measures its correlation. Images without the number are left out.
+
     Args:
         images: `data.ImageData`.
         column: Of its tables, numbers.
-        seed, steps, widths, cache: See `judge`.
+        seed, steps, widths, cache: See `classifier`.
     """
+    images = _known(images, lambda split: split.table[column].notna().to_numpy(), column)
     targets = {
         name: split.table[column].to_numpy(np.float32) for name, split in images.splits.items()
     }
@@ -126,9 +143,22 @@ def gauge(images, column, seed=0, steps=2000, widths=(32, 64), cache=None) -> Ju
     last = network.layers[-1]
     kernel, bias = last.get_weights()
     last.set_weights([kernel * spread, bias * spread + middle])
-    untold = Judge(network, len(images.test))
-    read = untold.values(images.test.images)
-    return untold._replace(correlation=float(np.corrcoef(read, targets["test"])[0, 1]))
+    unmeasured = Judge(network, len(images.test))
+    correlation = math.nan
+    if len(images.test) > 1:
+        read = unmeasured.values(images.test.images)
+        correlation = float(np.corrcoef(read, targets["test"])[0, 1])
+    return unmeasured._replace(correlation=correlation)
+
+
+def _known(images, has, column):
+    """The images that have a target, by a function of a split to booleans."""
+    rows = {name: has(split) for name, split in images.splits.items()}
+    for name in ("train", "validation"):
+        if not rows[name].any():
+            raise ValueError(f"{images.name}: no {name} image has a value in {column!r}")
+    some = {name: each for name, each in rows.items() if not each.all()}
+    return replace(images, **{name: images.splits[name].only(each) for name, each in some.items()})
 
 
 def _judging(images, name, targets, outputs, loss, metric, seed, steps, widths, cache):
@@ -137,6 +167,8 @@ def _judging(images, name, targets, outputs, loss, metric, seed, steps, widths, 
     content = hashlib.blake2s(digest_size=8)
     for part in (images.train.images[:], targets["train"], np.array([seed, steps, *widths])):
         content.update(np.ascontiguousarray(part))
+    if config.MOST_EPOCHS:  # a shortened judge must not be taken for a whole one
+        content.update(str(config.MOST_EPOCHS).encode())
     folder = Path(cache or config.RUNS_DIR / "judges")
     kept = folder / f"{images.name}-{name}-{content.hexdigest()}.weights.h5"
     if kept.is_file():
@@ -144,7 +176,7 @@ def _judging(images, name, targets, outputs, loss, metric, seed, steps, widths, 
         return network
     batch_size = min(128, len(images.train))
     per_epoch = images.train.steps(batch_size)
-    epochs = -(-steps // per_epoch)
+    epochs = min(-(-steps // per_epoch), config.MOST_EPOCHS or steps)
     rate = keras.optimizers.schedules.CosineDecay(2e-3, epochs * per_epoch, alpha=0.01)
     network.compile(optimizer=keras.optimizers.Adam(rate), loss=loss, metrics=[metric])
     network.fit(
@@ -177,9 +209,9 @@ def _judged(split, targets, batch_size, seed=None):
 def feature_maps(images, settings):
     """The feature maps of `settings.perceptual`, as a function, or None for `"none"`.
 
-    `"classifier"` is a `judge` of `settings.perceptual_label`, trained on the same training images
-    (from the cache the second time); its maps are those after every convolution stage. `"vgg16"` is
-    VGG16 with the weights of ImageNet, from Keras' cache or a download.
+    `"classifier"` is a `classifier` of `settings.perceptual_label`, trained on the same training
+    images (from the cache the second time); its maps are those after every convolution stage.
+    `"vgg16"` is VGG16 with the weights of ImageNet, from Keras' cache or a download.
 
     Returns:
         Function from float images `(batch, height, width, channels)` in [0, 1] to a list of maps;
@@ -198,7 +230,7 @@ def feature_maps(images, settings):
                 f"perceptual = 'classifier' needs a label, and {images.name} has no "
                 f"{label or 'label'}; set perceptual_label to a column of its table"
             )
-        network = judge(images, label, seed=settings.seed).network
+        network = classifier(images, label, seed=settings.seed)
         stages = [each.name for each in network.layers if isinstance(each, keras.layers.Add)]
         cut = networks.maps(network, stages)
         return lambda pixels: cut(pixels, training=False)

@@ -1,6 +1,7 @@
 """Instruments for latent spaces: arrays and callables in, arrays out."""
 
 import hashlib
+import math
 from pathlib import Path
 
 import keras
@@ -16,17 +17,19 @@ import files
 import losses
 
 PLANES = ("axes", "pca", "tsne", "umap")
+ROWS = 512  # of `in_batches` in a call,
+NUMBERS = 2**23  # and the most that they may hold together, coming in or going out
 PIXELS = 2**20  # that are encoded at a time: enough to keep the cores busy, little memory
 
 
-def in_batches(function, *arrays, batch_size=512, told=""):
+def in_batches(function, *arrays, batch_size=None, told=""):
     """A function of tensors applied to long arrays, compiled once, in large batches.
 
     Args:
         function: Takes a batch `(batch, ...)` of each array, returns one tensor or a tuple of
             tensors of that many rows.
         arrays: Each of shape `(n, ...)`, n at least 1.
-        batch_size: Rows per call.
+        batch_size: Rows per call; default: `ROWS`, or fewer where these are large images.
         told: What is done, in a word: shows a progress bar under this name.
 
     Returns:
@@ -38,6 +41,9 @@ def in_batches(function, *arrays, batch_size=512, told=""):
     # One trace serves the full batches and the shorter last one.
     specs = [tf.TensorSpec((None, *each.shape[1:]), tf.as_dtype(each.dtype)) for each in arrays]
     compiled = tf.function(function).get_concrete_function(*specs)
+    if batch_size is None:
+        largest = max(map(_numbers, (*specs, *tf.nest.flatten(compiled.structured_outputs))))
+        batch_size = max(1, min(ROWS, NUMBERS // largest))
     if told:
         print(told)
     bar = keras.utils.Progbar(n, verbose=int(bool(told)), unit_name="image")
@@ -49,6 +55,11 @@ def in_batches(function, *arrays, batch_size=512, told=""):
     if isinstance(parts[0], tuple | list):
         return tuple(np.concatenate(each) for each in zip(*parts, strict=True))
     return np.concatenate(parts)
+
+
+def _numbers(tensor):
+    """How many a row of it has, as far as that is known."""
+    return math.prod(side or 1 for side in tensor.shape[1:]) if tensor.shape.rank else 1
 
 
 def encode(model, split, batch_size=None, cache=None):

@@ -120,19 +120,22 @@ def stratified_log_weights(batch, images):
     weight `1 / N`, one other `(N - M) / (N M)`, the rest `1 / M`, with `M = batch - 1`. Averaged
     over all batches that hold the image, the weighted sum of densities is `q(z)` exactly.
 
+    A batch of one image, as a last one in evaluation may be, is its own aggregate: its weight is 1.
+
     Args:
-        batch: Scalar integer, at least 2.
+        batch: Scalar integer.
         images: N, of the data set; at least the batch.
 
     Returns:
         Shape `(batch, batch)`: row i weighs the posteriors for the latent of image i.
     """
-    others = tf.cast(batch - 1, tf.float32)
-    images = tf.maximum(tf.cast(images, tf.float32), others + 1.0)
     own = tf.eye(batch)
+    others = tf.maximum(tf.cast(batch - 1, tf.float32), 1.0)
+    images = tf.maximum(tf.cast(images, tf.float32), others + 1.0)
     one = tf.roll(own, 1, axis=1)
     rest = 1.0 - own - one
-    return tf.math.log(own / images + one * (images - others) / (images * others) + rest / others)
+    weights = own / images + one * (images - others) / (images * others) + rest / others
+    return tf.math.log(tf.where(batch > 1, weights, own))
 
 
 def log_aggregates(z, z_mean, z_log_var, images):
@@ -236,12 +239,14 @@ def mmd(x, y, kernel="imq"):
     Section 4), `"rbf"` is `sum_s exp(-d2 / (s C))`.
 
     Args:
-        x: Shape `(m, latent_dim)`, m at least 2.
-        y: Shape `(n, latent_dim)`, n at least 2.
+        x: Shape `(m, latent_dim)`.
+        y: Shape `(n, latent_dim)`.
         kernel: `"imq"` or `"rbf"`.
 
     Returns:
-        Scalar, no unit, at most `2 * len(SCALES)`: it compares two sets, not images.
+        Scalar, no unit, at most `2 * len(SCALES)`: it compares two sets, not images. 0 where one of
+        the sets has a single point, of which nothing can be estimated: a last batch in evaluation
+        may be so.
     """
     if kernel not in KERNELS:
         raise ValueError(f"kernel = {kernel!r} is not possible; allowed: {', '.join(KERNELS)}")
@@ -256,9 +261,10 @@ def mmd(x, y, kernel="imq"):
     def within(a):
         count = tf.cast(tf.shape(a)[0], a.dtype)
         total = tf.reduce_sum(similarity(a, a)) - count * len(SCALES)  # k(a, a) is 1 at each scale
-        return total / (count * (count - 1.0))
+        return total / (count * tf.maximum(count - 1.0, 1.0))
 
-    return within(x) + within(y) - 2.0 * tf.reduce_mean(similarity(x, y))
+    value = within(x) + within(y) - 2.0 * tf.reduce_mean(similarity(x, y))
+    return tf.where(tf.minimum(tf.shape(x)[0], tf.shape(y)[0]) > 1, value, 0.0)
 
 
 def dssim(images, reconstructions):

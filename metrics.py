@@ -138,16 +138,17 @@ def calibration_error(probabilities, labels, bins=15):
 
     Args:
         probabilities: Shape `(images, classes)`, rows that sum to 1.
-        labels: Whole numbers, shape `(images,)`.
+        labels: Whole numbers, shape `(images,)`; -1: no label, left out.
         bins: Between 0 and 1.
 
     Returns:
         `(error, table)`: a float in [0, 1], and one row per bin that holds images, with the means
         `confidence` and `accuracy` and the number `n`, a structured array.
     """
-    probabilities = np.asarray(probabilities, np.float64)
+    known = np.asarray(labels) >= 0
+    probabilities = np.asarray(probabilities, np.float64)[known]
     confidence = probabilities.max(axis=-1)
-    right = probabilities.argmax(axis=-1) == np.asarray(labels)
+    right = probabilities.argmax(axis=-1) == np.asarray(labels)[known]
     bin_of = np.minimum((confidence * bins).astype(int), bins - 1)
     rows = [
         (confidence[bin_of == each].mean(), right[bin_of == each].mean(), np.sum(bin_of == each))
@@ -162,19 +163,21 @@ def knn_purity(z, labels, neighbours=10):
     """Mean share of a point's nearest neighbours that carry its own label.
 
     1 where every class is an island of its own, the classes' summed squared shares where labels
-    and positions have nothing in common. A point is not its own neighbour.
+    and positions have nothing in common. A point is not its own neighbour. Points without a label
+    are left out.
 
     Args:
         z: Shape `(images, latent_dim)`; distances are Euclidean.
-        labels: Shape `(images,)`.
+        labels: Whole numbers, shape `(images,)`; -1: no label.
         neighbours: How many to look at.
 
     Returns:
         Float in [0, 1].
     """
     z, labels = np.asarray(z), np.asarray(labels)
+    z, labels = z[labels >= 0], labels[labels >= 0]
     if len(z) <= neighbours:
-        raise ValueError(f"{neighbours} neighbours need more than {len(z)} images")
+        raise ValueError(f"{neighbours} neighbours need more than {len(z)} images with a label")
     # Asked without points, scikit-learn leaves each point out of its own neighbours.
     index = NearestNeighbors(n_neighbors=neighbours).fit(z).kneighbors(return_distance=False)
     return float(np.mean(labels[index] == labels[:, None]))

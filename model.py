@@ -67,6 +67,16 @@ def parts(batch):
     return tf.concat([images, others], axis=0), tf.concat([labels, unknown], axis=0)
 
 
+def rows_of_parts(batch):
+    """Rows of each part of a batch of `(images, labels, others)`; None for a batch of one part.
+
+    Several replicas that share a batch each hold a slice of every part.
+    """
+    if not isinstance(batch, tuple | list) or len(batch) < 3:
+        return None
+    return tuple(tf.shape(each)[0] for each in (batch[0], batch[2]))
+
+
 def reduced(terms):
     """Means of named terms, each `(batch,)` or a scalar, and the sum of them: `(dict, scalar)`."""
     means = {name: tf.reduce_mean(term) for name, term in terms.items()}
@@ -114,6 +124,7 @@ class Autoencoder(keras.Model):
     """
 
     uses_labels = False  # whether `train.fit` gives it the labels of its images
+    needs_class = False  # whether a latent alone is not enough to decode
 
     def __init__(
         self,
@@ -191,11 +202,11 @@ class Autoencoder(keras.Model):
             step: Whole number that, with the seed, decides the random numbers.
         """
         images, labels = parts(batch)
-        images = as_float(images)
-        targets = self._binarized(images, self.key("binarize", training, step))
-        seen = self._corrupted(targets, self.key("corrupt", training, step))
+        images, rows = as_float(images), rows_of_parts(batch)
+        targets = self._binarized(images, self.key("binarize", training, step, rows))
+        seen = self._corrupted(targets, self.key("corrupt", training, step, rows))
         z_mean, z_log_var = self._posterior(seen, training)
-        z = self.draw(z_mean, z_log_var, self.key("noise", training, step))
+        z = self.draw(z_mean, z_log_var, self.key("noise", training, step, rows))
         logits = self.logits_of(z, training)
         return Pass(images, targets, labels, z_mean, z_log_var, z, logits, training, step)
 
@@ -651,7 +662,9 @@ class IWAE(VAE):
         terms = super().objective(result)
         weights = self.log_weight(result.targets, result, result.z, result.logits)[None]
         if self.k > 1:
-            key = self.key("importance", result.training, result.step)
+            # Each draw is a part: replicas take their rows of every one of them.
+            draws = [tf.shape(result.z_mean)[0]] * (self.k - 1)
+            key = self.key("importance", result.training, result.step, parts=draws)
             weights = tf.concat([weights, self.log_weights(result, self.k - 1, key)], axis=0)
         both = {"reconstruction", "regularizer"}
         rest = {name: term for name, term in terms.items() if name not in both}

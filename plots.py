@@ -11,6 +11,7 @@ from PIL import Image
 
 INK = "#222222"
 COLOURS = plt.get_cmap("tab10").colors
+MOST_NAMED = 20  # classes whose names a map has room for
 STYLE = {
     "figure.dpi": 80,
     "savefig.dpi": 110,
@@ -133,12 +134,12 @@ def loss_curves(history, terms=("loss", "reconstruction", "kl", "ssim"), unit="n
     """
     present = [term for term in terms if term in history]
     figure, axes = _figure(2.6 * len(present) + 0.4, 2.6, columns=len(present))
+    look = {"marker": "o"} if len(history) == 1 else {}  # one epoch is no line
     for axis, term in zip(axes[0], present, strict=True):
-        axis.plot(history["epoch"], history[term], color=COLOURS[0], label="training")
+        axis.plot(history["epoch"], history[term], color=COLOURS[0], label="training", **look)
         if f"val_{term}" in history:
-            axis.plot(
-                history["epoch"], history[f"val_{term}"], color=COLOURS[1], label="validation"
-            )
+            values = history[f"val_{term}"]
+            axis.plot(history["epoch"], values, color=COLOURS[1], label="validation", **look)
         axis.set(title=term, xlabel="epoch", ylabel="" if term == "ssim" else unit)
         if term != "ssim":  # the first epochs would flatten all that follows
             curves = [line.get_ydata()[len(history) // 8 :] for line in axis.lines]
@@ -225,7 +226,7 @@ def latent_map(points, labels=None, classes=(), title=None, names=("$z_1$", "$z_
     Args:
         points: Shape `(n, 2)`, from `latent.plane`.
         labels: Whole numbers, shape `(n,)`, or None; -1 (no label) is drawn grey.
-        classes: Their names.
+        classes: Their names; those of the largest `MOST_NAMED` classes are written.
         names: Of the two axes.
     """
     points = np.asarray(points)
@@ -233,10 +234,12 @@ def latent_map(points, labels=None, classes=(), title=None, names=("$z_1$", "$z_
     axis = axes[0, 0]
     size = float(np.clip(6000 / len(points), 3, 18))
     labels = np.full(len(points), -1) if labels is None else np.asarray(labels)
-    for label in np.unique(labels):
+    found, counts = np.unique(labels, return_counts=True)
+    named = set(found[found >= 0][np.argsort(-counts[found >= 0], kind="stable")][:MOST_NAMED])
+    for label in found:
         colour = "#bbbbbb" if label < 0 else COLOURS[label % len(COLOURS)]
         chosen = labels == label
-        name = classes[label] if 0 <= label < len(classes) else None
+        name = classes[label] if label in named and label < len(classes) else None
         axis.scatter(*points[chosen].T, s=size, color=colour, alpha=0.7, linewidths=0, label=name)
         if name is not None:
             centre = np.median(points[chosen], axis=0)
@@ -266,8 +269,10 @@ def value_map(points, values, label, names=("$z_1$", "$z_2$"), width=6.0):
 
 
 @styled
-def thumbnails(points, images, side=0.05, width=8.0):
+def thumbnails(points, images, side=0.05, width=8.0, title=None):
     """A map of images, each at its latent's place; one that would cover another is left out.
+
+    Below it stands how many were left out.
 
     Args:
         points: Shape `(n, 2)`, from `latent.plane`.
@@ -278,14 +283,18 @@ def thumbnails(points, images, side=0.05, width=8.0):
     axis = axes[0, 0]
     low, high = points.min(axis=0), points.max(axis=0)
     places = (points - low) / np.maximum(high - low, 1e-9)
-    for row in apart(places, side):
+    kept = apart(places, side)
+    for row in kept:
         left, bottom = places[row] - side / 2
         image = np.asarray(images[row]).squeeze()
         top = 255 if image.dtype == np.uint8 else 1.0
         box = (left, left + side, bottom, bottom + side)
         axis.imshow(image, cmap="gray", vmin=0, vmax=top, extent=box, interpolation="antialiased")
-    axis.set(xlim=(-side, 1 + side), ylim=(-side, 1 + side))
+    axis.set(xlim=(-side, 1 + side), ylim=(-side, 1 + side), title=title or "")
     axis.set_axis_off()
+    if len(kept) < len(points):
+        left = f"{len(points) - len(kept)} more would lie on these and are left out"
+        axis.text(0.5, -side, left, ha="center", va="top", color=INK)
     return figure
 
 

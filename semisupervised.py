@@ -209,6 +209,8 @@ class M2(Labelled):
             the warm-up alone.
     """
 
+    needs_class = True
+
     def __init__(self, encoder, posterior, decoder, **kwargs):
         super().__init__(encoder, decoder, **kwargs)
         if self.free_bits or self.kl_capacity or self.dssim_weight or self.corrupt != "none":
@@ -318,7 +320,10 @@ class M2(Labelled):
     def decode(self, z, labels=None):
         """Images in [0, 1] of latents `(batch, latent_dim)` and classes `(batch,)`."""
         if labels is None:
-            raise ValueError("M2 draws a style in a class: call decode(z, labels)")
+            raise ValueError(
+                "the latent of an M2 is a style within a class, and no class was named: give "
+                "decode the classes too, one for each latent, as from classify(images)"
+            )
         return tf.sigmoid(self.decoder(self._with_class(z, labels), training=False))
 
     def describe(self, images):

@@ -170,7 +170,18 @@ class Split:
             batches = self.batches(batch_size, True, seed, first_epoch, labels, shift, flip, part)
             return batches.map(lambda images, numbers: (images, numbers, images[:0])), steps
         labelled, rest = self.only(known), self.only(~known)
-        count = min(max(1, round(share * batch_size)), len(labelled), batch_size - 1)
+
+        def with_label(size):
+            return min(max(1, round(share * size)), len(labelled), size - 1)
+
+        count = with_label(batch_size)
+        if batch_size - count > len(rest):
+            most = max(each for each in range(batch_size) if each - with_label(each) <= len(rest))
+            raise ValueError(
+                f"batch_size = {batch_size}, {count} of them with a label (labelled_share), needs "
+                f"{batch_size - count} images without one, and there are {len(rest)}; set "
+                f"batch_size to {most} or less"
+            )
         steps, rounds = rest.steps(batch_size - count), labelled.steps(count)
         # The labelled images come round at their own pace; a run goes on where it was.
         done = first_epoch * steps
@@ -200,6 +211,9 @@ class ImageData:
         note: Where the images come from and how they were split: part of every protocol.
         embedded: Whether these are the built-in images that stand in for a user's own.
         factors: Columns of the tables that hold the true factors behind every image, where known.
+        paths: Where they lie, by the names of `config.PATHS_OF`; empty for embedded images, None
+            where it is not known, as of arrays.
+        bits: Of pictures deeper than 8 bits: how many their values have; 0 where there are none.
     """
 
     name: str
@@ -211,6 +225,8 @@ class ImageData:
     note: str = ""
     embedded: bool = False
     factors: tuple[str, ...] = ()
+    paths: dict | None = None
+    bits: int = 0
 
     @property
     def image_shape(self):
@@ -355,14 +371,17 @@ def from_arrays(
 
     Args:
         images: See `as_uint8`.
-        labels: Whole numbers, shape `(n,)`, or None.
+        labels: Whole numbers, shape `(n,)`, -1 where an image has none; or None.
         test_images, test_labels: A test set that is given; else one is split off.
         label: Name of the label's column in the tables.
-        classes: Names of the classes; default: the numbers themselves.
+        classes: Names of the classes 0, 1, ...; default: the numbers that occur, as names, and in
+            the tables their places in that order.
         fractions: Shares of validation and test (the latter unused where a test set is given).
         seed: Of the split.
     """
     pixels = as_uint8(images)
+    if labels is not None:
+        labels, test_labels, classes = _coded(labels, test_labels, classes)
     table = _table(name, len(pixels), label, labels)
     strata = None if labels is None else table[label].to_numpy()
     places = np.full(len(pixels), "train", dtype="<U10")
@@ -378,10 +397,33 @@ def from_arrays(
         places = np.concatenate([places, np.full(len(test_pixels), "test")])
     chosen = two_parts(rows, None if strata is None else strata[rows], share, seed)[1]
     places[chosen] = "validation"
-    if labels is not None and not classes:
-        classes = tuple(str(number) for number in sorted(set(np.asarray(labels).tolist())))
     column = None if labels is None else label
     return from_table(pixels, table, places, name, column, classes, note, embedded=embedded)
+
+
+def _coded(labels, test_labels, classes):
+    """Labels as places among the classes, whose names they give where there are none."""
+    given = [None if each is None else np.asarray(each) for each in (labels, test_labels)]
+    for each in given:
+        if each is not None and not (each.dtype == bool or np.issubdtype(each.dtype, np.integer)):
+            raise ValueError(
+                f"labels: dtype {each.dtype}; give whole numbers, -1 where there is none"
+            )
+    known = np.unique(
+        np.concatenate([each.ravel().astype(int) for each in given if each is not None])
+    )
+    known = known[known >= 0]
+    if len(classes):
+        if len(known) and known[-1] >= len(classes):
+            raise ValueError(
+                f"labels: {known[-1]} is none of {len(classes)} classes, counted from 0"
+            )
+        return *given, tuple(classes)
+    codes = [
+        None if each is None else np.where(each < 0, -1, np.searchsorted(known, each))
+        for each in given
+    ]
+    return *codes, tuple(str(number) for number in known)
 
 
 def _table(name, n, label, labels):

@@ -4,15 +4,18 @@ python sweep.py chest --over beta=1,4,16 --over seed=0:5 --out sweeps/beta [--me
     [--at-once N] [--gpus SHARE] [--prune] [--address HOST:PORT] [--set field=value ...]
 
 Every combination becomes an ordinary run folder below `--out`, measured on the validation images.
-Typed again, it finishes what was not finished. Ray does the scheduling: pip install "ray[tune]".
-On a cluster every machine has this project, its environment and the data under the same paths.
+Typed again, it finishes what was not finished. Several runs side by side, pruning and clusters are
+Ray's work: pip install "ray[tune]"; without it the runs are trained one after the other. On a
+cluster every machine has this project, its environment and the data under the same paths.
 """
 
 import argparse
+import collections
 import hashlib
 import importlib.util
 import itertools
 import json
+import math
 import os
 import sys
 from pathlib import Path
@@ -33,7 +36,7 @@ import registry
 import train
 
 MEASURED, PRUNED = "metrics.json", "pruned.json"  # in a run folder: it is over
-MISSING = 'sweeps need Ray: pip install "ray[tune]"'
+MISSING = '--at-once, --gpus, --prune and --address need Ray: pip install "ray[tune]"'
 
 
 # --- which runs ----------------------------------------------------------------------------------
@@ -69,14 +72,20 @@ def plan(settings, swept) -> dict:
         settings: `config.Settings` that the rest is taken from.
         swept: From `values_of`, name by name.
     """
-    found = {}
+    planned = []
     for values in itertools.product(*swept.values()):
         changes = dict(zip(swept, values, strict=True))
         chosen = config.Settings.from_dict(settings.to_dict() | changes)
         words = "-".join(f"{name}={value}" for name, value in changes.items())
         plain = "".join(each if each.isalnum() or each in "=-._" else "_" for each in words)
+        planned.append((words, plain, changes, chosen))
+    times = collections.Counter(plain.casefold() for _, plain, *_ in planned)
+    found = {}
+    for words, plain, changes, chosen in planned:
         if len(plain) > 120:
-            plain = hashlib.sha256(plain.encode()).hexdigest()[:16]
+            plain = hashlib.sha256(words.encode()).hexdigest()[:16]
+        elif times[plain.casefold()] > 1:  # "a b" and "a_b", or what differs by case alone
+            plain = f"{plain}-{hashlib.sha256(words.encode()).hexdigest()[:6]}"
         found[plain] = (changes, chosen)
     return found
 
@@ -120,7 +129,8 @@ def _refuse_other(run, settings):
 
 def _values(run):
     metrics = json.loads((Path(run) / MEASURED).read_text())["metrics"]
-    return {name: each["value"] for name, each in metrics.items()}
+    values = {name: each["value"] for name, each in metrics.items()}
+    return {name: math.nan if value is None else value for name, value in values.items()}
 
 
 def _telling(told):
@@ -136,7 +146,7 @@ def _telling(told):
 
 
 def run_all(trials, out, at_once=None, address=None, prune=False, gpus=None) -> dict:
-    """Trains what is not finished yet, as Ray finds room for it.
+    """Trains what is not finished yet, as Ray finds room for it; without Ray, run by run.
 
     Args:
         trials: From `plan`.
@@ -150,19 +160,22 @@ def run_all(trials, out, at_once=None, address=None, prune=False, gpus=None) -> 
         Names of the runs that failed twice, and the last line of why.
 
     Raises:
-        ImportError: with the line to type, where Ray is not installed.
+        ImportError: with the line to type, where Ray is not installed and is asked for something.
         ValueError: where a folder holds a run of other settings.
     """
-    if importlib.util.find_spec("ray") is None:
+    alone = importlib.util.find_spec("ray") is None
+    if alone and (at_once or address or prune or gpus is not None):
         raise ImportError(MISSING)
-    from ray import tune
-
     out = Path(out).resolve()
     for name, (_, chosen) in trials.items():
         _refuse_other(out / name, chosen)
     waiting = [name for name in trials if not over(out / name, prune)]
     if not waiting:
         return {}
+    if alone:
+        return _one_by_one(trials, waiting, out)
+    from ray import tune
+
     cores = os.cpu_count() or 1
     threads = max(1, cores // at_once) if at_once and not address else min(2, cores)
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Ctrl-C ends this program, and no run
@@ -201,6 +214,22 @@ def run_all(trials, out, at_once=None, address=None, prune=False, gpus=None) -> 
             failed[name] = str(each.error).strip().splitlines()[-1]
         elif prune and not over(out / name):
             files.write_json(out / name / PRUNED, {"epoch": each.metrics["epoch"]})
+    return failed
+
+
+def _one_by_one(trials, names, out):
+    """Trains runs in this process; like Ray's, a run that fails is tried twice."""
+    print(f"Ray is not installed: {len(names)} runs are trained one after the other")
+    failed = {}
+    for number, name in enumerate(names, 1):
+        print(f"{number} of {len(names)}: {name}", flush=True)
+        for _ in range(2):
+            try:
+                trial(trials[name][1], out / name)
+                failed.pop(name, None)
+                break
+            except (ValueError, OSError, FloatingPointError, tf.errors.OpError) as error:
+                failed[name] = str(error).strip().splitlines()[-1]
     return failed
 
 

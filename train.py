@@ -8,15 +8,16 @@ Both take --strategy auto|none|mirrored|multiworker.
 
 import argparse
 import ast
+import dataclasses
 import importlib.util
 import json
 import math
 import signal
 import sys
+import textwrap
 import threading
 import time
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -104,7 +105,7 @@ def fit(model, images, settings, run, verbose="auto", resume=False, callbacks=()
         (run / "samples").mkdir(parents=True, exist_ok=True)
         checkpoints.require_room(run, model)
     if chief and not resume:
-        files.write_json(run / "settings.json", _provenance(settings))
+        files.write_json(run / "settings.json", _provenance(settings, images))
         with files.replacing(run / "split.csv") as temporary:
             images.membership().to_csv(temporary, index=False)
 
@@ -184,8 +185,8 @@ def _require_same(run, settings, images):
     if (run / checkpoints.WEIGHTS).exists() and not checkpoints.begun(run):
         raise ValueError(f"{run} is a trained run without checkpoints; it cannot go on")
     if (run / "split.csv").is_file():
-        before, now = pd.read_csv(run / "split.csv"), images.membership()
-        if not before.astype(str).equals(now.reset_index(drop=True).astype(str)):
+        before, now = _written_split(run), images.membership()
+        if not before.equals(now.reset_index(drop=True).astype(str)):
             raise ValueError(
                 f"the images of {images.name} are not those that {run} was begun with: "
                 f"{changed(run, images) or 'they come in another order'}; give it the same images, "
@@ -281,16 +282,24 @@ def load_settings(run) -> config.Settings:
         raise FileNotFoundError(f"{run} is not a run folder: there is no {path}")
     try:
         values = json.loads(path.read_text())["settings"]
-        return config.Settings.from_dict(values)
+        return config.Settings.from_dict(values, shortened=False)
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} cannot be read as settings: {error}") from error
 
 
+def _written_split(run):
+    """`split.csv` as text: a subject 001 is not the number 1."""
+    return pd.read_csv(Path(run) / "split.csv", dtype=str, keep_default_na=False)
+
+
 def changed(run, images) -> str:
     """What differs between the images of now and those that a run was trained on, or ""."""
-    before = pd.read_csv(Path(run) / "split.csv", dtype=str)
-    now = images.membership().astype(str)
-    both = before.merge(now, on="file", how="outer", suffixes=("_before", ""), indicator=True)
+    before, now = (
+        each.assign(place=each.groupby("file").cumcount())  # a volume has a row for each slice
+        for each in (_written_split(run), images.membership().astype(str))
+    )
+    names = ["file", "place"]
+    both = before.merge(now, on=names, how="outer", suffixes=("_before", ""), indicator=True)
     kept = both[both["_merge"] == "both"]
     counts = {
         "gone": (both["_merge"] == "left_only").sum(),
@@ -313,9 +322,55 @@ def load(run):
     return model
 
 
-def _provenance(settings):
+def origin_of(run) -> data.Origin | None:
+    """Where the images of a run lay when it was trained, or None where the run does not say."""
+    path = Path(run) / "settings.json"
+    known = json.loads(path.read_text()).get("images") if path.is_file() else None
+    if known is None:
+        return None
+    try:
+        paths = {str(name): Path(text) for name, text in known["paths"].items()}
+        return data.Origin(paths, int(known["bits"]))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path}: {known!r} does not say where its images lie: {error}") from error
+
+
+def images_of(run) -> data.ImageData:
+    """The images that a run was trained on, from where they lay.
+
+    A path of `config.py` or the environment that differs is named, and is taken only where the
+    run's own leads nowhere any more. A run that does not say where its images lay, as those that
+    come with this project, has those of `config.py`.
+
+    Raises:
+        ValueError, FileNotFoundError: See `data.load`.
+    """
+    settings, origin = load_settings(run), origin_of(run)
+    here = config.paths(settings.dataset)
+    if origin is None:
+        places = ", ".join(f"{name} = {path}" for name, path in here.items())
+        print(f"{run} does not say where its images lay; taken: {places or 'the embedded images'}")
+        return data.load(settings)
+    for name in config.PATHS_OF[settings.dataset]:
+        own, other = origin.paths.get(name), here.get(name)
+        if other is None or (own is not None and own == other.absolute()):
+            continue
+        if own is None or own.exists():
+            lay = "the embedded images" if own is None else own
+            print(f"{run} was trained on {lay}; {name} = {other} is not used")
+        else:
+            print(f"{own}, which {run} was trained on, is not there; taken: {name} = {other}")
+            origin.paths[name] = other
+    return data.load(settings, origin)
+
+
+def _provenance(settings, images):
     versions = {"tensorflow": tf.__version__, "keras": keras.__version__}
-    return {"settings": settings.to_dict(), "versions": versions}
+    known = {"settings": settings.to_dict(), "versions": versions}
+    if images.paths is not None:
+        paths = {name: str(Path(path).absolute()) for name, path in images.paths.items()}
+        known["images"] = {"paths": paths, "bits": images.bits}
+    return known
 
 
 # --- callbacks -----------------------------------------------------------------------------------
@@ -323,8 +378,8 @@ def _provenance(settings):
 
 def _callbacks(keep, run):
     if not keep.chief:
-        return [keep]
-    callbacks = [Samples(run), keep]
+        return [keep, Progress()]
+    callbacks = [Samples(run), keep, Progress()]
     if importlib.util.find_spec("tensorboard"):
         callbacks.append(keras.callbacks.TensorBoard(run / "logs", write_graph=False))
     return callbacks
@@ -362,6 +417,7 @@ class Keep(keras.callbacks.Callback):
         self.waited = state.waited
         self.averages = state.averages
         self.asked = False
+        self.looked = 0  # steps of this epoch after which the loss was last looked at
         self.written = -math.inf  # when, on the clock that never turns back
 
     @property
@@ -370,11 +426,16 @@ class Keep(keras.callbacks.Callback):
         return self.epoch >= self.settings.epochs or bool(stopped)
 
     def on_epoch_begin(self, epoch, logs=None):
+        self.looked = 0
         if self.batch:  # Keras has just set the running means to 0
             self.model.averages.restore(self.averages)
 
     def on_train_batch_end(self, batch, logs=None):
-        if batch % LOOK_STEPS == 0:
+        # `batch` is the last step of several where they are executed together. The last one of an
+        # epoch is looked at before the validation, which resets what says where the loss broke.
+        done = batch + 1
+        if done - self.looked >= LOOK_STEPS or done >= self.steps - self.batch or not self.looked:
+            self.looked = done
             self._require_finite(logs)
         self._stop_if_asked()
 
@@ -439,6 +500,24 @@ class Keep(keras.callbacks.Callback):
             )
 
 
+class Progress(keras.callbacks.ProgbarLogger):
+    """Keras' progress line, of the numbers that tell how a training goes.
+
+    All of them would fill three lines of a terminal, the `kl` twice; they are in `history.csv`.
+    """
+
+    SHOWN = ("loss", "kl", "ssim", "active_units", "accuracy", "val_loss", "val_ssim")
+
+    def on_train_batch_end(self, batch, logs=None):
+        super().on_train_batch_end(batch, self._shown(logs))
+
+    def on_epoch_end(self, epoch, logs=None):
+        super().on_epoch_end(epoch, self._shown(logs))
+
+    def _shown(self, logs):
+        return {name: logs[name] for name in self.SHOWN if name in (logs or {})}
+
+
 class Samples(keras.callbacks.Callback):
     """After every epoch, the images at the same latent points: `samples/epoch_001.png`, ..."""
 
@@ -472,18 +551,32 @@ def settings_from(arguments) -> config.Settings:
         values[name] = parse_value(text)
     settings = config.Settings.from_dict(values)
     if arguments.model:
-        settings = replace(settings, model=arguments.model)
+        settings = dataclasses.replace(settings, model=arguments.model)
     if arguments.epochs is not None:
-        settings = replace(settings, epochs=arguments.epochs)
+        settings = dataclasses.replace(settings, epochs=arguments.epochs)
     return settings
 
 
+def _fields():
+    """All settings with their defaults, as a paragraph."""
+    named = (f"{each.name}={each.default!r}" for each in dataclasses.fields(config.Settings))
+    return textwrap.fill(
+        ", ".join(named), 96, initial_indent="  ", subsequent_indent="  ", break_long_words=False
+    )
+
+
 def main(words=None):
-    parser = argparse.ArgumentParser(description="Train one experiment of config.py.")
+    parser = argparse.ArgumentParser(
+        description="Train one experiment of config.py.",
+        epilog=f"Fields and their defaults (config.py says what each is):\n{_fields()}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("experiment", nargs="?", help=", ".join(config.EXPERIMENTS))
     parser.add_argument("--model", help=", ".join(registry.REGISTRY))
     parser.add_argument("--epochs", type=int)
-    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="FIELD=VALUE", help="any field below"
+    )
     parser.add_argument("--out", type=Path, metavar="DIR", help="default: a new folder in runs/")
     parser.add_argument("--resume", type=Path, metavar="DIR", help="go on with the run in there")
     parser.add_argument(
@@ -502,9 +595,10 @@ def main(words=None):
         strategy = distribution.strategy(arguments.strategy)
         if arguments.resume:
             settings = load_settings(arguments.resume)
+            images = images_of(arguments.resume)
         else:
             settings = settings_from(arguments)
-        images = data.load(settings)
+            images = data.load(settings)
         with strategy.scope():
             model = registry.from_settings(settings)
         run = arguments.resume or arguments.out or new_run(arguments.experiment)

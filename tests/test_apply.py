@@ -33,16 +33,47 @@ def test_every_file_gets_its_latent_its_error_and_its_reconstruction(run, folder
         np.testing.assert_allclose(row[["z_0", "z_1", "z_2"]].astype(float), z[0], atol=1e-5)
         made = model.decode(z).numpy()[0, ..., 0]
         assert row["error"] == pytest.approx(np.square(image[0, ..., 0] / 255 - made).mean(), 1e-3)
-        kept = np.asarray(Image.open(tmp_path / "out" / "reconstructions" / f"{row['file']}.png"))
+        kept = np.asarray(Image.open(tmp_path / "out" / "reconstructions" / row["file"]))
         assert np.abs(kept / 255 - made).max() <= 0.51 / 255
     assert (tmp_path / "out" / "map.png").is_file()
 
 
-def test_the_stranger_has_the_largest_error(run, folder, capsys):
-    apply.main([str(run), str(folder)])
-    written = pd.read_csv(run / "applied" / "latents.csv")
-    assert written["file"][written["error"].argmax()] == "6.png"
-    assert "largest reconstruction errors: 6.png" in capsys.readouterr().out
+def test_outliers_and_flat_pictures_are_least_like_their_reconstructions(
+    folder, capsys, spots, tiny, tmp_path
+):
+    """The squared error of a grey picture is small, whatever the run was trained on."""
+    settings = tiny(epochs=40, learning_rate=5e-3)
+    train.fit(registry.from_settings(settings), spots, settings, tmp_path / "long", verbose=0)
+    Image.fromarray(np.full((12, 12), 40, np.uint8)).save(folder / "flat.png")
+    apply.main([str(tmp_path / "long"), str(folder)])
+    written = pd.read_csv(tmp_path / "long" / "applied" / "latents.csv").set_index("file")
+    assert set(written["ssim"].nsmallest(2).index) == {"6.png", "flat.png"}
+    told = capsys.readouterr().out.splitlines()[-1]
+    assert told.startswith("least like their reconstructions: ") and "flat.png" in told
+
+
+def test_a_picture_is_called_like_its_file_and_no_two_alike():
+    names = ["a.png", "a.jpg", "deep/b.jpeg", "b.tiff", "b.bmp", "v.nii.gz", "v.nii.gz"]
+    table = pd.DataFrame({"file": names, "slice": [0, 0, 0, 0, 0, 3, 4]})
+    assert apply.picture_names(table) == [
+        "a.png",
+        "a.jpg.png",
+        "deep/b.png",
+        "b.png",
+        "b.bmp.png",
+        "v.nii.gz.slice3.png",
+        "v.nii.gz.slice4.png",
+    ]
+
+
+def test_an_m2_is_not_moved_along_a_direction(tmp_path, folder, direction, spots, tiny):
+    settings = tiny(model="M2", classes=2, epochs=1)
+    model = registry.from_settings(settings)
+    train.fit(model, spots, settings, tmp_path / "m2", verbose=0)
+    with pytest.raises(SystemExit, match="a style within a class.*SemiSupervisedVAE"):
+        apply.main([str(tmp_path / "m2"), str(folder), "--direction", str(direction)])
+    with pytest.raises(ValueError, match="no class was named"):
+        model.decode(np.zeros((1, 3), np.float32))
 
 
 def test_a_direction_moves_every_image(run, folder, direction, tmp_path):
@@ -54,7 +85,7 @@ def test_a_direction_moves_every_image(run, folder, direction, tmp_path):
     assert z.shape == (7, 3)
     z[:, 1] += 3 * 0.5
     expected = train.load(run).decode(z).numpy()
-    kept = np.asarray(Image.open(tmp_path / "out" / "left_3" / "4.png.png"))
+    kept = np.asarray(Image.open(tmp_path / "out" / "left_3" / "4.png"))
     row = list(written["file"]).index("4.png")
     assert np.abs(kept / 255 - expected[row, ..., 0]).max() <= 0.51 / 255
 
@@ -109,7 +140,7 @@ def test_parquet_says_what_it_needs(tmp_path, monkeypatch):
 def test_images_of_one_name_do_not_meet_in_one_file(tmp_path):
     table = pd.DataFrame({"file": ["a.jpg", "a.png", "v.nii", "v.nii"], "slice": [0, 0, 0, 1]})
     apply.save_images(np.zeros((4, 2, 2, 3)), table, tmp_path)
-    names = ["a.jpg.png", "a.png.png", "v.nii.slice0.png", "v.nii.slice1.png"]
+    names = ["a.jpg.png", "a.png", "v.nii.slice0.png", "v.nii.slice1.png"]
     assert sorted(each.name for each in tmp_path.iterdir()) == names
 
 

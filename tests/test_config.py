@@ -98,3 +98,60 @@ def test_the_environment_wins_over_the_file_and_embedded_over_both(embedded, exp
         [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True
     )
     assert done.stdout.strip() == expected
+
+
+def test_a_size_alone_is_a_square_in_the_colours_of_the_dataset():
+    assert replace(config.Settings(), image_shape=128).image_shape == (128, 128, 1)
+    assert replace(config.settings("gallery"), image_shape=128).image_shape == (128, 128, 3)
+    with pytest.raises(ValueError, match="image_shape = .*allowed: "):
+        config.Settings(image_shape=-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "dataset", "meant"),
+    [
+        ("IMAGE_DIR", "gallery", "IMAGES_DIR"),
+        ("IMAGES_PATH", "gallery", "IMAGES_DIR"),
+        ("MNIST_DIR", "mnist", "MNIST_PATH"),
+        ("OASIS_FOLDER", "brain", "OASIS_DIR"),
+        ("EXPERIMENTS", "digits", "EXPERIMENT"),
+        ("CCACHE_DIR", "gallery", None),
+        ("CHEST_DIR", "gallery", None),
+        ("LABELS", "gallery", None),
+    ],
+)
+def test_a_misspelt_variable_is_noticed_and_others_are_not(name, dataset, meant, monkeypatch):
+    for each in (*config.PATHS, "EXPERIMENT"):
+        monkeypatch.delenv(each, raising=False)
+    monkeypatch.setenv(name, "/data")
+    assert config.misspelt(dataset).get(name) == meant
+    if meant:
+        monkeypatch.setenv(meant, "/data")  # set as well: the other is somebody else's
+        assert name not in config.misspelt(dataset)
+
+
+def test_a_misspelt_path_is_asked_about_before_stand_ins_are_taken():
+    environment = os.environ | {"IMAGE_DIR": "/data", "ATLAS_EMBEDDED": "0"}
+    words = [sys.executable, "train.py", "gallery", "--epochs", "1"]
+    done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "IMAGE_DIR, which nothing here reads: is IMAGES_DIR meant?" in done.stderr
+
+
+def test_every_training_can_be_shortened_and_a_begun_run_keeps_its_epochs(monkeypatch):
+    monkeypatch.setattr(config, "MOST_EPOCHS", 2)
+    settings = config.settings("digits")
+    assert replace(settings, epochs=30).epochs == 2 and replace(settings, epochs=1).epochs == 1
+    assert config.Settings.from_dict({"epochs": 300}).epochs == 2
+    assert config.Settings.from_dict({"epochs": 300}, shortened=False).epochs == 300
+
+
+def test_a_variable_that_is_no_number_is_named():
+    done = subprocess.run(
+        [sys.executable, "-c", "import config"],
+        cwd=ROOT,
+        env=os.environ | {"ATLAS_EPOCHS": "few"},
+        capture_output=True,
+        text=True,
+    )
+    assert "the environment variable ATLAS_EPOCHS = 'few'; give a whole number" in done.stderr

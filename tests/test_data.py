@@ -167,6 +167,33 @@ def test_a_bad_array_is_refused_with_what_is_wrong_and_what_to_do(images, messag
         data.from_arrays(images)
 
 
+def test_labels_that_do_not_begin_at_zero_keep_their_names():
+    pixels, labels = np.zeros((40, 4, 4), np.uint8), np.tile([1, 2], 20)
+    images = data.from_arrays(pixels, labels)
+    assert images.classes == ("1", "2")
+    assert set(images.train.labels("label")) == {0, 1}
+    labels[:8] = -1
+    assert set(data.from_arrays(pixels, labels).train.labels("label")) == {-1, 0, 1}
+    named = data.from_arrays(pixels, np.tile([0, 2], 20), classes=("a", "b", "c"))
+    assert named.classes == ("a", "b", "c") and set(named.train.labels("label")) == {0, 2}
+    with pytest.raises(ValueError, match="2 is none of 2 classes"):
+        data.from_arrays(pixels, np.tile([1, 2], 20), classes=("a", "b"))
+    with pytest.raises(ValueError, match="labels: dtype float64; give whole numbers"):
+        data.from_arrays(pixels, np.tile([0.5, 2], 20))
+
+
+def test_a_batch_that_few_unlabelled_images_cannot_fill_is_refused_by_its_own_name():
+    pixels = np.zeros((40, 4, 4), np.uint8)
+    labels = np.where(np.arange(40) < 36, np.arange(40) % 2, -1)
+    split = data.Split(pixels[..., None], pd.DataFrame({"label": labels}))
+    with pytest.raises(ValueError, match=r"batch_size = 16, 8 of them.*needs 8.*there are 4") as no:
+        split.mixed_batches(16, "label")
+    most = int(str(no.value).rsplit("batch_size to ", 1)[1].split()[0])
+    split.mixed_batches(most, "label")
+    with pytest.raises(ValueError):
+        split.mixed_batches(most + 1, "label")
+
+
 def test_labels_of_another_length_are_refused():
     with pytest.raises(ValueError, match=r"labels: shape \(3,\) beside 20 images"):
         data.from_arrays(blobs(20)[0], np.zeros(3, int))
@@ -533,6 +560,24 @@ def test_labels_from_a_csv_that_is_not_set_name_the_setting(folder, paths):
     paths("LABELS_CSV", None)
     with pytest.raises(FileNotFoundError, match='LABELS_CSV: labels="csv" needs a file'):
         data.load(replace(GALLERY, labels="csv"))
+
+
+def test_a_folder_knows_where_it_lies_and_stand_ins_lie_nowhere(folder, paths):
+    assert data.load(GALLERY).paths == {"IMAGES_DIR": folder}
+    origin = data.Origin({"IMAGES_DIR": folder})
+    paths("IMAGES_DIR", None)
+    assert data.load(GALLERY, origin).name == "pets"
+    photos = data.load(replace(GALLERY, image_shape=(32, 32, 3)))
+    assert photos.embedded and photos.paths == {}
+    assert data.from_arrays(np.zeros((40, 4, 4), np.uint8)).paths is None
+
+
+def test_questions_of_classes_go_to_the_digits_where_there_are_none(folder, capsys):
+    settings, images = data.load_labelled(GALLERY)
+    assert images.name == settings.dataset == "digits"
+    assert "pets has no labels" in capsys.readouterr().out
+    settings, images = data.load_labelled(replace(GALLERY, labels="folders"))
+    assert settings.dataset == "gallery" and len(images.classes) == 2
 
 
 def test_one_bad_file_stops_before_training_and_is_named(folder):

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -21,9 +22,10 @@ import train
 
 PROGRAM = Path(__file__).parent / "workers.py"
 LONG = os.environ.get("ATLAS_LONG") == "1"
-KINDS = ("InfoVAE", "SoftIntroVAE")
+ON_WORKERS, ON_DEVICES = ("InfoVAE", "SoftIntroVAE"), ("IWAE", "SemiSupervisedVAE-few")
 if LONG:
-    KINDS += ("VAE", "M2", "AAE", "ASIntroVAE", "BetaTCVAE", "VAE-norm", "VAE-clip")
+    ON_WORKERS = (*registry.REGISTRY, "VAE-norm", "VAE-clip", "SemiSupervisedVAE-few", "M2-few")
+    ON_DEVICES = ON_WORKERS
 
 
 def started(folder, epochs, kinds, resume="no", count=2, strategy="auto"):
@@ -57,11 +59,12 @@ def ended(processes):
 
 @pytest.mark.slow
 def test_two_workers_or_devices_end_with_the_weights_of_one(tmp_path):
-    processes = started(tmp_path / "workers", 5, KINDS)  # 20 steps
-    on_devices = KINDS if LONG else KINDS[:1]
-    processes += started(tmp_path / "devices", 5, on_devices, count=1, strategy="mirrored")
-    ended(processes + started(tmp_path / "one", 5, KINDS, count=1))
-    pairs = [(kind, "workers") for kind in KINDS] + [(kind, "devices") for kind in on_devices]
+    processes = started(tmp_path / "workers", 5, ON_WORKERS)  # 20 steps
+    processes += started(tmp_path / "devices", 5, ON_DEVICES, count=1, strategy="mirrored")
+    kinds = dict.fromkeys(ON_WORKERS + ON_DEVICES)
+    ended(processes + started(tmp_path / "one", 5, kinds, count=1))
+    pairs = [(kind, "workers") for kind in ON_WORKERS]
+    pairs += [(kind, "devices") for kind in ON_DEVICES]
     for kind, name in pairs:
         alone, shared = tmp_path / "one" / kind, tmp_path / name / kind
         one, two = (np.load(run / "all.npy") for run in (alone, shared))
@@ -165,3 +168,18 @@ def test_a_lost_worker_is_told_from_other_errors():
     lost = tf.errors.UnavailableError(None, None, "Task 1 heartbeat timeout")
     assert "start all workers again with --resume" in distribution.worker_lost(lost)
     assert distribution.worker_lost(tf.errors.InvalidArgumentError(None, None, "shape")) == ""
+
+
+def test_worker_0_beside_a_chief_is_not_the_one_that_writes():
+    class Strategy(NamedTuple):
+        cluster_resolver: object
+
+    def chief(task, index, *jobs):
+        cluster = tf.train.ClusterSpec({job: ["a:1", "b:1"] for job in jobs})
+        resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
+            cluster, task_type=task, task_id=index
+        )
+        return distribution.is_chief(Strategy(resolver))
+
+    assert chief("chief", 0, "chief", "worker") and not chief("worker", 0, "chief", "worker")
+    assert chief("worker", 0, "worker") and not chief("worker", 1, "worker")

@@ -8,8 +8,11 @@ import keras
 import numpy as np
 import pytest
 import skimage.metrics
+import tensorflow as tf
+from PIL import Image
 from scipy import ndimage, stats
 
+import config
 import data
 import evaluate
 import judges
@@ -226,6 +229,44 @@ def test_the_command_line_prints_the_table_and_writes_the_metrics(tmp_path, caps
     assert "not FID" in written["metrics"]["frechet"]["protocol"]
 
 
+def test_images_without_a_label_do_not_count_as_wrong(spots, tiny, tmp_path):
+    settings = tiny(model="SemiSupervisedVAE", classes=2, epochs=1)
+    model = registry.from_settings(settings)
+    train.fit(model, spots, settings, tmp_path / "run", verbose=0)
+    whole = evaluate.report(model, spots)
+    test = spots.test.table.assign(half=spots.test.table["half"].astype("Int32"))
+    hidden = np.arange(len(test)) % 2 == 0
+    test.loc[hidden, "half"] = None
+    fewer = evaluate.report(model, replace(spots, test=replace(spots.test, table=test)))
+    labels = spots.test.labels("half")
+    right = model.classify(spots.test.images).numpy().argmax(-1) == labels
+    assert whole["accuracy"]["value"] == pytest.approx(right.mean())
+    assert fewer["accuracy"]["value"] == pytest.approx(right[~hidden].mean())
+    assert fewer["accuracy"]["n"] == (~hidden).sum() and fewer["ssim"]["n"] == len(test)
+
+
+def test_flat_images_are_measured_and_the_file_is_json(trained, spots, tmp_path, tiny):
+    black = data.from_arrays(np.zeros((96, 12, 12, 1), np.uint8), name="black")
+    model = registry.from_settings(tiny())
+    model.logits_of = lambda z, training: tf.fill((tf.shape(z)[0], 12, 12, 1), -1e9)
+    numbers = evaluate.report(model, black, tmp_path)
+    assert numbers["psnr"]["value"] == np.inf and np.isnan(numbers["sample_sharpness"]["value"])
+    assert "no finite number" in numbers["psnr"]["protocol"]
+    assert "inf" in evaluate.table({"black": numbers}).loc["psnr ↑", "black"]
+
+    def forbidden(word):
+        raise AssertionError(word)
+
+    text = (tmp_path / "metrics.json").read_text()
+    written = json.loads(text, parse_constant=forbidden)["metrics"]
+    assert written["psnr"]["value"] is None and written["mse"]["value"] == 0.0
+
+
+def test_an_error_bar_that_is_not_known_is_left_out_of_the_table():
+    row = {"value": 1.5, "standard_error": float("nan"), "unit": "", "better": ""}
+    assert evaluate.table({"run": {"kernel": row}}).loc["kernel", "run"] == "1.5000"
+
+
 def test_what_is_not_a_run_ends_with_one_sentence(tmp_path):
     with pytest.raises(SystemExit, match="evaluate.py: .*not a run folder"):
         evaluate.main([str(tmp_path)])
@@ -242,6 +283,81 @@ def test_images_that_changed_since_training_are_counted(trained):
     )
     fewer = train.changed(run, data.from_arrays(images[:-4], labels[:-4], name="spots"))
     assert fewer.startswith("4 gone")
+
+
+def test_slices_of_a_volume_are_compared_one_by_one(tmp_path, tiny, spots):
+    """A volume's rows share one file name."""
+    table = spots.train.table.assign(file=[f"{row // 4}.nii" for row in range(len(spots.train))])
+    volumes = replace(spots, train=replace(spots.train, table=table))
+    settings = tiny(epochs=1)
+    train.fit(registry.from_settings(settings), volumes, settings, tmp_path / "run", verbose=0)
+    assert train.changed(tmp_path / "run", volumes) == ""
+    pixels = spots.train.images.copy()
+    pixels[5] = 255 - pixels[5]
+    other = replace(volumes, train=replace(volumes.train, images=pixels))
+    assert train.changed(tmp_path / "run", other) == "1 with other pixels"
+
+
+# --- where a run's images lie --------------------------------------------------------------------
+
+
+@pytest.fixture
+def of_folder(tmp_path, monkeypatch):
+    """A run on a folder that a variable named, in a shell that does not know it any more."""
+    place = tmp_path / "mine"
+    place.mkdir()
+    for number, image in enumerate(blobs(60)[0]):
+        Image.fromarray(image[..., 0]).save(place / f"{number:02d}.png")
+    monkeypatch.setattr(config, "CACHE_DIR", tmp_path / "cache")
+    monkeypatch.setattr(config, "IMAGES_DIR", place)
+    words = ["gallery", "--epochs", "1", "--set", "image_shape=(12,12,1)", "--set", "widths=(4,)"]
+    words += ["--set", "kernel_sizes=3", "--set", "strides=2"]
+    train.main([*words, "--out", str(tmp_path / "run")])
+    monkeypatch.setattr(config, "IMAGES_DIR", None)
+    return tmp_path / "run", place
+
+
+def test_a_run_is_measured_on_the_images_that_it_was_trained_on(of_folder, monkeypatch, capsys):
+    run, place = of_folder
+    evaluate.main([str(run)])
+    written = json.loads((run / "metrics.json").read_text())
+    assert "60 images of mine" in written["images"]
+    monkeypatch.setattr(config, "IMAGES_DIR", place.parent / "elsewhere")
+    evaluate.main([str(run)])
+    told = capsys.readouterr().out
+    assert f"was trained on {place}; IMAGES_DIR = {place.parent / 'elsewhere'} is not used" in told
+    moved = place.rename(place.parent / "elsewhere")
+    evaluate.main([str(run)])
+    assert f"{place}, which {run} was trained on, is not there; taken: IMAGES_DIR = {moved}" in (
+        capsys.readouterr().out
+    )
+
+
+def test_numbers_of_other_images_never_replace_those_of_a_run(of_folder, tmp_path, capsys):
+    run, place = of_folder
+    evaluate.main([str(run)])
+    before = (run / "metrics.json").read_bytes()
+    Image.fromarray(np.full((12, 12), 9, np.uint8)).save(place / "00.png")
+    with pytest.raises(SystemExit, match="1 with other pixels.*--to FILE"):
+        evaluate.main([str(run)])
+    evaluate.main([str(run), "--to", str(tmp_path / "other.json")])
+    assert (run / "metrics.json").read_bytes() == before
+    assert "ssim" in json.loads((tmp_path / "other.json").read_text())["metrics"]
+    with pytest.raises(SystemExit):
+        evaluate.main([str(run), "--images", str(place)])
+    assert "--images needs --to FILE" in capsys.readouterr().err
+
+
+def test_a_run_that_does_not_say_where_its_images_lay_says_so(of_folder, capsys):
+    run, _ = of_folder
+    known = json.loads((run / "settings.json").read_text())
+    del known["images"]
+    (run / "settings.json").write_text(json.dumps(known))
+    with pytest.raises(SystemExit, match="the images are not those of the training"):
+        evaluate.main([str(run)])
+    assert "does not say where its images lay; taken: the embedded images" in (
+        capsys.readouterr().out
+    )
 
 
 # --- likelihood ----------------------------------------------------------------------------------

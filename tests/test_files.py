@@ -72,6 +72,38 @@ def test_every_picture_format_is_read(ending, tmp_path):
     assert np.abs(read.astype(int) - smooth).max() <= (4 if ending == "jpg" else 0)
 
 
+def test_one_range_holds_for_all_deep_pictures_of_a_folder(tmp_path):
+    """32767 and 32768 are one grey level apart, not the double of each other."""
+    place, pixels = tmp_path / "deep", np.full((12, 16), 1000, np.uint16)
+    place.mkdir()
+    for name, high in {"a": 32767, "b": 32768}.items():
+        pixels[0, 0] = high
+        Image.fromarray(pixels).save(place / f"{name}.png")
+    Image.fromarray(ramp()).save(place / "plain.png")
+    names = files.listed(place)
+    assert files.bits_of(place, names, tmp_path / "cache") == 16
+    assert files.bits_of(place, ["plain.png"], tmp_path / "cache") == 0
+    reading = files.Reading(SHAPE, bits=16)
+    images, _ = files.gather(place, names, reading, tmp_path / "cache")
+    np.testing.assert_array_equal(images[0, 1:], images[1, 1:])
+    assert (images[0, 0, 0, 0], images[1, 0, 0, 0]) == (127, 128)
+    assert images[0, 5, 5, 0] == round(1000 / 65535 * 255)
+    with pytest.raises(files.BadFile, match="pixel of 32768, beyond the 12 bits"):
+        files.read(place / "b.png", files.Reading(SHAPE, bits=12))
+
+
+def test_the_range_of_a_folder_is_found_once_and_again_where_a_file_changed(tmp_path, monkeypatch):
+    place, cache = tmp_path / "deep", tmp_path / "cache"
+    place.mkdir()
+    Image.fromarray(np.full((4, 4), 4095, np.uint16)).save(place / "a.png")
+    assert files.bits_of(place, ["a.png"], cache) == 12
+    looked, bits = [], files._bits
+    monkeypatch.setattr(files, "_bits", lambda path: looked.append(path.name) or bits(path))
+    assert files.bits_of(place, ["a.png"], cache) == 12 and not looked
+    Image.fromarray(np.full((4, 4), 60000, np.uint16)).save(place / "b.png")
+    assert files.bits_of(place, ["a.png", "b.png"], cache) == 16 and looked == ["b.png"]
+
+
 @pytest.mark.parametrize("bits", [10, 12, 16])
 def test_deep_pictures_are_scaled_by_their_true_range(bits, tmp_path):
     deep = np.linspace(0, 2**bits - 1, 12 * 16).reshape(12, 16).astype(np.uint16)
@@ -132,6 +164,28 @@ def test_another_aspect_ratio_is_cropped_stretched_or_padded(fit):
         assert image[5, 0] == 50 and image[5, 5] == 200 and image[5, 9] == 100
     else:
         assert np.all(image[:3] == 0) and np.all(image[-3:] == 0) and image[5, 5] > 150
+
+
+@pytest.mark.parametrize("target", [(8, 8), (28, 28), (100, 100), (224, 224), (90, 71)])
+def test_no_size_of_a_picture_falls_out_of_its_own_frame(target):
+    """Pillow refuses a box that lies outside by a rounding: 900x900 to 28 was such a size."""
+    thin = np.zeros((1, 1), np.uint8)
+    for side in [*range(1, 2001, 7), 900, 1999, 2000]:
+        box = files.crop_box(side, side, *target)
+        assert 0 <= box[0] <= box[2] <= side and 0 <= box[1] <= box[3] <= side
+    for side in (1, 57, 900, 901):
+        picture = np.broadcast_to(thin, (side, side))
+        assert files.fitted(picture, files.Reading((*target, 1))).shape == (*target, 1)
+
+
+@pytest.mark.skipif(os.environ.get("ATLAS_LONG") != "1", reason="make test-long")
+def test_every_size_to_2000_goes_to_every_size_to_256():
+    random = np.random.default_rng(0)
+    for target in range(8, 257):
+        for side in range(1, 2001):
+            width, height = (side, side) if side % 2 else (side, int(random.integers(1, 2001)))
+            left, top, right, bottom = files.crop_box(width, height, target, target)
+            assert 0 <= left <= right <= width and 0 <= top <= bottom <= height
 
 
 def test_small_pictures_are_enlarged():
@@ -446,3 +500,18 @@ def test_a_missing_reader_gives_the_line_to_type(ending, package, tmp_path, monk
     (tmp_path / f"image.{ending}").write_bytes(b"something")
     with pytest.raises(files.BadFile, match=f"pip install {package}"):
         files.read(tmp_path / f"image.{ending}", READING)
+
+
+@pytest.mark.parametrize(("ending", "package"), [("dcm", "pydicom"), ("nii", "nibabel")])
+def test_a_reader_that_was_missing_is_asked_again_once_it_is_installed(
+    ending, package, tmp_path, monkeypatch
+):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / f"image.{ending}").write_bytes(b"something")
+    with monkeypatch.context() as without:
+        without.setitem(__import__("sys").modules, package, None)
+        with pytest.raises(files.BadFiles, match=f"pip install {package}"):
+            gathered(tmp_path / "images", tmp_path)
+    pytest.importorskip(package)
+    with pytest.raises(files.BadFiles, match="is no NIfTI volume|cannot be read as DICOM"):
+        gathered(tmp_path / "images", tmp_path)

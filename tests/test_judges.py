@@ -1,6 +1,7 @@
 """Judges that can be trusted, and that say so where they cannot."""
 
 import math
+from dataclasses import replace
 
 import keras
 import numpy as np
@@ -85,9 +86,11 @@ def test_conclusions_follow_the_curve_and_its_judge():
 @pytest.fixture
 def quick(monkeypatch, tmp_path):
     """Judges of a few steps, kept in the test's own folder."""
-    judge = judges.judge
+    classifier = judges.classifier
     options = {"steps": 20, "widths": (4, 8), "cache": tmp_path}
-    monkeypatch.setattr(judges, "judge", lambda *given, seed: judge(*given, seed=seed, **options))
+    monkeypatch.setattr(
+        judges, "classifier", lambda *given, seed: classifier(*given, seed=seed, **options)
+    )
 
 
 def test_a_perceptual_loss_enters_training_with_its_weight(quick, spots, tiny, tmp_path):
@@ -155,3 +158,32 @@ def test_inception_sees_colours_of_its_own_size_and_refuses_what_is_not_its_weig
 def test_maps_of_a_layer_that_is_not_there_are_refused_with_those_that_are():
     with pytest.raises(ValueError, match="no layer 'pool'; there are .*features"):
         networks.maps(networks.classifier((8, 8, 1), 2), ["pool"])
+
+
+def test_images_without_a_label_are_left_out_of_a_judge(spots, tmp_path):
+    def hiding(split):
+        labels = split.table["half"].astype("Int32")
+        labels[np.arange(len(labels)) % 3 == 0] = None
+        return replace(split, table=split.table.assign(half=labels))
+
+    some = replace(spots, **{name: hiding(split) for name, split in spots.splits.items()})
+    judge = judges.judge(some, steps=150, widths=(8,), cache=tmp_path)
+    known = some.test.labels("half") >= 0
+    right = judge.labels(some.test.images)[known] == some.test.labels("half")[known]
+    assert judge.n == known.sum() and judge.accuracy == pytest.approx(right.mean())
+    none = replace(some.validation, table=some.validation.table.assign(half=pd.NA))
+    with pytest.raises(ValueError, match="no validation image has a value in 'half'"):
+        judges.judge(replace(some, validation=none), cache=tmp_path)
+
+
+def test_a_perceptual_classifier_does_not_see_the_test_split(spots, tiny, tmp_path, monkeypatch):
+    classifier = judges.classifier
+    monkeypatch.setattr(
+        judges,
+        "classifier",
+        lambda *given, **named: classifier(*given, **named, steps=5, widths=(4,), cache=tmp_path),
+    )
+    unread = replace(spots, test=replace(spots.test, images=None))
+    with pytest.raises(TypeError):
+        judges.judge(unread, steps=5, widths=(4,), cache=tmp_path)
+    assert judges.feature_maps(unread, tiny(perceptual="classifier")) is not None

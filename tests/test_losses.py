@@ -129,6 +129,12 @@ def test_mmd_is_unbiased_at_zero_and_grows_with_the_distance(kernel, random):
     assert shifted[0] < shifted[1] < shifted[2]
 
 
+@pytest.mark.parametrize("kernel", losses.KERNELS)
+def test_the_mmd_of_a_single_point_is_zero_and_no_nan(kernel, random):
+    one, many = normal(random, 1, 3), normal(random, 5, 3)
+    assert losses.mmd(one, one, kernel).numpy() == losses.mmd(many, one, kernel).numpy() == 0.0
+
+
 def test_an_unknown_kernel_is_refused_by_name():
     with pytest.raises(ValueError, match="kernel = 'mdd'.*imq, rbf"):
         losses.mmd(tf.zeros((2, 1)), tf.zeros((2, 1)), "mdd")
@@ -184,6 +190,14 @@ def test_stratified_weights_of_a_row_sum_to_one(batch, images):
     weights = np.exp(losses.stratified_log_weights(batch, images))
     np.testing.assert_allclose(weights.sum(axis=1), 1.0, rtol=1e-5)
     np.testing.assert_allclose(np.diag(weights), 1.0 / images, rtol=1e-5)
+
+
+def test_an_image_alone_is_its_own_aggregate():
+    z, mean, log_var = np.random.default_rng(0).normal(size=(3, 1, 4)).astype(np.float32)
+    log_q, log_product = losses.log_aggregates(z, mean, log_var, images=60)
+    expected = stats.norm.logpdf(z, mean, np.exp(log_var / 2)).sum(axis=1)
+    np.testing.assert_allclose(log_q, expected, rtol=1e-4)
+    np.testing.assert_allclose(log_product, expected, rtol=1e-4)
 
 
 def test_over_all_batches_the_stratified_estimate_is_the_aggregated_posterior():

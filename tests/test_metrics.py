@@ -221,3 +221,14 @@ def test_sharpness_is_the_variance_of_the_laplacian():
     np.testing.assert_allclose(metrics.sharpness(images), expected, rtol=1e-4)
     ramp = np.linspace(0, 1, 20, dtype=np.float32)[None, None, :, None].repeat(16, axis=1)
     assert metrics.sharpness(ramp)[0] == pytest.approx(0.0, abs=1e-10)
+
+
+def test_points_without_a_label_count_neither_in_purity_nor_in_calibration():
+    z = np.random.default_rng(0).normal(size=(60, 2)) + 20 * (np.arange(60) % 2)[:, None]
+    labels = np.arange(60) % 2
+    some = np.where(np.arange(60) % 3, labels, -1)
+    assert metrics.knn_purity(z, some, neighbours=5) == 1.0
+    shares = np.eye(2)[labels] * 0.8 + 0.1
+    assert metrics.calibration_error(shares, some)[0] == pytest.approx(0.1)
+    with pytest.raises(ValueError, match="images with a label"):
+        metrics.knn_purity(z, np.full(60, -1))

@@ -88,7 +88,7 @@ def saved(tmp_path_factory):
         model.save(folder / f"{kind}.keras")
         run = folder / kind
         run.mkdir()
-        files.write_json(run / "settings.json", train._provenance(settings))
+        files.write_json(run / "settings.json", {"settings": settings.to_dict()})
         checkpoints.save(model, run)
         expected[kind] = model.reconstruct(blobs(8, seed=9)[0]).numpy()
     np.savez(folder / "expected.npz", **expected)

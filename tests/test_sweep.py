@@ -121,11 +121,33 @@ def test_other_machines_are_told_where_the_images_are(tmp_path, monkeypatch):
     assert told["TF_NUM_INTRAOP_THREADS"] == "3" and "MNIST_PATH" not in told
 
 
-def test_without_ray_the_line_to_type_is_told(tmp_path, monkeypatch):
+def test_without_ray_the_line_to_type_is_told_where_it_is_needed(tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    words = ["digits", "--over", "seed=0:2", "--out", str(tmp_path)]
+    words = ["digits", "--over", "seed=0:2", "--out", str(tmp_path), "--at-once", "2"]
     with pytest.raises(SystemExit, match=r'pip install "ray\[tune\]"'):
         sweep.main(words)
+
+
+def test_without_ray_runs_are_trained_one_by_one_and_failures_named(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    trained = []
+
+    def trial(settings, run):
+        trained.append(settings.seed)
+        if settings.seed == 1:
+            raise FloatingPointError("first line\nthe loss is nan")
+
+    monkeypatch.setattr(sweep, "trial", trial)
+    trials = sweep.plan(config.settings("digits"), {"seed": [0, 1, 2]})
+    assert sweep.run_all(trials, tmp_path) == {"seed=1": "the loss is nan"}
+    assert trained == [0, 1, 1, 2]
+    assert "3 runs are trained one after the other" in capsys.readouterr().out
+
+
+def test_values_that_differ_in_what_no_file_name_may_hold_are_two_runs():
+    swept = {"label_column": ["a b", "a_b", "A_b", "c"]}
+    names = list(sweep.plan(config.settings("digits"), swept))
+    assert len({name.casefold() for name in names}) == 4 and names[3] == "label_column=c"
 
 
 @pytest.mark.skipif(os.environ.get("ATLAS_LONG") != "1", reason="make test-long")

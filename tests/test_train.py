@@ -1,11 +1,12 @@
 """Training leaves a complete run that opens again, and refuses beforehand what cannot work."""
 
+import dataclasses
 import json
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 import checkpoints
@@ -152,6 +153,55 @@ def test_a_loss_that_is_not_finite_ends_training_and_its_weights_are_not_saved(
     assert not (tmp_path / "run" / checkpoints.WEIGHTS).exists()
 
 
+@pytest.mark.parametrize("together", [1, 4])
+def test_the_step_at_which_the_loss_broke_is_the_one_that_is_told(together, tmp_path, spots, tiny):
+    """Wherever the loss is looked at, and whether steps are executed alone or together."""
+    settings = tiny(batch_size=4, epochs=3, steps_per_execution=together)  # 16 steps an epoch
+    model = registry.from_settings(settings)
+    objective = model.objective
+
+    def breaking(result):
+        terms = objective(result)
+        broken = tf.where(result.training & (model.steps == 22), np.nan, 0.0)
+        return terms | {"reconstruction": terms["reconstruction"] + broken}
+
+    model.objective = breaking
+    with pytest.raises(FloatingPointError, match="the loss is nan at step 6 of epoch 2"):
+        train.fit(model, spots, settings, tmp_path / "run", verbose=0)
+
+
+def test_with_several_steps_per_execution_the_loss_is_looked_at_within_an_epoch(
+    tmp_path, spots, tiny, monkeypatch
+):
+    monkeypatch.setattr(train, "LOOK_STEPS", 4)
+    looks, require = [], train.Keep._require_finite
+    monkeypatch.setattr(
+        train.Keep, "_require_finite", lambda self, logs: looks.append(1) or require(self, logs)
+    )
+    settings = tiny(batch_size=4, epochs=1, steps_per_execution=2)
+    train.fit(registry.from_settings(settings), spots, settings, tmp_path / "run", verbose=0)
+    assert len(looks) == 6  # after 2, 6, 10, 14 and 16 steps, and at the end of the epoch
+
+
+@pytest.mark.parametrize("kind", ["InfoVAE", "MMD-AE", "BetaTCVAE"])
+def test_one_validation_image_left_over_does_no_harm(kind, tmp_path, spots, tiny):
+    odd = dataclasses.replace(spots, validation=spots.validation.only(np.arange(9)))
+    settings = tiny(model=kind, batch_size=8, epochs=1)
+    history = train.fit(
+        registry.from_settings(settings), odd, settings, tmp_path / "run", verbose=0
+    )
+    assert np.isfinite(history["val_loss"]).all()
+
+
+def test_progress_fits_a_line_and_the_history_has_everything(tmp_path, spots, tiny, capsys):
+    settings = tiny(epochs=1, dssim_weight=5.0)
+    model = registry.from_settings(settings)
+    history = train.fit(model, spots, settings, tmp_path / "run", verbose=2)
+    shown = capsys.readouterr().out.strip().splitlines()[-1]
+    assert "val_loss" in shown and "regularizer" not in shown and len(shown) < 140
+    assert {"regularizer", "dssim", "val_regularizer"} <= set(history)
+
+
 def test_damaged_weights_are_not_loaded(run):
     weights = run / checkpoints.WEIGHTS
     content = bytearray(weights.read_bytes())
@@ -179,7 +229,7 @@ def test_the_command_line_trains_the_experiment_with_its_changes(tmp_path, capsy
     words += ["--set", "widths=(4, 4)", "--set", "mmd_kernel=rbf", "--out", str(tmp_path / "run")]
     train.main(words)
     settings = train.load_settings(tmp_path / "run")
-    expected = replace(
+    expected = dataclasses.replace(
         config.settings("digits"),
         epochs=1,
         model="MMD-AE",
@@ -198,7 +248,8 @@ def test_the_command_line_trains_the_experiment_with_its_changes(tmp_path, capsy
         (["digits", "--set", "bta=1"], "no setting is called 'bta'"),
         (["digits", "--set", "beta"], "write it as field=value"),
         (["digits", "--model", "GAN"], "model = 'GAN'"),
-        (["digit"], "EXPERIMENT = 'digit' is unknown"),
+        (["digit"], "EXPERIMENT = 'digit' is unknown.*did you mean digits"),
+        (["digits", "--model", "vae"], "model = 'vae'.*did you mean 'VAE'"),
         (["digits", "--epochs", "0"], "epochs = 0"),
     ],
 )
@@ -207,6 +258,13 @@ def test_a_bad_command_line_ends_with_one_sentence_and_makes_no_run(words, messa
     with pytest.raises(SystemExit, match=f"train.py: .*{message}"):
         train.main(words)
     assert set(config.RUNS_DIR.glob("*")) == before
+
+
+def test_help_names_every_field(capsys):
+    with pytest.raises(SystemExit):
+        train.main(["--help"])
+    shown = capsys.readouterr().out
+    assert all(f"{each.name}=" in shown for each in dataclasses.fields(config.Settings))
 
 
 def test_new_runs_never_share_a_folder():

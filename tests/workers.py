@@ -17,19 +17,21 @@ import config
 import data
 import distribution
 import registry
+import splits
 import train
 from spots import SHAPE, blobs
 
 
 def settings_of(kind, epochs):
     return config.Settings(
-        model=kind.split("-")[0],
+        model="MMD-AE" if kind == "MMD-AE" else kind.split("-")[0],
         image_shape=SHAPE,
         widths=(8,),
         latent_dim=3,
         classes=2,
         binarize="none" if "Intro" in kind else "dynamic",
         batch_norm=kind.endswith("-norm"),
+        corrupt="gaussian" if kind == "Autoencoder" else "none",
         clip_norm=20.0 if kind.endswith("-clip") else 0.0,
         batch_size=16,
         epochs=epochs,
@@ -43,8 +45,9 @@ def main(folder, epochs, resume, strategy, *kinds):
         tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], two)
     strategy = distribution.strategy(strategy)
     images, labels = blobs(96)
-    spots = data.from_arrays(images, labels, name="spots", label="half")
+    every = data.from_arrays(images, labels, name="spots", label="half")
     for kind in kinds:
+        spots = splits.few_labels(every, 10) if kind.endswith("-few") else every
         settings = settings_of(kind, int(epochs))
         with strategy.scope():
             model = registry.from_settings(settings)
