@@ -15,7 +15,6 @@ import numpy as np
 import pandas as pd
 from tables import markdown
 
-import data
 import evaluate
 import latent
 import plots
@@ -31,7 +30,7 @@ def main():
     parser.add_argument("--minutes", required=True, help="that its training took, for the table")
     arguments = parser.parse_args()
     settings = train.load_settings(arguments.run)
-    images, model = data.load(settings), train.load(arguments.run)
+    images, model = train.images_of(arguments.run), train.load(arguments.run)
 
     plots.save(
         plots.image_grid(model.sample(24, seed=1).numpy(), columns=8, width=9.5),

@@ -15,7 +15,6 @@ import numpy as np
 import pandas as pd
 import tables
 
-import data
 import latent
 import plots
 import train
@@ -24,7 +23,7 @@ HERE = Path(__file__).parent
 
 
 def draw(run):
-    images = data.load(train.load_settings(run))
+    images = train.images_of(run)
     model = train.load(run)
     originals = images.test.images[:16]
     rows = {"original": originals, "reconstruction": model.reconstruct(originals).numpy()}

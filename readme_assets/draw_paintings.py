@@ -13,7 +13,6 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import numpy as np
 
-import data
 import latent
 import losses
 import metrics
@@ -28,7 +27,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path)
     run = parser.parse_args().run
-    images, model = data.load(train.load_settings(run)), train.load(run)
+    images, model = train.images_of(run), train.load(run)
     parts = [images.validation.images[:], images.test.images[:]]
     held_out = np.concatenate(parts) / np.float32(255)
     z_mean, z_log_var, again = latent.in_batches(model.describe, held_out, batch_size=16)

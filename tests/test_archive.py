@@ -1,7 +1,9 @@
 """A table of a whole archive: right, complete, and never made twice."""
 
 import importlib.util
+import json
 import os
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,6 +12,7 @@ from PIL import Image
 
 import apply
 import archive
+import files
 import registry
 import train
 from directions import Direction
@@ -154,3 +157,23 @@ def test_what_cannot_be_done_is_told_before_it_is_begun(task, folder, tmp_path, 
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert "pip install pyarrow" in refused("--to", to)
     assert not list(tmp_path.glob("latents*"))
+
+
+def test_deep_pictures_of_an_archive_have_one_range_that_every_worker_knows(task, folder, tmp_path):
+    for name, high in {"a": 4095, "b": 70}.items():
+        Image.fromarray(np.full((12, 12), high, np.uint16)).save(folder / f"deep_{name}.png")
+    assert task.checked().bits == 12
+    reading = archive.reading_of(task.run, task.checked().bits)
+    assert files.read(folder / "deep_b.png", reading).max() == round(70 / 4095 * 255)
+    known = json.loads((Path(task.run) / "settings.json").read_text())
+    known["images"] = {"paths": {}, "bits": 16}  # the range of the images it was trained on
+    (Path(task.run) / "settings.json").write_text(json.dumps(known))
+    assert task.checked().bits == 16
+
+
+def test_an_archive_is_made_anew_once_a_missing_reader_is_installed(task, monkeypatch):
+    with monkeypatch.context() as without:
+        without.setattr(files, "missing_readers", lambda: ["nibabel"])
+        lacking = task.checked().digest()
+    monkeypatch.setattr(files, "missing_readers", lambda: [])
+    assert task.checked().digest() != lacking

@@ -348,6 +348,12 @@ def test_numbers_of_other_images_never_replace_those_of_a_run(of_folder, tmp_pat
     assert "--images needs --to FILE" in capsys.readouterr().err
 
 
+def test_a_run_is_resumed_with_its_own_images(of_folder, monkeypatch, capsys):
+    run, _ = of_folder
+    train.main(["--resume", str(run)])  # nothing is left to train, but the images are compared
+    assert f"Done: {run}" in capsys.readouterr().out
+
+
 def test_a_run_that_does_not_say_where_its_images_lay_says_so(of_folder, capsys):
     run, _ = of_folder
     known = json.loads((run / "settings.json").read_text())
