@@ -127,6 +127,12 @@ def save_images(images, table, folder):
         plots.save_image(image, path)
 
 
+def _short(name):
+    """A path whose last part leaves room for an ending: most disks allow 255 bytes."""
+    folder, slash, last = name.rpartition("/")
+    return name if len(last.encode()) <= 240 else f"{folder}{slash}{files.file_name(last)}"
+
+
 def picture_names(table) -> list[str]:
     """A name in `.png` for each row of a table, from its `file` and `slice`; no two are alike.
 
@@ -134,7 +140,7 @@ def picture_names(table) -> list[str]:
     """
     many = table.groupby("file")["slice"].transform("size") > 1
     wanted = [
-        f"{name}.slice{number}" if several else name
+        _short(f"{name}.slice{number}" if several else name)
         for name, number, several in zip(table["file"], table["slice"], many, strict=True)
     ]
     taken = {name for name in wanted if name.endswith(".png")}
@@ -175,8 +181,11 @@ def generate(model, n, folder, classes=(), seed=0, **options):
         raise ValueError(f"{folder} is not empty; name a new folder, so that nothing is mixed")
     if model.uses_labels:
         images, labels = model.generate(n, seed, **options)
-        names = [str(classes[label]) if len(classes) else str(label) for label in labels]
-        table = pd.DataFrame({"file": [f"{name}/{i:05d}" for i, name in enumerate(names)]})
+        labels = np.asarray(labels)
+        known = [str(each) for each in (classes or range(int(labels.max()) + 1))]
+        names, folders = [known[label] for label in labels], files.file_names(known)
+        places = [f"{folders[label]}/{i:05d}" for i, label in enumerate(labels)]
+        table = pd.DataFrame({"file": places})
         table["label"] = names
     else:
         images = model.sample(n, seed)
@@ -189,13 +198,14 @@ def generate(model, n, folder, classes=(), seed=0, **options):
 
 def save_table(table, path):
     """Writes a table as CSV or Parquet, as the path's ending says."""
-    if path.suffix == ".csv":
-        table.to_csv(path, index=False)
-        return
-    try:
-        table.to_parquet(path, index=False)
-    except ImportError:
-        raise ValueError("Parquet needs pyarrow: pip install pyarrow, or take csv") from None
+    with files.replacing(path) as temporary:
+        if path.suffix == ".csv":
+            table.to_csv(temporary, index=False)
+            return
+        try:
+            table.to_parquet(temporary, index=False)
+        except ImportError:
+            raise ValueError("Parquet needs pyarrow: pip install pyarrow, or take csv") from None
 
 
 def write(run, folder, out, arguments):
@@ -224,7 +234,8 @@ def write(run, folder, out, arguments):
         moved = directions.sweep(
             model.decode, coordinates(latents), direction, [arguments.strength]
         )[0]
-        save_images(moved, table, out / f"{direction.name}_{arguments.strength:g}")
+        name = files.file_name(direction.name)
+        save_images(moved, table, out / f"{name}_{arguments.strength:g}")
     save_table(latents, out / f"latents.{arguments.table}")
     save_images(made, table, out / "reconstructions")
     if len(latents) > 2 and model.latent_dim > 1:

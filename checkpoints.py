@@ -9,6 +9,7 @@ needs; the two newest are kept, and one that was damaged since is passed over.
 import errno
 import hashlib
 import json
+import math
 import os
 import shutil
 from contextlib import contextmanager
@@ -90,6 +91,25 @@ def load(model, run):
         raise ValueError(f"{weights} is damaged: its SHA-256 is not the one in {DIGEST}")
     with _without_optimizers(model):
         _read_weights(model, weights)
+
+
+def require_plausible(run, weights):
+    """Refuses settings that ask for a far larger model than the one whose weights are there.
+
+    Args:
+        run: Run folder.
+        weights: Of the model that its settings describe, from `registry.count_weights`.
+
+    Raises:
+        ValueError: before anything is built.
+    """
+    file = Path(run) / WEIGHTS
+    stored = file.stat().st_size // 4 if file.is_file() else math.inf
+    if weights > 2 * stored + 10**6:
+        raise ValueError(
+            f"{run}: settings.json describes a model of {weights:,} weights, and {WEIGHTS} holds "
+            f"at most {stored:,}; one of the two is not of this run"
+        )
 
 
 def sha256(path) -> str:
@@ -231,10 +251,14 @@ def read(model, run, tell=print):
             break
     else:
         if damaged:
-            raise ValueError(
-                f"no checkpoint in {Path(run) / FOLDER} is whole; delete that folder to train "
-                "from the beginning"
-            )
+            if (Path(run) / WEIGHTS).exists():
+                advice = (
+                    f"the weights of its last epoch, {WEIGHTS}, can still be used; a new training "
+                    "goes into another folder (--out)"
+                )
+            else:
+                advice = "delete that folder and resume again, to train from the beginning"
+            raise ValueError(f"no checkpoint in {Path(run) / FOLDER} is whole; {advice}")
         return State()
     for each, reason in damaged.items():
         if reason:

@@ -1,7 +1,6 @@
 """Data paths and settings: the one file to edit before running a notebook."""
 
 import difflib
-import math
 import os
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -77,6 +76,9 @@ def _word(default):
 
 def _words():
     return field(default=(), metadata={"words": True})
+
+
+MOST_ITEMS = 64  # of a tuple: no network has more stages
 
 
 @dataclass(frozen=True)
@@ -261,7 +263,12 @@ def nearest(word: str, words) -> str:
 
 
 def _refuse(name, value, allowed):
-    raise ValueError(f"settings: {name} = {value!r} is not possible; allowed: {allowed}")
+    try:
+        shown = repr(value)
+    except (ValueError, RecursionError):  # numbers of thousands of digits, lists of lists of lists
+        shown = f"a {type(value).__name__}"
+    shown = shown if len(shown) < 200 else f"{shown[:150]}... ({len(shown):,} characters)"
+    raise ValueError(f"settings: {name} = {shown} is not possible; allowed: {allowed}")
 
 
 def _checked(each, value):
@@ -289,8 +296,9 @@ def _checked(each, value):
     if isinstance(each.default, tuple):
         if isinstance(value, int) and not isinstance(value, bool):
             value = (value,)
-        if not isinstance(value, tuple | list):
-            _refuse(name, value, "a tuple of whole numbers, as in (32, 64)")
+        if not isinstance(value, tuple | list) or len(value) > MOST_ITEMS:
+            allowed = f"a tuple of at most {MOST_ITEMS} whole numbers, as in (32, 64)"
+            _refuse(name, value, allowed)
         return tuple(_number(name, item, int, rule, whole=value) for item in value)
     return _number(name, value, each.type, rule, whole=value)
 
@@ -298,7 +306,7 @@ def _checked(each, value):
 def _number(name, value, kind, rule, whole):
     """`value` as `kind`; an error shows `whole`, the tuple that it may be an item of."""
     of_kind = isinstance(value, int if kind is int else int | float) and not isinstance(value, bool)
-    if not (of_kind and math.isfinite(value) and rule["low"] <= value <= rule["high"]):
+    if not (of_kind and rule["low"] <= value <= rule["high"]):  # NaN is not between them
         sort = "whole numbers" if kind is int else "numbers"
         _refuse(name, whole, f"{sort} from {rule['low']} to {rule['high']}")
     return kind(value)

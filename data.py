@@ -358,9 +358,7 @@ def nih_table(path) -> pd.DataFrame:
         "View Position": "view",
         "Finding Labels": "findings",
     }
-    read = pd.read_csv(path, usecols=lambda name: name in columns, dtype=str).rename(
-        columns=columns
-    )
+    read = _csv(path, usecols=lambda name: name in columns, dtype=str).rename(columns=columns)
     missing = {"file", "subject", "findings"} - set(read.columns)
     if missing:
         lacking = ", ".join(name for name, ours in columns.items() if ours in missing)
@@ -426,25 +424,53 @@ def gallery(settings, origin) -> ImageData:
     return from_table(images, table, places, root.name, label, classes, note, bits=bits)
 
 
+def _csv(path, **options):
+    """A CSV file as a table; an error names the file."""
+    try:
+        return pd.read_csv(path, **options)
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} is not UTF-8; save it as CSV in UTF-8") from None
+    except pd.errors.ParserError as error:
+        raise ValueError(f"{path} cannot be read as a table: {error}") from None
+    except pd.errors.EmptyDataError:
+        raise ValueError(f"{path} is empty; it needs a header and a row for each file") from None
+
+
+def _without_repeats(table, path):
+    """The table with one row for each file; rows that contradict each other are refused."""
+    once = table.drop_duplicates()
+    twice = once["file"][once["file"].duplicated()]
+    if len(twice):
+        some = ", ".join(twice.unique()[:3])
+        raise ValueError(
+            f"{path}: {twice.nunique()} files have rows that say different things: {some}; "
+            "leave one row for each"
+        )
+    return once
+
+
 def _with_csv(table, settings, path):
     """The table with the columns of LABELS_CSV beside the files they name."""
     if path is None or not path.is_file():
         raise FileNotFoundError(
             f'LABELS_CSV: labels="csv" needs a file, and there is none at {path}'
         )
-    read = pd.read_csv(path)
+    texts = {settings.file_column: str, settings.subject_column or "subject": str}
+    # Only what is empty is missing: "NA" may be a label.
+    read = _csv(path, dtype=texts, keep_default_na=False, na_values=[""])
     named = {settings.file_column: "the file", settings.label_column: "the label"}
-    if settings.subject_column:
-        named[settings.subject_column] = "the subject"
+    subjects = settings.subject_column or ("subject" if "subject" in read else "")
+    if subjects:
+        named[subjects] = "the subject"
     for column, what in named.items():
         if column not in read:
             allowed = ", ".join(read)
             raise ValueError(f"{path}: no column {column!r} for {what}; it has: {allowed}")
-    read = read.drop_duplicates(settings.file_column).rename(columns={settings.file_column: "file"})
-    if settings.subject_column:
-        read = read.rename(columns={settings.subject_column: "subject"})
+    read = read.rename(columns={settings.file_column: "file", subjects: "subject"})
+    ours = {name: f"{name} in {path.name}" for name in ("slice", "digest") if name in read}
+    read = _without_repeats(read.rename(columns=ours).dropna(subset="file"), path)
+    if subjects:
         table = table.drop(columns="subject")
-    read["file"] = read["file"].astype(str)
     known = set(table["file"])
     without_file, without_row = len(set(read["file"]) - known), len(known - set(read["file"]))
     if without_file or without_row:
@@ -453,7 +479,7 @@ def _with_csv(table, settings, path):
             f"{without_row:,} files have no row and stay without a label"
         )
     table = table.merge(read, on="file", how="left", validate="many_to_one")
-    if settings.subject_column:
+    if subjects:
         table["subject"] = table["subject"].astype(object).fillna(table["file"]).astype(str)
     values = table[settings.label_column]
     classes = sorted(values.dropna().unique().tolist())

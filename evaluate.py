@@ -506,12 +506,12 @@ def main(words=None):
         parser.error("--images needs --to FILE: other images' numbers do not replace the run's")
     if arguments.to and len(arguments.runs) > 1:
         parser.error("--to takes the numbers of one run")
-    reports = {}
+    reports, unwritten = {}, []
     try:
         inception = arguments.inception and judges.inception(arguments.inception)
         for run in arguments.runs:
             images = _images(run, arguments.images)
-            difference = train.changed(run, images)
+            difference = "" if arguments.images else train.changed(run, images)
             if difference and not arguments.to:
                 raise ValueError(
                     f"{run}: the images are not those of the training: {difference}. Numbers of "
@@ -526,18 +526,21 @@ def main(words=None):
             reports[str(run)] = report(
                 train.load(run),
                 images,
-                None if arguments.to else run,
                 samples=arguments.nll,
                 judge=judge,
                 inception=inception,
                 progress=True,
             )
-            if arguments.to:
-                write(reports[str(run)], images, arguments.to)
+            try:
+                write(reports[str(run)], images, arguments.to or run / METRICS)
+            except OSError as error:  # they took long: first they are shown
+                unwritten.append(str(error))
     except (ValueError, OSError) as error:
         sys.exit(f"evaluate.py: {error}")
     with pd.option_context("display.width", None, "display.max_columns", None):
         print(table(reports).to_string())
+    if unwritten:
+        sys.exit(f"evaluate.py: these numbers could not be written: {'; '.join(unwritten)}")
     where = arguments.to or f"{METRICS} in the run's folder"
     print(f"Protocol of each number: {where}.")
 

@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 from sklearn.metrics import roc_auc_score
 
+import checkpoints
 import config
 import files
 import latent
@@ -170,9 +171,9 @@ def _judging(images, name, targets, outputs, loss, metric, seed, steps, widths, 
     if config.MOST_EPOCHS:  # a shortened judge must not be taken for a whole one
         content.update(str(config.MOST_EPOCHS).encode())
     folder = Path(cache or config.RUNS_DIR / "judges")
-    kept = folder / f"{images.name}-{name}-{content.hexdigest()}.weights.h5"
-    if kept.is_file():
-        network.load_weights(kept)
+    named = files.file_name(f"{images.name}-{name}-{content.hexdigest()}")
+    kept = folder / f"{named}.weights.h5"
+    if kept.is_file() and _read_whole(network, kept):
         return network
     batch_size = min(128, len(images.train))
     per_epoch = images.train.steps(batch_size)
@@ -194,7 +195,24 @@ def _judging(images, name, targets, outputs, loss, metric, seed, steps, widths, 
     )
     with files.replacing(kept) as temporary:
         network.save_weights(temporary)
+        digest = checkpoints.sha256(temporary)
+    with files.replacing(kept.with_suffix(".sha256")) as temporary:
+        temporary.write_text(digest)
     return network
+
+
+def _read_whole(network, kept):
+    """Reads a judge's weights; False where they are damaged, which is said."""
+    digest = kept.with_suffix(".sha256")
+    try:
+        # Judges of before there were digests have none; the file's own format must do.
+        if not digest.is_file() or digest.read_text() == checkpoints.sha256(kept):
+            network.load_weights(kept)
+            return True
+    except (OSError, ValueError, KeyError):
+        pass
+    print(f"{kept} is damaged; the judge is trained again")
+    return False
 
 
 def _judged(split, targets, batch_size, seed=None):

@@ -2,6 +2,8 @@
 
 import hashlib
 import math
+import zipfile
+import zlib
 from pathlib import Path
 
 import keras
@@ -80,9 +82,12 @@ def encode(model, split, batch_size=None, cache=None):
         return in_batches(model.encode, split.images, batch_size=batch_size)
     cache, mark = Path(cache), _mark(model, split)
     if cache.is_file():
-        with np.load(cache) as kept:
-            if str(kept["mark"]) == mark:
-                return kept["z_mean"], kept["z_log_var"]
+        try:
+            with np.load(cache) as kept:
+                if str(kept["mark"]) == mark:
+                    return kept["z_mean"], kept["z_log_var"]
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+            print(f"{cache} is damaged; the images are encoded again")
     z_mean, z_log_var = in_batches(model.encode, split.images, batch_size=batch_size)
     with files.replacing(cache) as temporary:
         np.savez(temporary, mark=mark, z_mean=z_mean, z_log_var=z_log_var)

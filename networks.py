@@ -122,7 +122,7 @@ class _Layers:
         return self.activate(keras.layers.Add(dtype=self.dtype)([x, inner]), norm=False)
 
 
-def _stages(widths, kernel_sizes, strides):
+def stages(widths, kernel_sizes, strides):
     """One `(width, kernel_size, stride)` per stage; a single number serves all stages."""
     sizes = kernel_sizes * len(widths) if len(kernel_sizes) == 1 else kernel_sizes
     steps = strides * len(widths) if len(strides) == 1 else strides
@@ -144,7 +144,7 @@ def _convolutions(layers, x, widths, kernel_sizes, strides, residual):
     pad = padding(x.shape[1:], strides, len(widths))
     if any(map(any, pad)):
         x = keras.layers.ZeroPadding2D(pad, dtype=layers.dtype)(x)
-    for width, kernel_size, stride in _stages(widths, kernel_sizes, strides):
+    for width, kernel_size, stride in stages(widths, kernel_sizes, strides):
         x = layers.activate(layers.conv(width, kernel_size, stride)(x))
         if residual:
             x = layers.residual(x, width, kernel_size)
@@ -227,19 +227,19 @@ def decoder(
     """
     layers = _Layers("decoder", seed, precision, batch_norm, dropout)
     pad = padding(image_shape, strides, len(widths))
-    stages = _stages(widths, kernel_sizes, strides)
-    factor = math.prod(stride for _, _, stride in stages)
+    each_stage = stages(widths, kernel_sizes, strides)
+    factor = math.prod(stride for _, _, stride in each_stage)
     small = [(side + sum(each)) // factor for side, each in zip(image_shape[:2], pad, strict=True)]
 
     z = keras.Input((latent_dim,), name="z")
     x = layers.denses(z, (*reversed(dense_widths), math.prod(small) * widths[-1]))
     x = keras.layers.Reshape((*small, widths[-1]), dtype=layers.dtype)(x)
     outputs_of = [widths[0], *widths[:-1]]  # the stage that undoes stage i gives what i took
-    for (_, kernel_size, stride), width in reversed(list(zip(stages, outputs_of, strict=True))):
+    for (_, kernel_size, stride), width in reversed(list(zip(each_stage, outputs_of, strict=True))):
         x = layers.activate(layers.enlarge(x, width, kernel_size, stride, upsampling))
         if residual:
             x = layers.residual(x, width, kernel_size)
-    logits = layers.image_head(image_shape[2], stages[0][1], name="logits")(x)
+    logits = layers.image_head(image_shape[2], each_stage[0][1], name="logits")(x)
     if any(map(any, pad)):
         logits = keras.layers.Cropping2D(pad, dtype="float32")(logits)
     return keras.Model(z, logits, name="decoder")

@@ -9,6 +9,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Polygon
 from PIL import Image
 
+import files
+
 INK = "#222222"
 COLOURS = plt.get_cmap("tab10").colors
 MOST_NAMED = 20  # classes whose names a map has room for
@@ -39,9 +41,8 @@ def _figure(width, height, rows=1, columns=1, **options):
 @styled
 def save(figure, path):
     """Writes a figure as PNG, making its folder; returns it, so that a cell can show it too."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, facecolor="white", bbox_inches="tight")  # as notebooks show it
+    with files.replacing(path) as temporary:
+        figure.savefig(temporary, facecolor="white", bbox_inches="tight")  # as notebooks show it
     return figure
 
 
@@ -78,7 +79,8 @@ def save_sheet(images, path, columns):
 
 def save_image(image, path):
     """Writes one image, floats in [0, 1] of shape `(height, width, channels)`, as a picture."""
-    Image.fromarray(_pixels(image)).save(path)
+    with files.replacing(path) as temporary:
+        Image.fromarray(_pixels(image)).save(temporary)
 
 
 def _pixels(images):
@@ -111,9 +113,11 @@ def image_rows(rows, width=8.0):
     """Rows of images that belong together column by column, each with its name on the left.
 
     Args:
-        rows: Dictionary of names to images, all of one shape `(n, height, width, channels)`.
+        rows: Dictionary of names to images, all of one shape `(n, height, width, channels)`; where
+            a row has fewer of them, it ends in blanks.
     """
-    sheets = {name: tile(images, len(images)) for name, images in rows.items()}
+    columns = max(map(len, rows.values()))
+    sheets = {name: tile(images, columns) for name, images in rows.items()}
     first = next(iter(sheets.values()))
     height = (width - 1.2) * first.shape[0] / first.shape[1] + 0.06
     figure, axes = _figure(width, height * len(rows), rows=len(rows))
@@ -243,7 +247,8 @@ def latent_map(points, labels=None, classes=(), title=None, names=("$z_1$", "$z_
         axis.scatter(*points[chosen].T, s=size, color=colour, alpha=0.7, linewidths=0, label=name)
         if name is not None:
             centre = np.median(points[chosen], axis=0)
-            box = {"boxstyle": "circle,pad=0.25", "fc": "white", "ec": colour, "alpha": 0.9}
+            shape = "circle" if len(name) < 3 else "round"
+            box = {"boxstyle": f"{shape},pad=0.25", "fc": "white", "ec": colour, "alpha": 0.9}
             axis.text(*centre, name, ha="center", va="center", color=INK, bbox=box)
     axis.set(title=title or "", xlabel=names[0], ylabel=names[1], aspect="equal")
     return figure

@@ -1,5 +1,6 @@
 """The model that settings describe: every name that `Settings.model` may have, in one table."""
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import adversarial
@@ -131,8 +132,71 @@ REGISTRY = {
 }
 
 
+MOST_WEIGHTS = 500_000_000  # 2 GB; three times as much with the optimizer's state
+
+
+def count_weights(settings) -> int:
+    """About how many weights the model of some settings has, computed before anything is built.
+
+    Args:
+        settings: `config.Settings`.
+
+    Returns:
+        No fewer than it has, and at most a quarter more (where there are more than thousands).
+    """
+    stages = networks.stages(settings.widths, settings.kernel_sizes, settings.strides)
+    height, width, channels = settings.image_shape
+    pads = networks.padding(settings.image_shape, settings.strides, len(stages))
+    height, width = height + sum(pads[0]), width + sum(pads[1])
+    encoder = decoder = 0
+    filters = channels
+    for index, (own, size, stride) in enumerate(stages):
+        before = settings.widths[max(index - 1, 0)]  # what the decoder's stage gives
+        encoder += size**2 * filters * own + 5 * own
+        decoder += size**2 * own * before + 5 * before
+        if settings.residual:
+            encoder += 2 * (size**2 * own**2 + 5 * own)
+            decoder += 2 * (size**2 * before**2 + 5 * before)
+        filters, height, width = own, height // stride, width // stride
+    decoder += stages[0][1] ** 2 * settings.widths[0] * channels + channels
+    flat, latent_dim, labels = height * width * filters, settings.latent_dim, settings.classes
+    features = settings.dense_widths[-1] if settings.dense_widths else flat
+    encoder += _dense(flat, *settings.dense_widths)
+    if settings.model != "M2":
+        encoder += 2 * _dense(features, latent_dim)
+    drawn = latent_dim + (labels if settings.model == "M2" else 0)
+    decoder += _dense(drawn, *reversed(settings.dense_widths), flat)
+    total = encoder + decoder
+    if settings.model.endswith("IntroVAE"):
+        total += decoder  # the running mean of it
+    if settings.model == "AAE":
+        total += _dense(latent_dim, *settings.discriminator_widths, 1)
+    if settings.model == "SemiSupervisedVAE":
+        total += _dense(latent_dim, *settings.class_widths, labels)
+    if settings.model == "M2":
+        units = settings.class_widths[-1] if settings.class_widths else features + labels
+        total += _dense(features, labels) + _dense(features + labels, *settings.class_widths)
+        total += 2 * _dense(units, latent_dim)
+    return total + 100
+
+
+def _dense(*units):
+    """Weights of dense layers of so many units, one after the other."""
+    return sum((before + 1) * after for before, after in pairwise(units))
+
+
 def from_settings(settings):
-    """The model that a `config.Settings` describes, with fresh weights, not yet compiled."""
+    """The model that a `config.Settings` describes, with fresh weights, not yet compiled.
+
+    Raises:
+        ValueError: where it would have more than `MOST_WEIGHTS` weights.
+    """
+    weights = count_weights(settings)
+    if weights > MOST_WEIGHTS:
+        raise ValueError(
+            f"these settings describe a model of about {weights:,} weights, more than "
+            f"{MOST_WEIGHTS:,}; take fewer or smaller widths and dense_widths, or more strides"
+        )
     entry = REGISTRY[settings.model]
     taken = {name: getattr(settings, name) for name in entry.taken}
     return entry.kind(**entry.networks(settings, entry.kind), **taken)

@@ -10,8 +10,6 @@ cluster every machine has this project, its environment and the data under the s
 """
 
 import argparse
-import collections
-import hashlib
 import importlib.util
 import itertools
 import json
@@ -76,18 +74,9 @@ def plan(settings, swept) -> dict:
     for values in itertools.product(*swept.values()):
         changes = dict(zip(swept, values, strict=True))
         chosen = config.Settings.from_dict(settings.to_dict() | changes)
-        words = "-".join(f"{name}={value}" for name, value in changes.items())
-        plain = "".join(each if each.isalnum() or each in "=-._" else "_" for each in words)
-        planned.append((words, plain, changes, chosen))
-    times = collections.Counter(plain.casefold() for _, plain, *_ in planned)
-    found = {}
-    for words, plain, changes, chosen in planned:
-        if len(plain) > 120:
-            plain = hashlib.sha256(words.encode()).hexdigest()[:16]
-        elif times[plain.casefold()] > 1:  # "a b" and "a_b", or what differs by case alone
-            plain = f"{plain}-{hashlib.sha256(words.encode()).hexdigest()[:6]}"
-        found[plain] = (changes, chosen)
-    return found
+        planned.append((changes, chosen))
+    words = ["-".join(f"{name}={value}" for name, value in each.items()) for each, _ in planned]
+    return dict(zip(files.file_names(words), planned, strict=True))
 
 
 # --- one run -------------------------------------------------------------------------------------

@@ -42,7 +42,7 @@ LOOK_STEPS = 20  # between two looks at the loss
 def new_run(name: str) -> Path:
     """Makes the folder of a new run in `config.RUNS_DIR`: `name-001`, `name-002`, ..."""
     config.RUNS_DIR.mkdir(parents=True, exist_ok=True)
-    number = 1
+    name, number = files.file_name(name), 1
     while True:
         run = config.RUNS_DIR / f"{name}-{number:03d}"
         try:
@@ -84,10 +84,10 @@ def fit(model, images, settings, run, verbose="auto", resume=False, callbacks=()
     if resume:
         _require_same(run, settings, images)
     elif chief and ((run / checkpoints.WEIGHTS).exists() or checkpoints.begun(run)):
-        raise FileExistsError(
-            f"{run} holds a trained run already; choose another folder, or go on with resume "
-            f"(python train.py --resume {run})"
+        resumed = (
+            f", or resume it (python train.py --resume {run})" if checkpoints.begun(run) else ""
         )
+        raise FileExistsError(f"{run} holds a trained run already; choose another folder{resumed}")
     if model.image_shape != images.image_shape:
         raise ValueError(
             f"the model takes images of {model.image_shape}, {images.name} has "
@@ -107,7 +107,7 @@ def fit(model, images, settings, run, verbose="auto", resume=False, callbacks=()
     if chief and not resume:
         files.write_json(run / "settings.json", _provenance(settings, images))
         with files.replacing(run / "split.csv") as temporary:
-            images.membership().to_csv(temporary, index=False)
+            images.membership().to_csv(temporary, index=False, lineterminator="\n")
 
     state = checkpoints.read(model, run)
     keep = Keep(model, settings, run, state, steps)
@@ -183,7 +183,10 @@ def _require_same(run, settings, images):
     """Refuses to go on with a run of other settings or other images."""
     require_settings(run, settings)
     if (run / checkpoints.WEIGHTS).exists() and not checkpoints.begun(run):
-        raise ValueError(f"{run} is a trained run without checkpoints; it cannot go on")
+        raise ValueError(
+            f"{run} is a trained run without checkpoints and cannot be resumed; its weights can be "
+            "used, and a new training goes into another folder (--out)"
+        )
     if (run / "split.csv").is_file():
         before, now = _written_split(run), images.membership()
         if not before.equals(now.reset_index(drop=True).astype(str)):
@@ -283,13 +286,31 @@ def load_settings(run) -> config.Settings:
     try:
         values = json.loads(path.read_text())["settings"]
         return config.Settings.from_dict(values, shortened=False)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path} cannot be read as settings: {error}") from error
 
 
 def _written_split(run):
-    """`split.csv` as text: a subject 001 is not the number 1."""
-    return pd.read_csv(Path(run) / "split.csv", dtype=str, keep_default_na=False)
+    """`split.csv` as text: a subject 001 is not the number 1.
+
+    Raises:
+        ValueError: where it is missing or is no such table.
+    """
+    path, needed = Path(run) / "split.csv", ["file", "subject", "split", "size", "digest"]
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, lineterminator="\n")
+        lacking = set(needed) - set(table)
+        problem = f"lacks {', '.join(sorted(lacking))}" if lacking else ""
+    except FileNotFoundError:
+        problem = "is not there"
+    except (ValueError, pd.errors.ParserError) as error:
+        problem = f"cannot be read ({str(error).splitlines()[0]})"
+    if problem:
+        raise ValueError(
+            f"{path} {problem}, so nothing says which images {run} was trained on. Numbers of "
+            "images that it has not seen can be written elsewhere: evaluate.py with --to FILE"
+        )
+    return table
 
 
 def changed(run, images) -> str:
@@ -317,22 +338,25 @@ def load(run):
         FileNotFoundError: where there is no run, or one without weights.
         ValueError: where the weights are not the ones that were written.
     """
-    model = registry.from_settings(load_settings(run))
+    settings = load_settings(run)
+    checkpoints.require_plausible(run, registry.count_weights(settings))
+    model = registry.from_settings(settings)
     checkpoints.load(model, run)
     return model
 
 
 def origin_of(run) -> data.Origin | None:
     """Where the images of a run lay when it was trained, or None where the run does not say."""
+    load_settings(run)  # says what is wrong with the file
     path = Path(run) / "settings.json"
-    known = json.loads(path.read_text()).get("images") if path.is_file() else None
+    known = json.loads(path.read_text()).get("images")
     if known is None:
         return None
     try:
         paths = {str(name): Path(text) for name, text in known["paths"].items()}
         return data.Origin(paths, int(known["bits"]))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path}: {known!r} does not say where its images lie: {error}") from error
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
+        raise ValueError(f"{path}: images does not say where they lie ({error})") from error
 
 
 def images_of(run) -> data.ImageData:
@@ -537,7 +561,7 @@ def parse_value(text: str):
     """A setting's value from the command line: a number, a tuple, True or False, else the text."""
     try:
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return text
 
 

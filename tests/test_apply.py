@@ -66,6 +66,22 @@ def test_a_picture_is_called_like_its_file_and_no_two_alike():
     ]
 
 
+def test_a_direction_cannot_write_outside_of_the_folder(run, folder, tmp_path):
+    for name in (str(tmp_path / "ESC"), "../../ESC"):
+        Direction(name, np.array([0.0, 1.0, 0.0]), spread=0.5).save(tmp_path / "bad.json")
+        words = ["--direction", str(tmp_path / "bad.json"), "--out", str(tmp_path / "deep" / "out")]
+        apply.main([str(run), str(folder), *words])
+    assert not list(tmp_path.glob("ESC*")) and not list(tmp_path.glob("*/ESC*"))
+    assert len([each for each in (tmp_path / "deep" / "out").glob("*ESC*") if each.is_dir()]) == 2
+
+
+def test_a_name_as_long_as_a_disk_allows_is_written(run, folder, tmp_path):
+    name = "n" * 251 + ".png"
+    (folder / "2.png").rename(folder / name)
+    apply.main([str(run), str(folder), "--out", str(tmp_path / "out")])
+    assert len(list((tmp_path / "out" / "reconstructions").rglob("*.png"))) == 7
+
+
 def test_an_m2_is_not_moved_along_a_direction(tmp_path, folder, direction, spots, tiny):
     settings = tiny(model="M2", classes=2, epochs=1)
     model = registry.from_settings(settings)

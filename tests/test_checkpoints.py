@@ -339,9 +339,23 @@ def test_a_run_without_a_whole_checkpoint_says_so(two_checkpoints, spots):
     run, settings, older, newer = two_checkpoints
     for each in (older, newer):
         damage(each / checkpoints.STATE, "cut", 0.5)
-    with pytest.raises(ValueError, match="no checkpoint .* is whole; delete that folder"):
+    with pytest.raises(ValueError, match="no checkpoint .* is whole; .*can still be used; .*--out"):
         trained(settings, spots, run, resume=True)
     assert older.exists() and newer.exists()
+    (run / checkpoints.WEIGHTS).unlink()
+    with pytest.raises(ValueError, match="delete that folder and resume again"):
+        trained(settings, spots, run, resume=True)
+    shutil.rmtree(run / checkpoints.FOLDER)
+    _, history = trained(settings, spots, run, resume=True)  # the advice leads on
+    assert len(history) == 3
+
+
+def test_a_run_without_checkpoints_is_told_what_can_be_done(run, spots, tiny):
+    shutil.rmtree(run / checkpoints.FOLDER)
+    with pytest.raises(ValueError, match="cannot be resumed; its weights can be used.*--out"):
+        trained(tiny(epochs=2), spots, run, resume=True)
+    with pytest.raises(FileExistsError, match="choose another folder$"):
+        trained(tiny(epochs=2), spots, run)
 
 
 def test_a_kill_between_the_two_renames_of_a_save_leaves_a_run_that_opens(run, monkeypatch):
@@ -467,6 +481,36 @@ def test_nothing_here_asks_for_unsafe_loading():
             continue
         asked = "safe_mode|unsafe_deserialization|allow_pickle=True|import pickle"
         assert not re.search(asked, path.read_text()), path
+
+
+def test_settings_larger_than_their_weights_are_refused_before_anything_is_built(run, monkeypatch):
+    values = json.loads((run / "settings.json").read_text())
+    values["settings"]["dense_widths"] = [4096, 4096]
+    (run / "settings.json").write_text(json.dumps(values))
+    monkeypatch.setattr(registry, "from_settings", None)
+    with pytest.raises(ValueError, match="describes a model of .* weights, and model.weights.h5"):
+        train.load(run)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"settings": {"beta": ' + "9" * 400 + "}}",
+        '{"settings": {"latent_dim": ' + "9" * 5000 + "}}",
+        "[" * 100_000 + "]" * 100_000,
+        '{"settings": {"widths": ' + "[" * 900 + "]" * 900 + "}}",
+        '{"settings": {"widths": [' + "1," * 3000 + "1]}}",
+        '{"settings": []}',
+        "[]",
+        "",
+    ],
+    ids=["digits", "more digits", "levels", "levels inside", "items", "list", "no dict", "empty"],
+)
+def test_strange_settings_of_a_run_end_with_its_name(text, run):
+    (run / "settings.json").write_text(text)
+    with pytest.raises(ValueError, match="settings.json cannot be read as settings") as caught:
+        train.load_settings(run)
+    assert len(str(caught.value)) < 1000
 
 
 def test_settings_of_a_run_stay_settings(run):

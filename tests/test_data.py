@@ -14,6 +14,7 @@ from sklearn.datasets import load_digits
 
 import config
 import data
+import train
 from spots import blobs
 
 
@@ -319,6 +320,18 @@ def test_oasis_is_found_at_every_level_with_the_split_it_comes_with(level, tmp_p
     assert images.image_shape == (12, 12, 1) and not images.embedded
 
 
+def test_an_oasis_run_is_resumed(tmp_path, paths, monkeypatch):
+    """Its subjects are called 001, 002, ... and are no numbers."""
+    write_pictures(tmp_path / "oasis", OASIS_NAMES)
+    paths("OASIS_DIR", tmp_path / "oasis")
+    settings = replace(OASIS, widths=(4,), batch_size=2, epochs=1)
+    words = [f"--set={name}={getattr(settings, name)!r}" for name in ("widths", "batch_size")]
+    words += ["--set=image_shape=12", "--set=kernel_sizes=3", "--set=dense_widths=()"]
+    train.main(["brain", *words, "--epochs", "1", "--out", str(tmp_path / "run")])
+    train.main(["--resume", str(tmp_path / "run")])
+    assert train.changed(tmp_path / "run", train.images_of(tmp_path / "run")) == ""
+
+
 def test_an_oasis_subject_in_two_splits_is_refused(tmp_path, paths):
     write_pictures(tmp_path, [*OASIS_NAMES, "keras_png_slices_test/case_001_slice_3.nii.png"])
     paths("OASIS_DIR", tmp_path)
@@ -527,6 +540,47 @@ def test_labels_come_from_a_csv_and_what_does_not_match_is_counted(labelled, cap
     assert np.bincount(labels + 1).tolist() == [10, 25, 25]
     assert "1 rows have no file" in (out := capsys.readouterr().out)
     assert "10 files have no row and stay without a label" in out
+
+
+def test_a_column_called_subject_is_the_subject(labelled, tmp_path, capsys):
+    table = pd.read_csv(tmp_path / "labels.csv")
+    table.rename(columns={"owner": "subject"}).assign(slice=7).to_csv(
+        tmp_path / "labels.csv", index=False
+    )
+    images = data.load(labelled)
+    subjects = [set(split.table["subject"]) for split in images.splits.values()]
+    assert len(set.union(*subjects)) == 13 + 10
+    assert "slice in labels.csv" in images.train.table
+
+
+def test_only_what_is_empty_is_no_label(labelled, tmp_path):
+    table = pd.read_csv(tmp_path / "labels.csv")
+    table["mood"] = table["mood"].replace("calm", "NA")
+    table.loc[0, "mood"] = ""
+    table.to_csv(tmp_path / "labels.csv", index=False)
+    images = data.load(labelled)
+    labels = np.concatenate([split.labels("mood") for split in images.splits.values()])
+    assert images.classes == ("NA", "wild") and np.bincount(labels + 1).tolist() == [11, 24, 25]
+
+
+def test_rows_that_contradict_each_other_are_refused_and_repeats_are_not(labelled, tmp_path):
+    table = pd.read_csv(tmp_path / "labels.csv")
+    pd.concat([table, table[:5]]).to_csv(tmp_path / "labels.csv", index=False)
+    data.load(labelled)
+    other = table[:1].assign(mood="wild" if table["mood"][0] == "calm" else "calm")
+    pd.concat([table, other]).to_csv(tmp_path / "labels.csv", index=False)
+    with pytest.raises(ValueError, match="labels.csv: 1 files have rows that say different things"):
+        data.load(labelled)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [("path,mood\nb.png,d\xe9j\xe0".encode("latin-1"), "is not UTF-8"), (b"", "is empty")],
+)
+def test_a_table_that_cannot_be_read_is_named(content, reason, labelled, tmp_path):
+    (tmp_path / "labels.csv").write_bytes(content)
+    with pytest.raises(ValueError, match=f"labels.csv {reason}"):
+        data.load(labelled)
 
 
 def test_images_of_one_owner_stay_in_one_split(labelled):

@@ -6,6 +6,7 @@ from functools import partial
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 import skimage.metrics
 import tensorflow as tf
@@ -346,6 +347,43 @@ def test_numbers_of_other_images_never_replace_those_of_a_run(of_folder, tmp_pat
     with pytest.raises(SystemExit):
         evaluate.main([str(run), "--images", str(place)])
     assert "--images needs --to FILE" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("damage", ["gone", "empty", "no digests"])
+def test_a_run_that_does_not_know_its_images_is_named_with_what_can_be_done(
+    damage, of_folder, tmp_path
+):
+    run, _ = of_folder
+    if damage == "gone":
+        (run / "split.csv").unlink()
+    elif damage == "empty":
+        (run / "split.csv").write_text("")
+    else:
+        pd.read_csv(run / "split.csv").drop(columns="digest").to_csv(run / "split.csv", index=False)
+    with pytest.raises(SystemExit, match="split.csv (is not there|cannot be read|lacks digest)"):
+        evaluate.main([str(run)])
+    place = train.origin_of(run).paths["IMAGES_DIR"]
+    evaluate.main([str(run), "--images", str(place), "--to", str(tmp_path / "numbers.json")])
+    assert (tmp_path / "numbers.json").exists()
+
+
+def test_numbers_that_cannot_be_written_are_shown_first(of_folder, capsys):
+    run, _ = of_folder
+    (run / "metrics.json").mkdir()
+    (run / "metrics.json" / "x").write_text("")
+    with pytest.raises(SystemExit, match="could not be written.*metrics.json"):
+        evaluate.main([str(run)])
+    assert "negative_elbo" in capsys.readouterr().out
+
+
+def test_names_with_line_breaks_do_not_make_other_images(tmp_path, tiny, spots):
+    rows = range(len(spots.train))
+    files = [f"a{row}\r{row}.png" if row % 2 else f"b\n{row}.png" for row in rows]
+    strange = replace(spots, train=replace(spots.train, table=spots.train.table.assign(file=files)))
+    settings = tiny(epochs=1)
+    train.fit(registry.from_settings(settings), strange, settings, tmp_path / "run", verbose=0)
+    assert train.changed(tmp_path / "run", strange) == ""
+    train.fit(registry.from_settings(settings), strange, settings, tmp_path / "run", 0, resume=True)
 
 
 def test_a_run_is_resumed_with_its_own_images(of_folder, monkeypatch, capsys):

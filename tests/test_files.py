@@ -1,12 +1,17 @@
 """Image files: every good kind becomes the same array, every bad one is named with its reason."""
 
+import errno
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import struct
+import subprocess
+import sys
 import time
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +19,7 @@ from PIL import Image
 
 import files
 
+ROOT = Path(__file__).parent.parent
 SHAPE = (12, 16, 1)
 READING = files.Reading(SHAPE)
 
@@ -515,3 +521,151 @@ def test_a_reader_that_was_missing_is_asked_again_once_it_is_installed(
     pytest.importorskip(package)
     with pytest.raises(files.BadFiles, match="is no NIfTI volume|cannot be read as DICOM"):
         gathered(tmp_path / "images", tmp_path)
+
+
+# --- caches that are damaged, disks that are full ------------------------------------------------
+
+
+@pytest.mark.parametrize("damage", ["index", "list", "entry", "empty", "cut"])
+def test_a_damaged_cache_is_told_and_made_anew(damage, folder, tmp_path, capsys):
+    before, _ = gathered(folder, tmp_path)
+    (index,) = (tmp_path / "cache").glob("*[!s].json")
+    (array,) = (tmp_path / "cache").glob("*.npy")
+    if damage == "index":
+        index.write_text(index.read_text()[:-20])
+    elif damage == "list":
+        index.write_text("[]")
+    elif damage == "entry":
+        known = json.loads(index.read_text())
+        known["files"]["0.png"] = {"first": 0}
+        index.write_text(json.dumps(known))
+    else:
+        array.write_bytes(array.read_bytes()[: 0 if damage == "empty" else 200])
+    capsys.readouterr()
+    images, _ = gathered(folder, tmp_path)
+    np.testing.assert_array_equal(images, before)
+    assert "is damaged; the files are decoded again" in capsys.readouterr().out
+
+
+def test_a_flipped_byte_of_a_decoded_image_is_found_and_mended(folder, tmp_path, capsys, decoded):
+    before, _ = gathered(folder, tmp_path)
+    (array,) = (tmp_path / "cache").glob("*.npy")
+    content = bytearray(array.read_bytes())
+    content[-5] ^= 64  # in the last image
+    array.write_bytes(content)
+    decoded.clear()
+    images, _ = gathered(folder, tmp_path)
+    np.testing.assert_array_equal(images, before)
+    assert decoded == ["3.png"]
+    assert "1 decoded files were damaged" in capsys.readouterr().out
+
+
+def test_what_dead_processes_left_is_taken_away_and_what_the_living_write_stays(folder, tmp_path):
+    cache, dead = tmp_path / "cache", 2**22 + 1  # Linux gives no process this number
+    cache.mkdir()
+    left = [cache / f"saving-{dead}.x.json", cache / f"abc-{dead}.part"]
+    living = [cache / f"saving-{os.getppid()}.x.json", cache / f"abc-{os.getppid()}.part"]
+    for path in left + living:
+        path.write_text("half")
+    gathered(folder, tmp_path)
+    assert not any(path.exists() for path in left) and all(path.exists() for path in living)
+
+
+def test_too_little_room_for_decoded_images_is_told_and_leaves_nothing(
+    folder, tmp_path, monkeypatch
+):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(OSError, match="decoded images need .* MB are free; .*CACHE_DIR"):
+        gathered(folder, tmp_path)
+    assert not list((tmp_path / "cache").glob("*.part"))
+
+
+def test_a_full_disk_does_not_kill_the_process(folder, tmp_path):
+    """Pages of a memory map that the disk has no room for end it with SIGBUS."""
+    small = tmp_path / "small"
+    small.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(small)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("no small disk can be mounted here")
+    code = (
+        f"import files; files.gather({str(folder)!r}, files.listed({str(folder)!r}), "
+        f"files.Reading((256, 256, 3)), {str(small / 'cache')!r})"
+    )
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True
+        )
+        assert done.returncode == 1 and "decoded images need" in done.stderr
+        assert not list((small / "cache").glob("*.part"))
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
+
+
+def test_an_error_of_the_disk_names_the_file(tmp_path):
+    with pytest.raises(OSError, match=r"No space left.*history\.csv"):
+        with files.replacing(tmp_path / "history.csv") as temporary:
+            temporary.write_text("half")
+            raise OSError(errno.ENOSPC, "No space left on device")
+    assert not list(tmp_path.iterdir())
+
+
+# --- names ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["/tmp/ESC", "../../../ESC", "", ".hidden", "a/b", "a\nb", "-rf", "NUL", "x" * 300, "\ud800"],
+)
+def test_no_text_names_a_file_elsewhere(text, tmp_path):
+    name = files.file_name(text)
+    assert Path(name).name == name and not name.startswith((".", "-")) and len(name.encode()) < 120
+    (tmp_path / name).write_text("")
+    assert [each.name for each in tmp_path.iterdir()] == [name]
+
+
+def test_two_texts_never_share_a_name():
+    assert files.file_names(["Hernia", "beta=4.0-seed=1"]) == ["Hernia", "beta=4.0-seed=1"]
+    names = files.file_names(["a b", "a_b", "A_b", "a/b"])
+    assert len({name.casefold() for name in names}) == 4
+
+
+def test_links_are_entered_once_and_loops_end(folder, tmp_path):
+    (folder / "again").symlink_to(folder, target_is_directory=True)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    Image.fromarray(ramp()).save(elsewhere / "far.png")
+    (folder / "linked").symlink_to(elsewhere, target_is_directory=True)
+    assert files.listed(folder) == ["0.png", "1.png", "2.png", "3.png", "linked/far.png"]
+
+
+def test_folders_that_cannot_be_entered_are_named(folder, monkeypatch):
+    (folder / "closed").mkdir()
+    scan = os.scandir
+
+    def closed(path):
+        if str(path).endswith("closed"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", closed)
+    with pytest.raises(files.BadFiles, match="1 folders cannot be read:\n.*closed: Permission"):
+        files.listed(folder)
+
+
+def test_images_of_kinds_that_are_not_read_are_counted(folder, capsys):
+    for name in ("a.gif", "b.GIF", "c.heic", "notes.txt"):
+        (folder / name).write_bytes(b"x")
+    assert len(files.listed(folder)) == 4
+    assert "of kinds that are not read: 2 .gif, 1 .heic" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names themselves")
+def test_a_name_that_is_no_text_is_a_bad_file_like_others(folder, tmp_path, capsys):
+    Path(os.fsdecode(os.fsencode(folder) + b"/bad\xff.png")).write_bytes(b"x")
+    with pytest.raises(files.BadFiles, match="1 of 5 files.*\n.*udcff.png.*not UTF-8; rename it"):
+        gathered(folder, tmp_path)
+    images, _ = gathered(folder, tmp_path, on_bad_file="skip")
+    assert len(images) == 4 and "left out 1 of 5" in capsys.readouterr().out

@@ -43,6 +43,21 @@ def test_the_judge_reads_held_out_digits_and_comes_from_the_cache_the_second_tim
         judges.judge(images, seed=1, **options)
 
 
+def test_a_damaged_judge_is_trained_again(spots, tmp_path, capsys):
+    options = {"steps": 5, "widths": (4,), "cache": tmp_path}
+    judge = judges.judge(spots, **options)
+    (kept,) = tmp_path.glob("*.weights.h5")
+    content = bytearray(kept.read_bytes())
+    content[-50] ^= 1
+    for damaged in (bytes(content), content[:100]):
+        kept.write_bytes(damaged)
+        again = judges.judge(spots, **options)
+        assert "is damaged; the judge is trained again" in capsys.readouterr().out
+        np.testing.assert_array_equal(
+            again.outputs(spots.test.images), judge.outputs(spots.test.images)
+        )
+
+
 def test_a_judge_of_two_classes_tells_its_auc(spots, tmp_path):
     judge = judges.judge(spots, steps=150, widths=(8,), cache=tmp_path)
     truth = spots.test.labels("half")

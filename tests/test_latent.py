@@ -180,3 +180,13 @@ def test_posterior_draws_have_the_posteriors_mean_and_width():
     np.testing.assert_allclose(drawn.mean(axis=0), [0, 5], atol=0.05)
     np.testing.assert_allclose(drawn.std(axis=0), [1, 2], rtol=0.03)
     np.testing.assert_array_equal(latent.posterior_draws(z_mean, np.full((1, 2), -np.inf)), z_mean)
+
+
+def test_a_damaged_cache_of_latents_is_made_anew(tmp_path, capsys, spots, tiny):
+    model = registry.from_settings(tiny())
+    z, _ = latent.encode(model, spots.test, cache=tmp_path / "z.npz")
+    for length in (0, 100, 400):
+        (tmp_path / "z.npz").write_bytes((tmp_path / "z.npz").read_bytes()[:length])
+        again, _ = latent.encode(model, spots.test, cache=tmp_path / "z.npz")
+        np.testing.assert_array_equal(again, z)
+        assert "is damaged; the images are encoded again" in capsys.readouterr().out

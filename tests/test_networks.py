@@ -1,12 +1,16 @@
 """Networks of any size, and the dropout they use."""
 
+from dataclasses import replace
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
+import config
 import losses
 import networks
+import registry
 
 SIZES = [(28, 28), (33, 47), (100, 75), (256, 256)]
 OPTIONS = [
@@ -135,3 +139,33 @@ def test_a_residual_block_without_batch_norm_starts_as_its_straight_way():
     before, inner = keras.Model(inputs, blocks)(np.random.default_rng(0).random((2, 16, 16, 1)))
     assert float(tf.reduce_max(tf.abs(before))) > 0.0
     np.testing.assert_array_equal(inner, 0.0 * inner)
+
+
+@pytest.mark.parametrize("kind", registry.REGISTRY)
+def test_the_weights_of_a_model_are_known_before_it_is_built(kind):
+    base = config.Settings(model=kind, widths=(8, 16), latent_dim=5)
+    for changes in (
+        {},
+        {"residual": True, "batch_norm": not kind.endswith("IntroVAE")},
+        {"dense_widths": (32, 16), "image_shape": (45, 30, 3)},
+        {"widths": (16, 8, 24), "kernel_sizes": (5, 3, 3), "strides": (2, 1, 2)},
+        {"class_widths": (), "classes": 3},
+    ):
+        settings = replace(base, **changes)
+        weights = registry.from_settings(settings).count_params()
+        assert weights <= registry.count_weights(settings) <= 1.25 * weights + 2000
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"dense_widths": (16384,) * 2},
+        {"dense_widths": (16384,) * 8},
+        {"widths": (4096,) * 60, "strides": (1,)},
+    ],
+)
+def test_models_beyond_all_memory_are_refused_at_once(changes):
+    with pytest.raises(ValueError, match="a model of about .* weights, more than 500,000,000"):
+        registry.from_settings(config.Settings(**changes))
+    with pytest.raises(ValueError, match="at most 64 whole numbers"):
+        config.Settings(widths=(1,) * 3000)
