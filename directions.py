@@ -23,6 +23,8 @@ METHODS = ("mean", "fisher", "logistic")
 SHRINKAGE = 0.1  # of the covariance to a multiple of the identity, for "fisher"
 RIDGE = 0.1  # inverse strength of the logistic regression's penalty, on axes of unit variance
 FEW = 30  # subjects with the label, below which no single number is to be trusted
+KNOTS = (0.1, 0.5, 0.9)  # quantiles at which the line of a covariate may bend
+DRAWN = 0.95  # share of the bootstraps that must have a direction for an interval
 
 
 # --- a direction ---------------------------------------------------------------------------------
@@ -36,8 +38,8 @@ def fit(z, target, method="mean", covariates=None):
     between any two images (position, exposure) counts less, and with few images it is mostly
     chance that the means differ there. `"logistic"` is the weight vector of a logistic regression
     with balanced classes. With covariates, all are adjusted: the slope of each axis on the label
-    *beside* the covariates in one linear regression, or the latent's weights in a logistic
-    regression that sees them too.
+    *beside* the covariates in one linear regression; for `"logistic"`, the weights of what the
+    covariates leave of the latent, in a regression that sees them too.
 
     Args:
         z: Latents, shape `(n, latent_dim)`.
@@ -56,23 +58,23 @@ def fit(z, target, method="mean", covariates=None):
     if method not in METHODS:
         raise ValueError(f"method = {method!r} is not possible; allowed: {', '.join(METHODS)}")
     others = np.empty((len(z), 0)) if covariates is None else np.asarray(covariates, np.float64)
-    if np.ptp(target) == 0:
+    if len(np.unique(target)) < 2:
         raise ValueError("all rows have the same label: there is no direction between them")
+    # Frisch and Waugh, 1933: the slope beside the covariates is that on what they leave over.
+    z, rest = without(z, others), without(target, others)
+    rest = rest - rest.mean()
+    if np.abs(rest).max() < 1e-9:
+        raise ValueError("the covariates explain the label entirely: nothing is left to fit")
     if method == "logistic":
         scale = z.std(axis=0) + 1e-12
         columns = np.concatenate([(z - z.mean(axis=0)) / scale, others], axis=1)
         model = LogisticRegression(C=RIDGE, class_weight="balanced", max_iter=1000)
         vector = model.fit(columns, target > 0.5).coef_[0, : z.shape[1]] / scale
     else:
-        # Frisch and Waugh, 1933: the slope beside the covariates is that on what they leave over.
-        known = np.concatenate([np.ones((len(z), 1)), others], axis=1)
-        rest = target - known @ np.linalg.lstsq(known, target, rcond=None)[0]
-        if np.abs(rest).max() < 1e-9:
-            raise ValueError("the covariates explain the label entirely: nothing is left to fit")
         vector = rest @ (z - z.mean(axis=0))
         if method == "fisher":
-            known = np.column_stack([known, target])
-            left = z - known @ np.linalg.lstsq(known, z, rcond=None)[0]
+            left = without(z, np.column_stack([others, target]))
+            left = left - left.mean(axis=0)
             covariance = left.T @ left / len(z)
             ground = np.trace(covariance) / len(covariance) * np.eye(len(covariance))
             mixed = (1 - SHRINKAGE) * covariance + SHRINKAGE * ground
@@ -83,29 +85,76 @@ def fit(z, target, method="mean", covariates=None):
     return vector / length
 
 
+def without(values, covariates, rows=slice(None)):
+    """Values less the covariates times their slopes in a linear regression; the intercept stays.
+
+    Args:
+        values: Shape `(n,)` or `(n, k)`.
+        covariates: Shape `(n, c)`; without a column, the values come back as they are.
+        rows: Those that the regression is fitted on; all are adjusted.
+
+    Returns:
+        Same shape as the values.
+    """
+    if not covariates.shape[1]:
+        return values
+    known = np.column_stack([np.ones(len(covariates)), covariates])
+    slopes = np.linalg.lstsq(known[rows], values[rows], rcond=None)[0][1:]
+    return values - covariates @ slopes
+
+
 def design(table, columns):
     """Columns of a table as numbers to adjust for.
 
-    Numbers are standardised, words become one column per value but the first; where a number is
-    missing, its mean stands in and a column of its own says so.
+    Numbers are standardised and get a second column, so that what depends on them may bend: a
+    restricted cubic spline of three knots, at observed values. (What depends on the square of an
+    age is not removed by a straight line.) Words become one column per value but the first. Where
+    a number is missing, its mean stands in and a column of its own says so; those rows are not
+    adjusted for the number.
+
+    Args:
+        table: One row per image.
+        columns: Names of columns.
 
     Returns:
         float64 `(n, k)`.
+
+    Raises:
+        ValueError: where a column of numbers has none.
+
+    Reference:
+        [Harrell, 2015](https://doi.org/10.1007/978-3-319-19425-7), Section 2.4.5.
     """
     parts = []
     for name in columns:
         column = table[name]
         if column.dtype.kind in "biuf":
-            values = column.to_numpy(np.float64)
+            values = column.to_numpy(np.float64, na_value=np.nan)
             missing = np.isnan(values)
-            values = np.where(missing, np.nanmean(values), values)
-            parts.append((values - values.mean()) / (values.std() + 1e-12))
+            if missing.all():
+                raise ValueError(f"the column {name!r} has no value in any row: leave it out")
+            knots = np.quantile(values[~missing], KNOTS, method="nearest")
+            values = np.where(missing, values[~missing].mean(), values)
+            parts.append(_standard(values))
+            if (np.diff(knots) > 0).all():
+                parts.append(_standard(_bend(values, knots)))
             if missing.any():
                 parts.append(missing.astype(np.float64))
         else:
             words = column.astype(str)
             parts += [(words == word).to_numpy(np.float64) for word in sorted(set(words))[1:]]
     return np.stack(parts, axis=1) if parts else np.empty((len(table), 0))
+
+
+def _standard(values):
+    return (values - values.mean()) / (values.std() + 1e-12)
+
+
+def _bend(values, knots):
+    """The cubic between three knots that is 0 below them and a line above them."""
+    first, middle, last = (np.maximum(values - knot, 0) ** 3 for knot in knots)
+    share = (knots[1] - knots[0]) / (knots[2] - knots[1])
+    return first - middle * (1 + share) + last * share
 
 
 @dataclass(frozen=True)
@@ -121,6 +170,9 @@ class Direction:
         adjusted_for: Names of the covariates.
         images, subjects: How many had the label, and how many did not.
         source: Free text: run, data, date.
+
+    Raises:
+        ValueError: where the vector is no row of finite numbers, or the spread not above 0.
     """
 
     name: str
@@ -132,14 +184,30 @@ class Direction:
     subjects: tuple[int, int] = (0, 0)
     source: str = ""
 
+    def __post_init__(self):
+        if np.ndim(self.vector) != 1 or not np.isfinite(self.vector).all():
+            raise ValueError("the vector must be one row of finite numbers")
+        if not 0 < self.spread < np.inf:
+            raise ValueError(f"spread = {self.spread} must be a finite number above 0")
+
     @classmethod
     def of(cls, z, table, label, method="mean", adjust=(), source=""):
-        """The direction of a table's column, from all its rows.
+        """The direction of a table's column, from all its rows that have a value there.
 
         Args:
             z: Latents, row by row with the table.
             table: With the label's column, `subject`, and the columns to adjust for.
+            label: Name of the label's column. Rows where it is missing are left out and not
+                counted.
+            method: One of `METHODS`.
+            adjust: Names of the columns to adjust for; see `design`.
+            source: Free text.
+
+        Raises:
+            ValueError: see `fit`.
         """
+        known = table[label].notna().to_numpy()
+        z, table = np.asarray(z, np.float64)[known], table[known]
         target = table[label].to_numpy(bool)
         covariates = design(table, adjust) if adjust else None
         vector = fit(z, target, method, covariates)
@@ -147,7 +215,7 @@ class Direction:
         return cls(
             name=label,
             vector=vector,
-            spread=float((np.asarray(z, np.float64) @ vector).std()),
+            spread=float((z @ vector).std()),
             method=method,
             adjusted_for=tuple(adjust),
             images=(int(target.sum()), int((~target).sum())),
@@ -210,7 +278,8 @@ class Evidence(NamedTuple):
     """What held-out subjects say of a direction; see `evidence`.
 
     `auc` with its 95 % interval `low` to `high`, `p_value`, `stability`; `scores` are the held-out
-    projections and `folds` the fold of each row.
+    projections, adjusted where there are covariates, and `folds` the fold of each row. Interval
+    and stability are NaN where too few subjects have the label to compute them.
     """
 
     auc: float
@@ -232,21 +301,29 @@ class Evidence(NamedTuple):
     def caution(self) -> str:
         """What cannot be concluded; empty where nothing speaks against the numbers."""
         said = []
-        if not self.established:
+        if np.isnan(self.low):
+            said.append("not established: no interval from so few subjects with the label")
+        elif not self.established:
             said.append("not established: chance would do as well often enough")
         if self.subjects[0] < FEW:
             said.append(
                 f"only {self.subjects[0]} subjects have the label: neither the size of the effect "
                 f"nor its absence can be concluded from fewer than {FEW}"
             )
-        if self.stability < 0.5:
+        if np.isnan(self.stability):
+            said.append("halves of the subjects are too few for a direction each")
+        elif self.stability < 0.5:
             said.append("two halves of the subjects give different directions")
         return "; ".join(said)
 
     def __str__(self):
+        interval = f"95 % {self.low:.2f} to {self.high:.2f}"
+        cosine = f"split-half cosine {self.stability:.2f}"
         text = (
-            f"AUC {self.auc:.2f} (95 % {self.low:.2f} to {self.high:.2f}), p = {self.p_value:.3g}, "
-            f"split-half cosine {self.stability:.2f}, {self.images[0]} images of "
+            f"AUC {self.auc:.2f} ({'no interval' if np.isnan(self.low) else interval}), "
+            f"p = {self.p_value:.3g}, "
+            f"{'no split-half cosine' if np.isnan(self.stability) else cosine}, "
+            f"{self.images[0]} images of "
             f"{self.subjects[0]} subjects with the label, {self.images[1]} of {self.subjects[1]} "
             "without"
         )
@@ -276,19 +353,46 @@ def evidence(
     well ([Phipson & Smyth, 2010](https://doi.org/10.2202/1544-6115.1585)). The stability is the
     mean cosine between the directions of two random halves of the subjects.
 
+    With covariates the null hypothesis is that the latent depends on them alone: a label that goes
+    with age tells nothing beyond age. The held-out projections are adjusted too, by a regression on
+    the covariates in the other folds, and an AUC of 0.5 says that the label tells nothing of what
+    is left. Permutations exchange a subject's labels and covariates *together*, against what the
+    covariates leave of the latents, so that label and covariates stay tied as they are
+    ([Freedman & Lane, 1983](https://doi.org/10.1080/07350015.1983.10509354), with whole subjects
+    exchanged as in [Winkler et al., 2014](https://doi.org/10.1016/j.neuroimage.2014.01.060)). Only
+    what is linear in the covariates' columns is removed: take them from `design`, which lets
+    numbers bend. A covariate that is missing, or recorded with error, adjusts in part only.
+    `benchmarks/evidence.py` measures the level and the power.
+
     Args:
         z: Latents, shape `(n, latent_dim)`; or one such array per fold, `(folds, n, latent_dim)`,
             where the encoder was trained anew without that fold.
-        labels: Booleans, shape `(n,)`.
+        labels: Booleans, or 0 and 1, shape `(n,)`; none may be missing, since every row gets a
+            score.
         subjects: Shape `(n,)`.
-        method, covariates: See `fit`.
+        method: One of `METHODS`.
+        covariates: Numbers to adjust for, shape `(n, k)`, from `design`; or None.
         folds: Their number, or the fold of each row, shape `(n,)`.
         bootstraps, permutations, halves: How often each is repeated.
         seed: Of all that is drawn.
+
+    Returns:
+        `Evidence`.
+
+    Raises:
+        ValueError: where labels are missing, or too few subjects have the label for a direction
+            without each fold.
     """
+    missing = int(pd.isna(labels).sum())
+    if missing:
+        raise ValueError(
+            f"{missing} of {len(labels)} labels are missing: leave those rows out of every "
+            "argument, with known = table[label].notna()"
+        )
     z = np.asarray(z, np.float64)
     labels = np.asarray(labels, bool)
-    covariates = np.empty((len(labels), 0)) if covariates is None else covariates
+    others = np.empty((len(labels), 0)) if covariates is None else covariates
+    others = np.asarray(others, np.float64)
     _, groups = np.unique(np.asarray(subjects), return_inverse=True)
     random = np.random.default_rng(seed)
     if np.ndim(folds) == 0:
@@ -299,62 +403,84 @@ def evidence(
         raise ValueError(f"{len(latents)} arrays of latents for {folds.max() + 1} folds")
     of_subject = np.split(np.argsort(groups, kind="stable"), np.cumsum(np.bincount(groups))[:-1])
 
-    def held_out(target, rows=slice(None)):
+    def held_out(latents, target, others, rows=slice(None)):
         """AUC of some rows (or of rows drawn repeatedly), and their held-out projections."""
-        wanted, place = target[rows], folds[rows]
+        wanted, known, place = target[rows], others[rows], folds[rows]
         scores = np.empty(len(wanted))
         for fold in range(folds.max() + 1):
             seen, points = place != fold, latents[fold][rows]
-            vector = fit(points[seen], wanted[seen], method, covariates[rows][seen])
-            scores[~seen] = points[~seen] @ vector
+            vector = fit(points[seen], wanted[seen], method, known[seen])
+            scores[~seen] = without(points @ vector, known, seen)[~seen]
         return auc_within(scores, wanted, place), scores
 
+    def attempt(*drawn):
+        """The AUC of what was drawn; NaN where it has no direction."""
+        try:
+            return held_out(*drawn)[0]
+        except ValueError:
+            return np.nan
+
     try:
-        auc, scores = held_out(labels)
+        auc, scores = held_out(latents, labels, others)
     except ValueError as error:
-        raise ValueError(f"a direction needs the label in several subjects: {error}") from error
+        raise ValueError(
+            "a direction needs the label in several subjects, not all of them in one fold (another "
+            f"seed deals anew): {error}"
+        ) from error
+    if np.isnan(auc):
+        raise ValueError("no fold has rows both with and without the label: ask for fewer folds")
 
     has = np.bincount(groups, labels, minlength=groups.max() + 1) > 0
     drawn = []
     for _ in range(bootstraps):
         chosen = [random.choice(np.flatnonzero(kind), int(kind.sum())) for kind in (has, ~has)]
         rows = np.concatenate([of_subject[each] for each in np.concatenate(chosen)])
-        try:
-            drawn.append(held_out(labels, rows)[0])
-        except ValueError:  # the label drawn in one fold alone: no direction for that fold
-            continue
+        drawn.append(attempt(latents, labels, others, rows))
     low, high = _interval(auc, np.array(drawn))
 
-    as_good = 0
+    left = [without(each, others) for each in latents]
+    found = []
     for _ in range(permutations):
-        mixed = permuted(labels, groups, random)
-        as_good += held_out(mixed)[0] >= auc
-    cosine = [
-        np.dot(*(fit(latents[0][half], labels[half], method, covariates[half]) for half in pair))
-        for pair in _halves(groups, has, halves, random)
-    ]
-    without = np.bincount(groups, ~labels, minlength=groups.max() + 1) > 0
+        order = permuted(np.arange(len(labels)), groups, random)
+        found.append(attempt(left, labels[order], others[order]))
+    # Labels without a direction would have been refused, not found: they are no permutations.
+    counted = int(np.isfinite(found).sum())
+    as_good = int((np.array(found) >= auc).sum())
+    cosine = []
+    for pair in _halves(groups, has, halves, random):
+        try:
+            one, other = (fit(latents[0][h], labels[h], method, others[h]) for h in pair)
+        except ValueError:
+            continue
+        cosine.append(one @ other)
+    lacks = np.bincount(groups, ~labels, minlength=groups.max() + 1) > 0
     return Evidence(
         auc=auc,
         low=float(low),
         high=float(high),
-        p_value=(1 + as_good) / (1 + permutations),
-        stability=float(np.mean(cosine)),
+        p_value=(1 + as_good) / (1 + counted),
+        stability=float(np.mean(cosine)) if cosine else np.nan,
         images=(int(labels.sum()), int((~labels).sum())),
-        subjects=(int(has.sum()), int(without.sum())),
+        subjects=(int(has.sum()), int(lacks.sum())),
         scores=scores,
         folds=folds,
     )
 
 
 def _interval(auc, drawn):
-    """95 % around a value from its bootstrap's spread, on the log-odds scale; within [0, 1]."""
+    """95 % around a value from its bootstrap's spread, on the log-odds scale; within [0, 1].
+
+    NaN where so many draws failed (are NaN) that those left would flatter the spread.
+    """
 
     def logit(share):
         share = np.clip(share, 1e-4, 1 - 1e-4)
         return np.log(share / (1 - share))
 
-    spread = np.std(logit(drawn[np.isfinite(drawn)]), ddof=1)
+    found = drawn[np.isfinite(drawn)]
+    if len(found) < max(2, DRAWN * len(drawn)):
+        return np.nan, np.nan
+    spread = np.std(logit(found), ddof=1)
     ends = logit(auc) + np.array([-1.96, 1.96]) * spread
     return 1 / (1 + np.exp(-ends))
 
@@ -393,8 +519,6 @@ def _halves(groups, has, times, random):
         for kind in (has, ~has):
             count = int(kind.sum())
             side[kind] = random.permutation((np.arange(count) + random.integers(2)) % 2)
-        if np.ptp(side[has]) == 0:
-            raise ValueError("a single subject has the label: there are no two halves")
         yield np.flatnonzero(side[groups] == 0), np.flatnonzero(side[groups] == 1)
 
 

@@ -1,5 +1,7 @@
 """Directions: known answers where the truth is known, and "no" where there is nothing."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -23,6 +25,19 @@ def cohort(n_subjects=120, images=2, effect=3.0, seed=0):
     labels = np.repeat(random.uniform(size=n_subjects) < 0.4, images)
     z = random.normal(size=(len(subjects), 3)) + effect * labels[:, None] * AXIS
     return z, labels, subjects
+
+
+def confounded(seed, effect=0.0, curved=False, n_subjects=60):
+    """A label that goes with age, and latents that follow age and, by an effect, the label."""
+    random = np.random.default_rng(seed)
+    subjects = np.repeat(np.arange(n_subjects), random.integers(1, 3, n_subjects))
+    age = random.normal(size=n_subjects)
+    felt = (age**2 - 1) / np.sqrt(2) if curved else age
+    labels = (random.logistic(size=n_subjects) < 2 * felt)[subjects]
+    z = random.normal(size=(len(subjects), 6)) + np.outer(felt[subjects], [3, 1, 0, 0, 0, 0])
+    z[:, 2] += effect * labels
+    covariates = directions.design(pd.DataFrame({"age": age[subjects]}), ["age"])
+    return z, labels, subjects, covariates
 
 
 def table_of(labels, subjects, **columns):
@@ -120,6 +135,33 @@ def test_design_turns_a_table_into_numbers():
     np.testing.assert_allclose(made[:, 0], [-1.2247449, 0, 1.2247449])
     np.testing.assert_array_equal(made[:, 1:], [[0, 0], [1, 1], [0, 0]])
     assert directions.design(table, []).shape == (3, 0)
+    with pytest.raises(ValueError, match="'age' has no value"):
+        directions.design(table.iloc[[1]], ["age"])
+
+
+def test_design_lets_a_number_bend_but_not_one_of_two_values():
+    age = np.linspace(20, 80, 101)
+    table = pd.DataFrame({"age": age, "old": age > 60, "size": np.arange(101.0)})
+    made = directions.design(table, ["age"])
+    assert made.shape == (101, 2) and directions.design(table, ["old"]).shape == (101, 1)
+    steps = np.diff(made[:, 1])
+    np.testing.assert_allclose(steps[age[1:] <= 26], 0, atol=1e-12)  # knots at 26, 50 and 74
+    np.testing.assert_allclose(steps[age[:-1] >= 74], steps[-1])
+    assert steps[-1] > 0.05
+    left = directions.without((age - 50) ** 2, made)
+    assert left.std() < 0.2 * ((age - 50) ** 2).std()
+
+
+def test_without_covariates_leaves_no_slope_on_them_in_the_rows_fitted():
+    random = np.random.default_rng(0)
+    covariates, z = random.normal(size=(50, 2)), random.normal(size=(50, 3)) + 4
+    z += covariates @ np.array([[3, 0, 1], [0, -2, 1]])
+    fitted = np.arange(50) < 30
+    left = directions.without(z, covariates, fitted)
+    centred = covariates[fitted] - covariates[fitted].mean(axis=0)
+    np.testing.assert_allclose(centred.T @ left[fitted], 0, atol=1e-10)
+    again = directions.without(z + covariates @ np.ones((2, 3)), covariates, fitted)
+    np.testing.assert_allclose(again, left, atol=1e-10)
 
 
 # --- a direction as a thing ---
@@ -151,6 +193,43 @@ def test_a_direction_comes_back_from_its_file(tmp_path):
     (tmp_path / "bad.json").write_text('{"name": "x"}')
     with pytest.raises(ValueError, match=r"bad\.json cannot be read as a direction"):
         Direction.load(tmp_path / "bad.json")
+
+
+@pytest.mark.parametrize("dtype", ["boolean", "Int32", "float64"])
+def test_rows_without_a_label_are_left_out(dtype):
+    z, labels, subjects = cohort(20)
+    table = table_of(pd.array(labels.astype(int), dtype=dtype), subjects, age=np.arange(len(z)))
+    table.loc[[0, 1, 7], "label"] = pd.NA if dtype != "float64" else np.nan
+    kept = table["label"].notna().to_numpy()
+    found = Direction.of(z, table, "label", "fisher", adjust=("age",))
+    expected = Direction.of(
+        z[kept], table[kept].astype({"label": bool}), "label", "fisher", adjust=("age",)
+    )
+    np.testing.assert_array_equal(found.vector, expected.vector)
+    assert found.spread == expected.spread
+    assert sum(found.images) == 37 and sum(found.subjects) == 19
+    with pytest.raises(ValueError, match=r"3 of 40 labels are missing.*notna"):
+        directions.evidence(z, table["label"], subjects)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("vector", [0.6, float("nan"), 0.8], "finite"),
+        ("vector", [0.6, float("inf"), 0.8], "finite"),
+        ("vector", [[0.6, 0.8]], "one row"),
+        ("spread", 0.0, "spread = 0.0"),
+        ("spread", -1.0, "spread = -1.0"),
+        ("spread", float("nan"), "spread = nan"),
+        ("spread", float("inf"), "spread = inf"),
+    ],
+)
+def test_a_file_that_cannot_move_an_image_is_refused(tmp_path, field, value, message):
+    path = tmp_path / "label.json"
+    Direction("label", AXIS, spread=0.5).save(path)
+    path.write_text(json.dumps(json.loads(path.read_text()) | {field: value}))
+    with pytest.raises(ValueError, match=rf"label\.json cannot be read.*{message}"):
+        Direction.load(path)
 
 
 def test_cosines_of_known_vectors():
@@ -230,6 +309,99 @@ def test_coin_flips_are_not_established():
         )
     assert sum(each.low <= 0.5 <= each.high for each in found) >= 17
     assert stats.kstest([each.p_value for each in found], "uniform").pvalue > 0.01
+
+
+@pytest.mark.parametrize("curved", [False, True])
+@pytest.mark.parametrize("method", ["mean", "fisher"])
+def test_a_label_that_only_goes_with_age_is_not_found_beside_age(method, curved):
+    """Of 40 cohorts 2 are expected below 0.05; more than 6 come once in 300 times."""
+    found = [
+        directions.evidence(z, labels, subjects, method, covariates, 5, 20, 59, halves=1)
+        for z, labels, subjects, covariates in (confounded(seed, 0.0, curved) for seed in range(40))
+    ]
+    assert sum(each.p_value < 0.05 for each in found) <= 6
+    assert sum(each.established for each in found) <= 2
+    assert abs(np.mean([each.auc for each in found]) - 0.5) < 0.05
+    plain = [
+        directions.evidence(*confounded(seed, 0.0, curved)[:3], method, None, 5, 20, 59, halves=1)
+        for seed in range(5)
+    ]
+    assert sum(each.p_value < 0.05 for each in plain) >= 3
+
+
+@pytest.mark.parametrize("method", directions.METHODS)
+def test_an_effect_beside_age_is_established(method):
+    z, labels, subjects, covariates = confounded(0, effect=2.0, n_subjects=120)
+    found = directions.evidence(z, labels, subjects, method, covariates, 5, 60, 59)
+    assert found.established and found.p_value == 1 / 60
+
+
+@pytest.mark.parametrize("method", directions.METHODS)
+def test_what_is_linear_in_the_covariates_changes_nothing(method):
+    """So the latents may follow age as much as they like; folds with encoders of their own."""
+    z, labels, subjects, covariates = confounded(3, effect=0.5)
+    z = np.stack([z, -z, z])
+    folds = directions.deal(subjects, 3)
+    slopes = np.random.default_rng(0).normal(size=(3, covariates.shape[1], 6))
+    one, other = (
+        directions.evidence(each, labels, subjects, method, covariates, folds, 20, 30, halves=2)
+        for each in (z, z + 5 * covariates @ slopes)
+    )
+    np.testing.assert_allclose(one[:5], other[:5], atol=1e-6)
+
+
+@pytest.mark.parametrize("vary", [False, True])
+def test_labels_and_covariates_may_vary_within_subjects(vary):
+    """Null cohorts with ages of images, some missing, and labels of images or of subjects."""
+    p_values = []
+    for seed in range(30):
+        random = np.random.default_rng(seed)
+        subjects = np.repeat(np.arange(40), 3)
+        age = random.normal(size=120) + random.normal(size=40)[subjects]
+        felt = age if vary else age.reshape(40, 3).mean(axis=1)[subjects]
+        noise = random.logistic(size=120 if vary else 40)
+        labels = (noise if vary else noise[subjects]) < 2 * felt
+        z = random.normal(size=(120, 4)) + random.normal(size=(40, 4))[subjects]
+        z[:, 0] += 2 * age
+        shown = np.where(random.uniform(size=120) < 0.02, np.nan, age)
+        covariates = directions.design(pd.DataFrame({"age": shown}), ["age"])
+        found = directions.evidence(z, labels, subjects, "mean", covariates, 5, 2, 59, halves=1)
+        p_values.append(found.p_value)
+    assert np.mean(np.array(p_values) < 0.05) <= 0.15 and np.mean(p_values) > 0.35
+
+
+def test_two_subjects_give_numbers_and_a_caution():
+    z, _, subjects = cohort(60, images=2, effect=0.0)
+    folds = subjects % 5
+    found = directions.evidence(z, subjects < 2, subjects, folds=folds, permutations=49)
+    assert 0 <= found.auc <= 1 and 0 < found.p_value <= 1 and np.isfinite(found.stability)
+    assert np.isnan(found.low) and np.isnan(found.high) and not found.established
+    assert "no interval from so few subjects" in found.caution
+    assert "no interval" in str(found) and "nan" not in str(found)
+    with pytest.raises(ValueError, match=r"not all of them in one fold"):
+        directions.evidence(z, np.isin(subjects, (0, 5)), subjects, folds=folds)
+    with pytest.raises(ValueError, match="ask for fewer folds"):
+        directions.evidence(z, subjects < 30, subjects, folds=60)
+
+
+def test_what_cannot_be_computed_establishes_nothing():
+    z, labels, subjects = cohort(effect=3.0)
+    found = directions.evidence(z, labels, subjects, permutations=99, bootstraps=50, halves=2)
+    assert found.established
+    for unknown in ({"p_value": np.nan}, {"low": np.nan, "high": np.nan}):
+        assert not found._replace(**unknown).established
+    text = str(found._replace(stability=np.nan))
+    assert "no split-half cosine" in text and "too few for a direction each" in text
+    none = directions.evidence(z, labels, subjects, permutations=1, bootstraps=0, halves=0)
+    assert np.isnan(none.low) and np.isnan(none.stability) and "nan" not in str(none)
+
+
+def test_an_interval_needs_nearly_all_of_its_draws():
+    drawn = np.random.default_rng(0).uniform(0.4, 0.6, 100)
+    drawn[:5] = np.nan
+    assert np.isfinite(directions._interval(0.5, drawn)).all()
+    drawn[5] = np.nan
+    assert np.isnan(directions._interval(0.5, drawn)).all()
 
 
 def test_too_few_positives_are_said():
