@@ -37,7 +37,7 @@ UNREAD = (".gif", ".heic", ".heif", ".avif", ".jp2", ".svg", ".raw", ".cr2", ".n
 DICOM = (".dcm", ".dicom")
 DEEP = (".png", ".tif", ".tiff")  # what may hold more than 8 bits
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")  # by content, whatever the name says
-READERS = ("nibabel", "pydicom")
+READERS = ("nibabel", "pydicom", "pylibjpeg", "jpeg_ls")
 MAX_PIXELS = 64_000_000  # four times the largest radiograph; a decompression bomb claims more
 MAX_BYTES = 2**28 + 2**20  # of a volume or DICOM file: 512 x 512 x 512 in 16 bits, and a header
 NOT_TEXT = "has a name that is not UTF-8; rename it"
@@ -240,7 +240,7 @@ def bits_of(root, names, cache) -> int:
         except (OSError, ValueError):
             known = {}
         marks = {name: mark(root / name) for name in deep}
-        fresh = [name for name in deep if known.get(name, [None])[0] != marks[name]]
+        fresh = [name for name in deep if name not in known or known[name][0] != marks[name]]
         if fresh:
             with ThreadPoolExecutor(os.cpu_count()) as pool:
                 found = pool.map(lambda name: _bits(root / name), fresh, chunksize=TASK)
@@ -362,6 +362,7 @@ def _decoded(root, base, reading, known, array, fresh, marks):
     for name, entry in kept.items():
         entries[name] = entry | {"first": first}
         first += len(entry["digests"])
+    counts = {}
     for name in fresh:
         own, count, reason = marks[name], 0, ""
         try:
@@ -371,6 +372,7 @@ def _decoded(root, base, reading, known, array, fresh, marks):
         except BadFile as error:
             reason = str(error)
         entries[name] = {"mark": own, "first": first, "digests": [], "reason": reason}
+        counts[name] = count
         first += count
 
     part = base.with_name(f"{base.name}-{os.getpid()}.part")
@@ -392,7 +394,7 @@ def _decoded(root, base, reading, known, array, fresh, marks):
         count = len(entry["digests"])
         made[new : new + count] = array[old : old + count]
 
-    _decode(root, made, entries, fresh, reading)
+    _decode(root, made, entries, fresh, reading, counts)
     made.flush()
     del made
     name = f"{base.name}-{hashlib.blake2s(repr(entries).encode(), digest_size=6).hexdigest()}.npy"
@@ -407,7 +409,7 @@ def _decoded(root, base, reading, known, array, fresh, marks):
     return _remembered(base, reading)
 
 
-def _decode(root, made, entries, fresh, reading):
+def _decode(root, made, entries, fresh, reading, counts):
     """Fills the rows of the fresh files, in threads; notes digests, or the reason of a bad file."""
 
     def decode(name):
@@ -416,6 +418,8 @@ def _decode(root, made, entries, fresh, reading):
             return
         try:
             images = read(root / name, reading)
+            if len(images) != counts[name]:
+                raise NoReader("changed while it was read")
         except BadFile as error:
             entry["reason"] = str(error)
             if isinstance(error, NoReader):
@@ -561,7 +565,8 @@ def read(path, reading):
     percentiles. Checksums are verified where a format has them.
 
     What a file claims is checked before it is decoded: a picture has at most `MAX_PIXELS` pixels; a
-    volume and a DICOM file at most `MAX_BYTES` bytes, inflated. So a file takes less than 1 GB.
+    volume and a DICOM file at most `MAX_BYTES` bytes, inflated. So no file takes much more than
+    1 GB of memory, and most of the largest take half of that.
 
     Returns:
         uint8 `(images, height, width, channels)`.
@@ -765,7 +770,9 @@ def _nifti(path, whole):
     if whole:
         if len(content) < end:
             raise BadFile(f"is cut off at {len(content):,} of the {end:,} bytes that it claims")
-        kind.from_fileobj(BytesIO(content[: max(start, kind.sizeof_hdr)]))  # checks the extensions
+        # Checks the extensions, which go to the end where no start of the voxels is said.
+        between = content[:start] if start >= kind.sizeof_hdr + 4 else content
+        kind.from_fileobj(BytesIO(between))
     return header, content
 
 
@@ -830,6 +837,8 @@ def _dicom(path):
         raise NoReader("is DICOM, for which pydicom is missing: pip install pydicom") from None
     _check_dicom_size(path)
     file = pydicom.dcmread(path)
+    if not {"PixelData", "FloatPixelData", "DoubleFloatPixelData"} & set(file.dir()):
+        raise BadFile("is a DICOM file without an image")
     rows, columns, samples = int(file.Rows), int(file.Columns), int(file.SamplesPerPixel)
     frames = int(file.get("NumberOfFrames") or 1)
     decoder = pixels.get_decoder(file.file_meta.TransferSyntaxUID)
@@ -885,12 +894,13 @@ def _check_dicom_size(path):
 
 def _missing_decoder(file, decoder):
     """The line to type where no decoder is installed for the pixels of a DICOM file; or nothing."""
+    if decoder.is_native:
+        return ""
     # Pillow is one of the decoders; of these it makes 8 bits, or nothing.
     deep = file.BitsStored > 8 and (
         file.SamplesPerPixel > 1 or decoder.UID.name.startswith("JPEG Extended")
     )
-    alone = decoder.is_encapsulated and decoder.available_plugins == ("pillow",)
-    if decoder.is_available and not (alone and deep):
+    if decoder.is_available and not (deep and decoder.available_plugins == ("pillow",)):
         return ""
     needed = decoder.missing_dependencies[-1].partition("requires ")[2]  # "numpy and pyjpegls>=1.2"
     packages = [word.partition(">=")[0].strip(",") for word in needed.split() if word != "and"]
@@ -899,10 +909,16 @@ def _missing_decoder(file, decoder):
 
 def _check_encoded(frame, size):
     """That a frame of JPEG is of the size that its DICOM file says, before it is decoded."""
+    at = 12 if frame.startswith(b"\0\0\0\x0cjP  ") else len(frame)
+    while at < len(frame) and frame[at + 4 : at + 8] != b"jp2c":  # boxes around JPEG 2000
+        size_of_box = int.from_bytes(frame[at : at + 4], "big")
+        if size_of_box < 8:
+            raise BadFile("is damaged (JPEG 2000 with an empty box)")  # pydicom would never end
+        at += size_of_box
     try:
         with Image.open(BytesIO(frame), formats=("JPEG", "JPEG2000")) as image:
             if image.size != size:
-                raise BadFile(f"claims {size} pixels and holds {image.size}")
+                raise BadFile(f"claims {size[0]} x {size[1]} pixels and holds {image.size}")
     except UnidentifiedImageError:
         return  # of another kind, or damaged, which the decoder says
 

@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import any_images
 import checkpoints
 import data
 import registry
@@ -200,6 +201,8 @@ KILLED = {
     "M2": ["--model", "M2", "--set", "labels_per_class=10", "--set", "binarize=none"],
     "SoftIntroVAE": ["--model", "SoftIntroVAE", "--set", "binarize=none"],
 }
+ONCE = [kind for kind in registry.REGISTRY if kind not in KILLED]  # killed less often
+KILLED |= {kind: ["--model", kind, "--set", "binarize=none"] for kind in ONCE}
 SMALL = ["--set", "widths=(4, 4)", "--set", "dense_widths=()", "--epochs", "8"]
 
 
@@ -208,8 +211,9 @@ def start(tmp_path):
     """Starts `train.py` and waits until its images are loaded; returns process and its output."""
     outputs = []
 
-    def started(words):
+    def started(words, paths=None):
         environment = os.environ | {"ATLAS_EMBEDDED": "1", "TF_NUM_INTRAOP_THREADS": "1"}
+        environment |= paths or {}
         output = tmp_path / f"output{len(outputs)}.txt"
         outputs.append(output)
         with open(output, "w") as file:
@@ -234,7 +238,7 @@ def ended(process, output):
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KILLED if LONG else ["SoftIntroVAE"])
 def test_kill_9_at_any_moment_changes_nothing(kind, tmp_path, start):
-    kills = 20 if LONG else 1
+    kills = 1 if kind in ONCE or not LONG else 20
     chosen = ["digits", *SMALL, *KILLED[kind]]
     whole = start([*chosen, "--out", tmp_path / "whole"])
     began = time.monotonic()
@@ -263,6 +267,26 @@ def test_kill_9_at_any_moment_changes_nothing(kind, tmp_path, start):
         assert (run / checkpoints.DIGEST).read_text() == expected
         assert not list(run.rglob("saving*"))
         assert checkpoints.sha256(run / checkpoints.WEIGHTS) == expected.split()[0]
+
+
+@pytest.mark.skipif(not LONG, reason="make test-long")
+@pytest.mark.parametrize("source", [name for name in data.SOURCES if name != "digits"])
+def test_kill_9_changes_nothing_whatever_the_images_come_from(source, tmp_path, start):
+    made = {"mnist": any_images.mnist, "brain": any_images.oasis, "chest": any_images.chest}
+    chosen = made.get(source, any_images.colours)(tmp_path).environment
+    paths = {name: str(path) for name, path in chosen.items()} | {"ATLAS_EMBEDDED": "0"}
+    words = [source, *SMALL, "--epochs", "4", "--set", "batch_size=4"]
+    words += ["--set", f"image_shape={28 if source == 'mnist' else 32}"]
+    ended(*start([*words, "--out", tmp_path / "whole"], paths))
+    process, _ = start([*words, "--out", tmp_path / "run"], paths)
+    while not list((tmp_path / "run").glob("checkpoints/epoch_*")):
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    ended(*start(["--resume", tmp_path / "run"]))  # in a shell that names no path
+    whole, run = ((tmp_path / each / checkpoints.DIGEST).read_text() for each in ("whole", "run"))
+    assert whole == run
 
 
 @pytest.mark.slow

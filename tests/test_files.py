@@ -560,7 +560,7 @@ def test_a_flipped_byte_of_a_decoded_image_is_found_and_mended(folder, tmp_path,
     assert "1 decoded files were damaged" in capsys.readouterr().out
 
 
-def test_what_dead_processes_left_is_taken_away_and_what_the_living_write_stays(folder, tmp_path):
+def test_what_dead_processes_left_is_taken_away(folder, tmp_path):
     cache, dead = tmp_path / "cache", 2**22 + 1  # Linux gives no process this number
     cache.mkdir()
     left = [cache / f"saving-{dead}.x.json", cache / f"abc-{dead}.part"]
@@ -669,3 +669,246 @@ def test_a_name_that_is_no_text_is_a_bad_file_like_others(folder, tmp_path, caps
         gathered(folder, tmp_path)
     images, _ = gathered(folder, tmp_path, on_bad_file="skip")
     assert len(images) == 4 and "left out 1 of 5" in capsys.readouterr().out
+
+
+# --- DICOM of other kinds ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def shown(tmp_path):
+    """Writes a DICOM file and reads it as colour."""
+    fuzz = pytest.importorskip("fuzz", exc_type=ImportError)
+
+    def show(values, *syntax, **attributes):
+        path = tmp_path / "shown.dcm"
+        path.write_bytes(fuzz.dicom(values, *syntax, **attributes))
+        size = len(values), attributes.get("Columns", values.shape[1])
+        return files.read(path, files.Reading((*size, 3)))[0].astype(int)
+
+    return show
+
+
+def test_a_palette_s_colours_are_shown_and_not_its_numbers(shown):
+    red, green, blue = tables = np.random.default_rng(0).integers(0, 65536, (3, 50)).astype("u2")
+    names = [f"{name}PaletteColorLookupTable" for name in ("Red", "Green", "Blue")]
+    palette = {f"{name}Data": row.tobytes() for name, row in zip(names, tables, strict=True)}
+    palette |= {f"{name}Descriptor": [50, 100, 16] for name in names}
+    numbers = np.array([[90, 100, 120], [149, 150, 400]], np.uint16)
+    image = shown(numbers, PhotometricInterpretation="PALETTE COLOR", **palette)
+    where = np.array(
+        [[0, 0, 20], [49, 49, 49]]
+    )  # what lies beyond the palette has its first or last
+    expected = np.stack([red[where], green[where], blue[where]], axis=-1) / 65535 * 255
+    assert np.abs(image - expected).max() <= 0.51
+
+
+@pytest.mark.parametrize("bits", [8, 12, 16])
+def test_colours_of_any_depth_are_scaled_by_it(bits, shown):
+    values = np.random.default_rng(0).integers(0, 2**bits, (5, 6, 3)).astype("u2")
+    assert np.abs(shown(values, BitsStored=bits) - values / (2**bits - 1) * 255).max() <= 0.51
+
+
+def test_luminance_and_chroma_become_colours(shown):
+    colour = np.array([[[255, 0, 0], [0, 255, 0], [0, 0, 255], [90, 90, 90]]], np.uint8)
+    stored = np.asarray(Image.fromarray(colour).convert("YCbCr"))
+    for kind in ("YBR_FULL", "RGB"):
+        image = shown(stored if kind != "RGB" else colour, PhotometricInterpretation=kind)
+        assert np.abs(image - colour).max() <= 2
+
+
+def test_colours_of_a_kind_that_is_not_converted_are_refused(shown):
+    with pytest.raises(files.BadFile, match="of the kind YBR_ICT"):
+        shown(np.zeros((4, 5, 3), np.uint8), PhotometricInterpretation="YBR_ICT")
+
+
+@pytest.mark.filterwarnings("ignore:The number of bytes")
+@pytest.mark.parametrize("said", [None, 3])
+def test_several_frames_are_refused_whether_they_are_said_or_not(said, shown, tmp_path):
+    attributes = {"NumberOfFrames": said} if said else {}
+    with pytest.raises(files.BadFile, match=r"shape \(3, 4, 5\), not those of one image"):
+        shown(np.zeros((12, 5), np.uint8), Rows=4, **attributes)
+
+
+@pytest.mark.parametrize(
+    ("kind", "bits", "packages"),
+    [
+        ("JPEGLSLossless", 8, "numpy pyjpegls"),
+        ("JPEGLosslessSV1", 8, "pylibjpeg pylibjpeg-libjpeg"),
+        ("JPEGExtended12Bit", 16, "pylibjpeg pylibjpeg-libjpeg"),
+        ("HTJ2K", 8, "pylibjpeg pylibjpeg-openjpeg"),
+    ],
+)
+def test_a_kind_without_a_decoder_gives_the_line_to_type(kind, bits, packages, shown):
+    uid = pytest.importorskip("pydicom").uid
+    syntax = getattr(uid, kind)
+    if (
+        kind != "JPEGExtended12Bit"
+        and __import__("pydicom").pixels.get_decoder(syntax).is_available
+    ):
+        pytest.skip("the decoder is installed")
+    with pytest.raises(files.NoReader, match=f"is (JPEG|High).*missing: pip install {packages}$"):
+        shown(np.zeros((4, 5), f"u{bits // 8}"), syntax, b"\xff\xd8 something")
+
+
+def test_padding_does_not_take_part_in_the_contrast(shown):
+    values = np.array([[-2000, -2000, 100, 200, 300]], np.int16)
+    expected = [0, 0, 0, 127.5, 255]
+    padded = shown(values, PixelPaddingValue=-2000)
+    np.testing.assert_allclose(padded[0, :, 0], expected, atol=0.51)
+    values[0, 1] = -1990
+    ranged = shown(values, PixelPaddingValue=-2000, PixelPaddingRangeLimit=-1980)
+    np.testing.assert_allclose(ranged[0, :, 0], expected, atol=0.51)
+    assert not shown(np.full((2, 3), 7, np.uint8), PixelPaddingValue=7).any()
+
+
+def test_signed_values_of_the_whole_range_do_not_wrap(shown):
+    values = np.array([[-32768, 0, 32767]], np.int16)
+    np.testing.assert_allclose(shown(values)[0, :, 0], [0, 127.5, 255], atol=0.51)
+
+
+def test_an_empty_window_is_none(shown):
+    values = np.array([[0, 50, 100]], np.uint8)
+    image = shown(values, WindowCenter=None, WindowWidth=None)
+    np.testing.assert_allclose(image[0, :, 0], [0, 127.5, 255], atol=0.51)
+
+
+def test_a_window_holds_after_a_slope_that_falls(shown):
+    values = np.array([[0, 128, 255]], np.uint8)
+    given = {"RescaleSlope": -1, "RescaleIntercept": 255, "WindowCenter": 128, "WindowWidth": 256}
+    np.testing.assert_allclose(shown(values, **given)[0, :, 0], [255, 127, 0], atol=1)
+
+
+def test_pixels_that_are_fractions_are_shown_and_nan_is_refused(shown, tmp_path):
+    pydicom = pytest.importorskip("pydicom")
+    shown(np.zeros((1, 3), np.uint32))
+    file = pydicom.dcmread(tmp_path / "shown.dcm")
+    del file.PixelData, file.BitsStored, file.HighBit, file.PixelRepresentation
+    for values, expected in (([0.5, 1.0, 1.5], [0, 127.5, 255]), ([0, np.nan, 1], None)):
+        file.FloatPixelData = np.array(values, np.float32).tobytes()
+        file.save_as(tmp_path / "fractions.dcm")
+        if expected:
+            image = files.read(tmp_path / "fractions.dcm", files.Reading((1, 3, 1)))[0, 0, :, 0]
+            np.testing.assert_allclose(image, expected, atol=0.51)
+    with pytest.raises(files.BadFile, match="NaN or infinite"):
+        files.read(tmp_path / "fractions.dcm", READING)
+
+
+def test_single_bits_are_black_and_white(shown):
+    values = np.packbits(np.eye(8, dtype=np.uint8), axis=1, bitorder="little")
+    image = shown(values, BitsAllocated=1, BitsStored=1, Columns=8)[..., 0]
+    assert image.max() == 255 and (image > 127).sum() == 8
+
+
+def test_a_jpeg_of_another_size_than_its_dicom_file_says_is_refused(shown, tmp_path):
+    uid = pytest.importorskip("pydicom").uid
+    Image.fromarray(ramp(9, 10)).save(tmp_path / "frame.jpg")
+    frame = (tmp_path / "frame.jpg").read_bytes()
+    with pytest.raises(files.BadFile, match="claims 9 x 10 pixels and holds .10, 9."):
+        shown(np.zeros((10, 9), np.uint8), uid.JPEGBaseline8Bit, frame)
+
+
+def test_a_damaged_jpeg_2000_does_not_keep_its_reader_forever(shown):
+    uid = pytest.importorskip("pydicom").uid
+    frame = b"\0\0\0\x0cjP  \r\n\x87\n" + bytes(200)
+    with pytest.raises(files.BadFile, match="empty box"):
+        shown(np.zeros((10, 9), np.uint8), uid.JPEG2000Lossless, frame)
+
+
+# --- no file ends a load -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "reason"),
+    [
+        (KeyError("gone\nmore"), files.BadFile, r"is damaged \(KeyError: 'gone.*more'\)"),
+        (EOFError(), files.BadFile, r"is damaged \(EOFError\)"),
+        (
+            RuntimeError("a\x00\udcff\n b" + "c" * 900),
+            files.BadFile,
+            r"\(RuntimeError: a bc{170,}\)",
+        ),
+        (OSError("image file is truncated"), files.BadFile, "is damaged .OSError: image file"),
+        (OSError(22, "Invalid argument"), files.BadFile, "is damaged"),
+        (OSError(5, "Input/output error"), files.NoReader, "cannot be read .Input/output error"),
+        (MemoryError(), files.NoReader, "needs more memory than is free"),
+        (RecursionError("too deep"), files.BadFile, "is damaged .RecursionError"),
+    ],
+)
+def test_whatever_a_reader_raises_is_a_bad_file_with_one_short_line(
+    error, kind, reason, folder, monkeypatch
+):
+    def fail(path, bits):
+        raise error
+
+    monkeypatch.setattr(files, "_picture", fail)
+    with pytest.raises(files.BadFile, match=reason) as caught:
+        files.read(folder / "0.png", READING)
+    assert type(caught.value) is kind and len(str(caught.value)) < 250
+    assert str(caught.value).isprintable()
+
+
+def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path, monkeypatch):
+    import socket
+
+    place = tmp_path / "odd"
+    (place / "folder.png").mkdir(parents=True)
+    os.mkfifo(place / "pipe.png")
+    os.mkfifo(place / "pipe.nii.gz")
+    (place / "nowhere.png").symlink_to(place / "gone")
+    (place / "round.png").symlink_to(place / "round.png")
+    (place / "device.png").symlink_to("/dev/zero")
+    with socket.socket(socket.AF_UNIX) as listening:
+        monkeypatch.chdir(place)  # a socket's path may not be long
+        listening.bind("socket.dcm")
+        names = sorted(path.name for path in place.iterdir())
+        start = time.monotonic()
+        with pytest.raises(files.BadFiles) as caught:
+            files.gather(place, names, READING, tmp_path / "cache")
+        assert {files._bits(place / name) for name in names} == {0}
+    assert time.monotonic() - start < 5
+    for reason in (
+        "device.png: is a pipe, a socket or a device",
+        "folder.png: is a folder",
+        "nowhere.png: does not exist",
+        "pipe.png: is a pipe, a socket or a device",
+        "pipe.nii.gz: is a pipe, a socket or a device",
+        "round.png: cannot be read (Too many levels of symbolic links",
+        "socket.dcm: is a pipe, a socket or a device",
+    ):
+        assert reason in str(caught.value)
+
+
+def test_a_file_that_may_not_be_opened_is_named_and_not_remembered(folder, tmp_path, monkeypatch):
+    def closed(path, *mode, **rest):
+        if str(path).endswith("1.png"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return open(path, *mode, **rest)
+
+    with monkeypatch.context() as without:  # root may open everything
+        without.setattr(files, "open", closed, raising=False)
+        with pytest.raises(files.BadFiles, match="1.png: cannot be read .Permission denied"):
+            gathered(folder, tmp_path)
+    images, _ = gathered(folder, tmp_path)
+    assert len(images) == 4
+
+
+# --- pictures ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fit", files.FITS)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_grey_in_three_channels_is_that_grey_in_every_size(channels, fit):
+    for target in [(5, 6), (30, 40), (33, 71)]:
+        reading = files.Reading((*target, channels), fit)
+        grey = Image.fromarray(ramp(30, 40))
+        tripled = files.fitted(grey.convert("RGB"), reading)
+        np.testing.assert_array_equal(tripled, files.fitted(grey, reading))
+    levels = Image.fromarray(np.arange(256, dtype=np.uint8)[None])
+    assert levels.convert("RGB").convert("L").tobytes() == levels.tobytes()
+
+
+def test_counts_beyond_24_bits_are_scaled_by_their_true_range(tmp_path):
+    values = np.full((12, 16), 2**25 - 1, np.int32)  # as float32 this is 2**25
+    Image.fromarray(values).save(tmp_path / "deep.tiff")
+    reading = files.Reading(SHAPE, bits=files._bits(tmp_path / "deep.tiff"))
+    assert (files.read(tmp_path / "deep.tiff", reading) == 255).all()
