@@ -21,8 +21,6 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-import checkpoints
-import cluster
 import config
 import files
 import latent
@@ -30,6 +28,7 @@ import metrics
 import model as models
 import train
 from directions import Direction
+from storage import checkpoints, cluster
 
 PART = 2**27  # bytes of images in a part
 MOST_FILES = 2048  # in a part

@@ -15,12 +15,12 @@ import numpy as np
 import tensorflow as tf
 from sklearn.metrics import roc_auc_score
 
-import checkpoints
 import config
 import files
 import latent
 import model as models
 import networks
+from storage import checkpoints
 
 VGG_LAYERS = ("block1_conv2", "block2_conv2", "block3_conv3")
 TRUST = 0.8  # AUC or correlation of a judge, below which it draws no conclusion

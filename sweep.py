@@ -23,8 +23,6 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-import checkpoints
-import cluster
 import config
 import data
 import evaluate
@@ -32,6 +30,7 @@ import files
 import plots
 import registry
 import train
+from storage import checkpoints, cluster
 
 MEASURED, PRUNED = "metrics.json", "pruned.json"  # in a run folder: it is over
 MISSING = '--at-once, --gpus, --prune and --address need Ray: pip install "ray[tune]"'

@@ -24,7 +24,6 @@ import keras
 import pandas as pd
 import tensorflow as tf
 
-import checkpoints
 import config
 import data
 import distribution
@@ -33,6 +32,7 @@ import judges
 import plots
 import registry
 import splits
+from storage import checkpoints
 
 SAMPLES = 64  # latent points that are drawn after every epoch, always the same
 CHECKPOINT_SECONDS = 10.0  # between two checkpoints at least, so that short epochs stay short

@@ -28,7 +28,6 @@ from sklearn.metrics import silhouette_score
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.semi_supervised import LabelSpreading
 
-import checkpoints
 import config
 import data
 import evaluate
@@ -40,6 +39,7 @@ import plots
 import registry
 import splits
 import train
+from storage import checkpoints
 
 PER_CLASS = (10, 60, 100, 300)
 M1 = config.EXPERIMENTS["mnist"]

@@ -22,7 +22,6 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-import checkpoints
 import config
 import data
 import directions
@@ -33,6 +32,7 @@ import plots
 import registry
 import splits
 import train
+from storage import checkpoints
 
 SIDE = 64
 SETTINGS = replace(

@@ -19,7 +19,6 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import numpy as np
 from rows import resumable
 
-import checkpoints
 import config
 import data
 import evaluate
@@ -30,6 +29,7 @@ import metrics
 import plots
 import registry
 import train
+from storage import checkpoints
 
 SEEDS = {"digits": (0, 1, 2), "brain": (0, 1)}
 SETS = {

@@ -16,11 +16,11 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import pandas as pd
 
-import checkpoints
 import config
 import data
 import registry
 import train
+from storage import checkpoints
 
 HERE = Path(__file__).parent
 LONGER = {"ASIntroVAE": 1, "VAE": 3}  # times the epochs of the experiment

@@ -10,7 +10,6 @@ import tensorflow as tf
 from scipy import integrate, stats
 
 import adversarial
-import checkpoints
 import config
 import data
 import losses
@@ -20,6 +19,7 @@ import randomness
 import registry
 import train
 from spots import blobs
+from storage import checkpoints
 
 KINDS = ("AAE", "IntroVAE", "SoftIntroVAE", "ASIntroVAE")
 

@@ -20,11 +20,11 @@ import pandas as pd
 import pytest
 
 import any_images
-import checkpoints
 import data
 import registry
 import train
 from spots import blobs
+from storage import checkpoints
 
 ROOT = Path(__file__).parent.parent
 LONG = os.environ.get("ATLAS_LONG") == "1"  # `make test-long`: more kills, more flips

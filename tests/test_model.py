@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import checkpoints
 import config
 import files
 import losses
@@ -21,6 +20,7 @@ import randomness
 import registry
 import train
 from spots import SHAPE, blobs
+from storage import checkpoints
 
 ROOT = Path(__file__).parent.parent
 BFLOAT16 = 0.02  # how far its losses may be from those of float32, relatively

@@ -13,9 +13,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-import cluster
 import config
 import sweep
+from storage import cluster
 
 ROOT = Path(__file__).parent.parent
 SMALL = config.Settings(widths=(4,), latent_dim=2, epochs=1, batch_size=64)

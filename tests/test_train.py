@@ -9,12 +9,12 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-import checkpoints
 import config
 import data
 import registry
 import train
 from spots import blobs
+from storage import checkpoints
 
 
 def test_a_run_folder_is_complete(run, spots):
