@@ -13,10 +13,8 @@ from typing import NamedTuple
 import keras
 import tensorflow as tf
 
-import losses
 import model as models
-import randomness
-import replicas
+from nn import losses, randomness, replicas
 
 CONTROLS = ("adaptive", "constant", "schedule")
 MEMORY = 0.99  # of the running means that the control of beta_neg looks at

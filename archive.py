@@ -24,10 +24,10 @@ import tensorflow as tf
 import config
 import files
 import latent
-import metrics
 import model as models
 import train
 from directions import Direction
+from nn import metrics
 from storage import checkpoints, cluster
 
 PART = 2**27  # bytes of images in a part

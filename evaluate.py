@@ -22,9 +22,9 @@ import files
 import judges
 import latent
 import likelihood
-import metrics
 import model as models
 import train
+from nn import metrics
 
 DRAWS = 5  # fixed draws of binary pixels and of z for each image
 NEIGHBOURS = 10

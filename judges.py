@@ -19,7 +19,7 @@ import config
 import files
 import latent
 import model as models
-import networks
+from nn import networks
 from storage import checkpoints
 
 VGG_LAYERS = ("block1_conv2", "block2_conv2", "block3_conv3")

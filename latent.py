@@ -16,7 +16,7 @@ from sklearn.mixture import GaussianMixture
 from sklearn.neighbors import NearestNeighbors, kneighbors_graph
 
 import files
-import losses
+from nn import losses
 
 PLANES = ("axes", "pca", "tsne", "umap")
 ROWS = 512  # of `in_batches` in a call,

@@ -12,12 +12,8 @@ from typing import NamedTuple
 import keras
 import tensorflow as tf
 
-import layers
-import losses
-import metrics
-import randomness
-import replicas
-from averages import Averages
+from nn import layers, losses, metrics, randomness, replicas
+from nn.averages import Averages
 
 RECONSTRUCTIONS = ("bernoulli", "gaussian", "learned-gaussian")
 CORRUPTIONS = ("none", "gaussian", "mask")

@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 import adversarial
 import model as models
-import networks
 import semisupervised
+from nn import networks
 
 
 def _pair(settings, kind):

@@ -10,10 +10,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-import layers
-import losses
 import model as models
-import randomness
+from nn import layers, losses, randomness
 
 ATTEMPTS = 100  # batches of prior draws in which `generate` looks for what it is asked for
 

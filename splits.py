@@ -14,7 +14,7 @@ import tensorflow as tf
 from sklearn.model_selection import StratifiedGroupKFold, train_test_split
 
 import files
-import randomness
+from nn import randomness
 
 NAMES = ("train", "validation", "test")
 PREFETCH = 2  # batches that are ready before they are asked for

@@ -33,12 +33,11 @@ import data
 import evaluate
 import judges
 import latent
-import metrics
-import networks
 import plots
 import registry
 import splits
 import train
+from nn import metrics, networks
 from storage import checkpoints
 
 PER_CLASS = (10, 60, 100, 300)

@@ -29,9 +29,9 @@ import config
 import data
 import judges
 import latent
-import metrics
 import model as models
 import plots
+from nn import metrics
 
 SEEDS = (0, 1)
 BASE = {"residual": True, "upsampling": "nearest", "schedule": "cosine"}

@@ -28,13 +28,13 @@ from PIL import Image
 import archive
 import config
 import latent
-import metrics
 import model as models
 import phantoms
 import plots
 import registry
 import splits
 import train
+from nn import metrics
 
 RUN = Path(__file__).parent.parent / "readme_assets" / "phantom_run"
 

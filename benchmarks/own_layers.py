@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import keras
 import tensorflow as tf
 
-import layers
+from nn import layers
 
 MAPS = ((128, 28, 28, 32), (64, 64, 64, 64), (16, 256, 256, 16))
 PAIRS = {

@@ -24,11 +24,10 @@ import data
 import evaluate
 import judges
 import latent
-import losses
-import metrics
 import plots
 import registry
 import train
+from nn import losses, metrics
 from storage import checkpoints
 
 SEEDS = {"digits": (0, 1, 2), "brain": (0, 1)}

@@ -13,8 +13,8 @@ import turns
 from prepared import prepared
 
 import config
-import layers
 import registry
+from nn import layers
 
 
 def layer(each):

@@ -14,10 +14,9 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import numpy as np
 
 import latent
-import losses
-import metrics
 import plots
 import train
+from nn import losses, metrics
 
 HERE = Path(__file__).parent
 SHOWN = 8

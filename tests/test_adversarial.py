@@ -12,12 +12,10 @@ from scipy import integrate, stats
 import adversarial
 import config
 import data
-import losses
 import model as models
-import networks
-import randomness
 import registry
 import train
+from nn import losses, networks, randomness
 from spots import blobs
 from storage import checkpoints
 

@@ -15,10 +15,10 @@ import pandas as pd
 import pytest
 import tensorflow as tf
 
-import distribution
 import registry
 import splits
 import train
+from nn import distribution
 
 PROGRAM = Path(__file__).parent / "workers.py"
 LONG = os.environ.get("ATLAS_LONG") == "1"

@@ -19,11 +19,10 @@ import evaluate
 import judges
 import latent
 import likelihood
-import losses
-import metrics
 import model as models
 import registry
 import train
+from nn import losses, metrics
 from spots import blobs
 
 

@@ -10,9 +10,9 @@ import pytest
 import tensorflow as tf
 
 import export
-import layers
 import registry
 import train
+from nn import layers
 
 KINDS = {
     "VAE": {"dropout": 0.3, "batch_norm": True, "residual": True},

@@ -13,11 +13,10 @@ from sklearn.metrics import roc_auc_score
 import config
 import data
 import judges
-import losses
-import networks
 import registry
 import train
 from judges import Judge
+from nn import losses, networks
 
 
 def test_the_judge_reads_held_out_digits_and_comes_from_the_cache_the_second_time(

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import layers
+from nn import layers
 
 
 @pytest.mark.parametrize("kind", ["float32", "bfloat16"])

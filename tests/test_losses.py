@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from scipy import stats
 
-import losses
+from nn import losses
 
 
 @pytest.fixture

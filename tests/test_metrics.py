@@ -5,7 +5,7 @@ import pytest
 import skimage.metrics
 from scipy import linalg, ndimage
 
-import metrics
+from nn import metrics
 
 
 @pytest.fixture

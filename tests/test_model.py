@@ -13,12 +13,10 @@ import tensorflow as tf
 
 import config
 import files
-import losses
 import model as models
-import networks
-import randomness
 import registry
 import train
+from nn import losses, networks, randomness
 from spots import SHAPE, blobs
 from storage import checkpoints
 

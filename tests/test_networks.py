@@ -8,9 +8,8 @@ import pytest
 import tensorflow as tf
 
 import config
-import losses
-import networks
 import registry
+from nn import losses, networks
 
 SIZES = [(28, 28), (33, 47), (100, 75), (256, 256)]
 OPTIONS = [

@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-import networks
 import plots
+from nn import networks
 
 
 @pytest.fixture(autouse=True)

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from scipy import stats
 
-import randomness
+from nn import randomness
 
 DRAWS = {
     "bits": randomness.bits,

@@ -12,13 +12,12 @@ from scipy import stats
 import config
 import data
 import evaluate
-import losses
-import metrics
 import model as models
 import registry
 import semisupervised
 import splits
 import train
+from nn import losses, metrics
 from spots import SHAPE, blobs
 
 KINDS = ("SemiSupervisedVAE", "M2")

@@ -15,10 +15,10 @@ import tensorflow as tf
 
 import config
 import data
-import distribution
 import registry
 import splits
 import train
+from nn import distribution
 from spots import SHAPE, blobs
 
 

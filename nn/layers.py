@@ -3,8 +3,7 @@
 import keras
 import tensorflow as tf
 
-import randomness
-import replicas
+from nn import randomness, replicas
 
 MOST_CHANNELS = 3  # out of a convolution that the ways of `Conv2D` pay for
 

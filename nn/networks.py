@@ -7,7 +7,7 @@ import zlib
 import keras
 import tensorflow as tf
 
-from layers import Conv2D, Dropout, LeakyReLU
+from nn.layers import Conv2D, Dropout, LeakyReLU
 
 # exp(-20 / 2) is a posterior 20,000 times narrower than the prior, exp(4 / 2) one 7 times wider:
 # nothing useful lies outside, and exp cannot overflow inside.

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-import replicas
+from nn import replicas
 
 
 class Averages(keras.metrics.Metric):

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-import replicas
+from nn import replicas
 
 
 class PartsKey(NamedTuple):

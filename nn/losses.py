@@ -10,7 +10,7 @@ import math
 
 import tensorflow as tf
 
-import metrics
+from nn import metrics
 
 LOG_TWO_PI = math.log(2.0 * math.pi)
 KERNELS = ("imq", "rbf")
