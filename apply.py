@@ -26,10 +26,10 @@ import archive
 import config
 import directions
 import evaluate
-import files
 import latent
 import plots
 import train
+from sources import files
 
 TABLES = ("csv", "parquet")
 WAYS = {  # to call it, and the options that mean something there

@@ -22,12 +22,12 @@ import pandas as pd
 import tensorflow as tf
 
 import config
-import files
 import latent
 import model as models
 import train
 from directions import Direction
 from nn import metrics
+from sources import files
 from storage import checkpoints, cluster
 
 PART = 2**27  # bytes of images in a part

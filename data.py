@@ -18,10 +18,8 @@ from skimage.transform import resize
 from sklearn.datasets import load_digits
 
 import config
-import files
-import phantoms
-import splits
-from splits import ImageData, Split, as_uint8, from_arrays, from_table
+from sources import files, phantoms, splits
+from sources.splits import ImageData, Split, as_uint8, from_arrays, from_table
 
 __all__ = ["ImageData", "Origin", "Split", "as_uint8", "from_arrays", "from_table", "load"]
 

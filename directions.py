@@ -16,8 +16,8 @@ import tensorflow as tf
 from scipy import ndimage
 from sklearn.linear_model import LogisticRegression
 
-import files
 import latent
+from sources import files
 
 METHODS = ("mean", "fisher", "logistic")
 SHRINKAGE = 0.1  # of the covariance to a multiple of the identity, for "fisher"

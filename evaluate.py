@@ -18,13 +18,13 @@ from sklearn.decomposition import PCA
 import config
 import data
 import factors
-import files
 import judges
 import latent
 import likelihood
 import model as models
 import train
 from nn import metrics
+from sources import files
 
 DRAWS = 5  # fixed draws of binary pixels and of z for each image
 NEIGHBOURS = 10

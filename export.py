@@ -20,8 +20,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-import files
 import train
+from sources import files
 
 FORMATS = ("keras", "saved_model", "onnx")
 ONNX = ("onnx", "onnxruntime", "tf2onnx")

@@ -16,10 +16,10 @@ import tensorflow as tf
 from sklearn.metrics import roc_auc_score
 
 import config
-import files
 import latent
 import model as models
 from nn import networks
+from sources import files
 from storage import checkpoints
 
 VGG_LAYERS = ("block1_conv2", "block2_conv2", "block3_conv3")

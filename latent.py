@@ -15,8 +15,8 @@ from sklearn.manifold import TSNE
 from sklearn.mixture import GaussianMixture
 from sklearn.neighbors import NearestNeighbors, kneighbors_graph
 
-import files
 from nn import losses
+from sources import files
 
 PLANES = ("axes", "pca", "tsne", "umap")
 ROWS = 512  # of `in_batches` in a call,

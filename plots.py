@@ -9,7 +9,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Polygon
 from PIL import Image
 
-import files
+from sources import files
 
 INK = "#222222"
 COLOURS = plt.get_cmap("tab10").colors

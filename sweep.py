@@ -26,10 +26,10 @@ import tensorflow as tf
 import config
 import data
 import evaluate
-import files
 import plots
 import registry
 import train
+from sources import files
 from storage import checkpoints, cluster
 
 MEASURED, PRUNED = "metrics.json", "pruned.json"  # in a run folder: it is over

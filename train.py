@@ -26,12 +26,11 @@ import tensorflow as tf
 
 import config
 import data
-import files
 import judges
 import plots
 import registry
-import splits
 from nn import distribution
+from sources import files, splits
 from storage import checkpoints
 
 SAMPLES = 64  # latent points that are drawn after every epoch, always the same

@@ -35,9 +35,9 @@ import judges
 import latent
 import plots
 import registry
-import splits
 import train
 from nn import metrics, networks
+from sources import splits
 from storage import checkpoints
 
 PER_CLASS = (10, 60, 100, 300)

@@ -27,11 +27,10 @@ import data
 import directions
 import judges
 import latent
-import phantoms
 import plots
 import registry
-import splits
 import train
+from sources import phantoms, splits
 from storage import checkpoints
 
 SIDE = 64

@@ -29,12 +29,11 @@ import archive
 import config
 import latent
 import model as models
-import phantoms
 import plots
 import registry
-import splits
 import train
 from nn import metrics
+from sources import phantoms, splits
 
 RUN = Path(__file__).parent.parent / "readme_assets" / "phantom_run"
 

@@ -27,11 +27,9 @@ import psutil  # comes with ipykernel
 from PIL import Image
 
 import config
-import files
-import phantoms
 import registry
-import splits
 import train
+from sources import files, phantoms, splits
 
 SHAPE = (256, 256, 1)
 SETTINGS = config.Settings(

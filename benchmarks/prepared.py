@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 
 import registry
-import splits
 import train
+from sources import splits
 
 
 def random_pixels(settings, count):

@@ -7,9 +7,9 @@ from pathlib import Path
 import keras
 import pandas as pd
 
-import files
 import registry
 import train
+from sources import files
 
 
 def resumable(path, todo, measure) -> pd.DataFrame:

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import h5py
 import numpy as np
 
-import files
+from sources import files
 
 WEIGHTS = "model.weights.h5"
 DIGEST = "model.weights.sha256"

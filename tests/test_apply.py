@@ -8,11 +8,11 @@ from PIL import Image
 import apply
 import config
 import data
-import files
 import latent
 import registry
 import train
 from directions import Direction
+from sources import files
 
 
 @pytest.fixture

@@ -12,10 +12,10 @@ from PIL import Image
 
 import apply
 import archive
-import files
 import registry
 import train
 from directions import Direction
+from sources import files
 from spots import blobs
 
 pytest.importorskip("pyarrow")

@@ -16,9 +16,9 @@ import pytest
 import tensorflow as tf
 
 import registry
-import splits
 import train
 from nn import distribution
+from sources import splits
 
 PROGRAM = Path(__file__).parent / "workers.py"
 LONG = os.environ.get("ATLAS_LONG") == "1"

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import files
+from sources import files
 
 ROOT = Path(__file__).parent.parent
 SHAPE = (12, 16, 1)
@@ -591,7 +591,7 @@ def test_a_full_disk_does_not_kill_the_process(folder, tmp_path):
     if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
         pytest.skip("no small disk can be mounted here")
     code = (
-        f"import files; files.gather({str(folder)!r}, files.listed({str(folder)!r}), "
+        f"from sources import files; files.gather({str(folder)!r}, files.listed({str(folder)!r}), "
         f"files.Reading((256, 256, 3)), {str(small / 'cache')!r})"
     )
     try:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import files
+from sources import files
 
 nibabel = pytest.importorskip("nibabel")
 pydicom = pytest.importorskip("pydicom")

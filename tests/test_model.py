@@ -12,11 +12,11 @@ import pytest
 import tensorflow as tf
 
 import config
-import files
 import model as models
 import registry
 import train
 from nn import losses, networks, randomness
+from sources import files
 from spots import SHAPE, blobs
 from storage import checkpoints
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-import phantoms
+from sources import phantoms
 
 
 @pytest.fixture(scope="module")

@@ -15,9 +15,9 @@ import evaluate
 import model as models
 import registry
 import semisupervised
-import splits
 import train
 from nn import losses, metrics
+from sources import splits
 from spots import SHAPE, blobs
 
 KINDS = ("SemiSupervisedVAE", "M2")

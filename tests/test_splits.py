@@ -4,8 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-import files
-import splits
+from sources import files, splits
 from spots import blobs
 
 SUBJECTS = np.array([f"S{number:03d}" for number in range(300)]).repeat(3)

@@ -16,9 +16,9 @@ import tensorflow as tf
 import config
 import data
 import registry
-import splits
 import train
 from nn import distribution
+from sources import splits
 from spots import SHAPE, blobs
 
 

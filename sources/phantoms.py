@@ -11,7 +11,7 @@ import pandas as pd
 from scipy import ndimage
 from skimage import data as skimage_data
 
-import files
+from sources import files
 
 CHEST_NOTE = (
     "a procedural chest phantom (no patient), 600 subjects with 3 images each; split by a hash of "

@@ -13,8 +13,8 @@ import pandas as pd
 import tensorflow as tf
 from sklearn.model_selection import StratifiedGroupKFold, train_test_split
 
-import files
 from nn import randomness
+from sources import files
 
 NAMES = ("train", "validation", "test")
 PREFETCH = 2  # batches that are ready before they are asked for
