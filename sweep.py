@@ -27,8 +27,8 @@ import config
 import data
 import evaluate
 import plots
-import registry
 import train
+from families import registry
 from sources import files
 from storage import checkpoints, cluster
 

@@ -28,7 +28,7 @@ import config
 import data
 import judges
 import plots
-import registry
+from families import registry
 from nn import distribution
 from sources import files, splits
 from storage import checkpoints

@@ -34,8 +34,8 @@ import evaluate
 import judges
 import latent
 import plots
-import registry
 import train
+from families import registry
 from nn import metrics, networks
 from sources import splits
 from storage import checkpoints

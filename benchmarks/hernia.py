@@ -28,8 +28,8 @@ import directions
 import judges
 import latent
 import plots
-import registry
 import train
+from families import registry
 from sources import phantoms, splits
 from storage import checkpoints
 

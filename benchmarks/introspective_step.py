@@ -20,8 +20,8 @@ from peak import convolutions, peak, per_second
 
 import config
 import costs
-import registry
 import train
+from families import registry
 
 SETTINGS = config.Settings(
     model="SoftIntroVAE",

@@ -30,8 +30,8 @@ import config
 import latent
 import model as models
 import plots
-import registry
 import train
+from families import registry
 from nn import metrics
 from sources import phantoms, splits
 

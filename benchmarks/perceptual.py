@@ -25,8 +25,8 @@ import evaluate
 import judges
 import latent
 import plots
-import registry
 import train
+from families import registry
 from nn import losses, metrics
 from storage import checkpoints
 

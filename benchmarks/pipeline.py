@@ -27,8 +27,8 @@ import psutil  # comes with ipykernel
 from PIL import Image
 
 import config
-import registry
 import train
+from families import registry
 from sources import files, phantoms, splits
 
 SHAPE = (256, 256, 1)

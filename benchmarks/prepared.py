@@ -3,8 +3,8 @@
 import numpy as np
 import pandas as pd
 
-import registry
 import train
+from families import registry
 from sources import splits
 
 

@@ -13,7 +13,7 @@ import turns
 from prepared import prepared
 
 import config
-import registry
+from families import registry
 from nn import layers
 
 

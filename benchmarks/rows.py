@@ -7,8 +7,8 @@ from pathlib import Path
 import keras
 import pandas as pd
 
-import registry
 import train
+from families import registry
 from sources import files
 
 

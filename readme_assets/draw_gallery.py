@@ -18,8 +18,8 @@ import pandas as pd
 
 import config
 import data
-import registry
 import train
+from families import registry
 from storage import checkpoints
 
 HERE = Path(__file__).parent

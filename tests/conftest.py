@@ -9,8 +9,8 @@ from PIL import Image
 
 import config
 import data
-import registry
 import train
+from families import registry
 from spots import SHAPE, blobs
 
 

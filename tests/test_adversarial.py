@@ -9,12 +9,11 @@ import pytest
 import tensorflow as tf
 from scipy import integrate, stats
 
-import adversarial
 import config
 import data
 import model as models
-import registry
 import train
+from families import adversarial, registry
 from nn import losses, networks, randomness
 from spots import blobs
 from storage import checkpoints

@@ -9,9 +9,9 @@ import apply
 import config
 import data
 import latent
-import registry
 import train
 from directions import Direction
+from families import registry
 from sources import files
 
 

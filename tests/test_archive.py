@@ -12,9 +12,9 @@ from PIL import Image
 
 import apply
 import archive
-import registry
 import train
 from directions import Direction
+from families import registry
 from sources import files
 from spots import blobs
 

@@ -21,8 +21,8 @@ import pytest
 
 import any_images
 import data
-import registry
 import train
+from families import registry
 from spots import blobs
 from storage import checkpoints
 

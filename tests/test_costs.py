@@ -4,8 +4,8 @@ import pytest
 import tensorflow as tf
 
 import costs
-import registry
 import train
+from families import registry
 
 
 def test_a_convolution_costs_two_operations_for_every_weight_at_every_place():

@@ -15,8 +15,8 @@ import pandas as pd
 import pytest
 import tensorflow as tf
 
-import registry
 import train
+from families import registry
 from nn import distribution
 from sources import splits
 

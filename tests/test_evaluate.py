@@ -20,8 +20,8 @@ import judges
 import latent
 import likelihood
 import model as models
-import registry
 import train
+from families import registry
 from nn import losses, metrics
 from spots import blobs
 

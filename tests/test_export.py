@@ -10,8 +10,8 @@ import pytest
 import tensorflow as tf
 
 import export
-import registry
 import train
+from families import registry
 from nn import layers
 
 KINDS = {

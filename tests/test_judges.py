@@ -13,8 +13,8 @@ from sklearn.metrics import roc_auc_score
 import config
 import data
 import judges
-import registry
 import train
+from families import registry
 from judges import Judge
 from nn import losses, networks
 

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 import latent
-import registry
+from families import registry
 
 
 def test_in_batches_is_the_function_on_the_whole_array_whatever_the_batch():

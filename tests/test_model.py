@@ -13,8 +13,8 @@ import tensorflow as tf
 
 import config
 import model as models
-import registry
 import train
+from families import registry
 from nn import losses, networks, randomness
 from sources import files
 from spots import SHAPE, blobs

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 import config
-import registry
+from families import registry
 from nn import losses, networks
 
 SIZES = [(28, 28), (33, 47), (100, 75), (256, 256)]

@@ -13,9 +13,8 @@ import config
 import data
 import evaluate
 import model as models
-import registry
-import semisupervised
 import train
+from families import registry, semisupervised
 from nn import losses, metrics
 from sources import splits
 from spots import SHAPE, blobs

@@ -11,8 +11,8 @@ from PIL import Image
 
 import config
 import data
-import registry
 import train
+from families import registry
 from spots import blobs
 from storage import checkpoints
 

@@ -15,8 +15,8 @@ import tensorflow as tf
 
 import config
 import data
-import registry
 import train
+from families import registry
 from nn import distribution
 from sources import splits
 from spots import SHAPE, blobs

@@ -3,9 +3,8 @@
 from itertools import pairwise
 from typing import NamedTuple
 
-import adversarial
 import model as models
-import semisupervised
+from families import adversarial, semisupervised
 from nn import networks
 
 
