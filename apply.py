@@ -24,11 +24,9 @@ import pandas as pd
 
 import archive
 import config
-import directions
 import evaluate
-import latent
-import plots
 import train
+from analysis import directions, latent, plots
 from sources import files
 
 TABLES = ("csv", "parquet")

@@ -22,10 +22,10 @@ import pandas as pd
 import tensorflow as tf
 
 import config
-import latent
 import model as models
 import train
-from directions import Direction
+from analysis import latent
+from analysis.directions import Direction
 from nn import metrics
 from sources import files
 from storage import checkpoints, cluster

@@ -17,12 +17,9 @@ from sklearn.decomposition import PCA
 
 import config
 import data
-import factors
-import judges
-import latent
-import likelihood
 import model as models
 import train
+from analysis import factors, judges, latent, likelihood
 from nn import metrics
 from sources import files
 

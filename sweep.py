@@ -26,8 +26,8 @@ import tensorflow as tf
 import config
 import data
 import evaluate
-import plots
 import train
+from analysis import plots
 from families import registry
 from sources import files
 from storage import checkpoints, cluster

@@ -26,8 +26,7 @@ import tensorflow as tf
 
 import config
 import data
-import judges
-import plots
+from analysis import judges, plots
 from families import registry
 from nn import distribution
 from sources import files, splits

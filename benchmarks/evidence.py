@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import numpy as np
 import pandas as pd
 
-import directions
+from analysis import directions
 
 AXES = 8
 EFFECT = 1.0  # of the label on one axis, in standard deviations of the noise

@@ -31,10 +31,8 @@ from sklearn.semi_supervised import LabelSpreading
 import config
 import data
 import evaluate
-import judges
-import latent
-import plots
 import train
+from analysis import judges, latent, plots
 from families import registry
 from nn import metrics, networks
 from sources import splits

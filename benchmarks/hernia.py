@@ -24,11 +24,8 @@ from scipy import stats
 
 import config
 import data
-import directions
-import judges
-import latent
-import plots
 import train
+from analysis import directions, judges, latent, plots
 from families import registry
 from sources import phantoms, splits
 from storage import checkpoints

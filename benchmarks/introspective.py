@@ -27,10 +27,8 @@ from rows import resumable, trained
 
 import config
 import data
-import judges
-import latent
 import model as models
-import plots
+from analysis import judges, latent, plots
 from nn import metrics
 
 SEEDS = (0, 1)

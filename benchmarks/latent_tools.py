@@ -27,10 +27,9 @@ from PIL import Image
 
 import archive
 import config
-import latent
 import model as models
-import plots
 import train
+from analysis import latent, plots
 from families import registry
 from nn import metrics
 from sources import phantoms, splits

@@ -22,10 +22,8 @@ from rows import resumable
 import config
 import data
 import evaluate
-import judges
-import latent
-import plots
 import train
+from analysis import judges, latent, plots
 from families import registry
 from nn import losses, metrics
 from storage import checkpoints

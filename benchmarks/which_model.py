@@ -28,7 +28,7 @@ from rows import resumable, trained
 import config
 import data
 import evaluate
-import judges
+from analysis import judges
 
 BASE = {"schedule": "cosine", "learning_rate": 2e-3}
 SETTINGS = {

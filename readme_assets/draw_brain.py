@@ -16,9 +16,8 @@ import pandas as pd
 from tables import markdown
 
 import evaluate
-import latent
-import plots
 import train
+from analysis import latent, plots
 
 HERE = Path(__file__).parent
 SIZES = (32, 64)  # of PCA, beside as many components as the latent has axes

@@ -16,8 +16,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import pandas as pd
 from tables import markdown, over_seeds
 
-import plots
 import train
+from analysis import plots
 
 HERE = Path(__file__).parent
 PANELS = {  # of each set: what is plotted against PSNR

@@ -15,9 +15,8 @@ import numpy as np
 import pandas as pd
 import tables
 
-import latent
-import plots
 import train
+from analysis import latent, plots
 
 HERE = Path(__file__).parent
 

@@ -18,8 +18,8 @@ from tables import markdown, over_seeds
 from which_model import run_name
 
 import evaluate
-import plots
 import train
+from analysis import plots
 
 HERE = Path(__file__).parent
 TITLES = {"mnist": "MNIST", "brain": "OASIS", "phantom": "Chest phantom"}

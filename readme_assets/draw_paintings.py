@@ -13,9 +13,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import numpy as np
 
-import latent
-import plots
 import train
+from analysis import latent, plots
 from nn import losses, metrics
 
 HERE = Path(__file__).parent

@@ -8,9 +8,9 @@ from PIL import Image
 import apply
 import config
 import data
-import latent
 import train
-from directions import Direction
+from analysis import latent
+from analysis.directions import Direction
 from families import registry
 from sources import files
 

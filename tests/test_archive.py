@@ -13,7 +13,7 @@ from PIL import Image
 import apply
 import archive
 import train
-from directions import Direction
+from analysis.directions import Direction
 from families import registry
 from sources import files
 from spots import blobs

@@ -12,8 +12,8 @@ from sklearn.covariance import empirical_covariance, shrunk_covariance
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.metrics import roc_auc_score
 
-import directions
-from directions import Direction
+from analysis import directions
+from analysis.directions import Direction
 
 AXIS = np.array([0.6, 0.0, -0.8])
 

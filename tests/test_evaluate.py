@@ -16,11 +16,9 @@ from scipy import ndimage, stats
 import config
 import data
 import evaluate
-import judges
-import latent
-import likelihood
 import model as models
 import train
+from analysis import judges, latent, likelihood
 from families import registry
 from nn import losses, metrics
 from spots import blobs

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import ortho_group
 
-import factors
+from analysis import factors
 
 NAMES = ("size", "place", "age")
 

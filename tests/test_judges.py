@@ -12,10 +12,10 @@ from sklearn.metrics import roc_auc_score
 
 import config
 import data
-import judges
 import train
+from analysis import judges
+from analysis.judges import Judge
 from families import registry
-from judges import Judge
 from nn import losses, networks
 
 

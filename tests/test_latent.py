@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import latent
+from analysis import latent
 from families import registry
 
 

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-import plots
+from analysis import plots
 from nn import networks
 
 

@@ -16,7 +16,7 @@ import tensorflow as tf
 from scipy import ndimage
 from sklearn.linear_model import LogisticRegression
 
-import latent
+from analysis import latent
 from sources import files
 
 METHODS = ("mean", "fisher", "logistic")

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import tensorflow as tf
 
-import latent
 import model as models
+from analysis import latent
 
 SAMPLES = 5000  # Burda et al., 2016
 IMAGES = 2000

@@ -16,8 +16,8 @@ import tensorflow as tf
 from sklearn.metrics import roc_auc_score
 
 import config
-import latent
 import model as models
+from analysis import latent
 from nn import networks
 from sources import files
 from storage import checkpoints
