@@ -28,6 +28,7 @@ import evaluate
 import train
 from analysis import directions, latent, plots
 from sources import files
+from storage import disk
 
 TABLES = ("csv", "parquet")
 WAYS = {  # to call it, and the options that mean something there
@@ -128,7 +129,7 @@ def save_images(images, table, folder):
 def _short(name):
     """A path whose last part leaves room for an ending: most disks allow 255 bytes."""
     folder, slash, last = name.rpartition("/")
-    return name if len(last.encode()) <= 240 else f"{folder}{slash}{files.file_name(last)}"
+    return name if len(last.encode()) <= 240 else f"{folder}{slash}{disk.file_name(last)}"
 
 
 def picture_names(table) -> list[str]:
@@ -181,7 +182,7 @@ def generate(model, n, folder, classes=(), seed=0, **options):
         images, labels = model.generate(n, seed, **options)
         labels = np.asarray(labels)
         known = [str(each) for each in (classes or range(int(labels.max()) + 1))]
-        names, folders = [known[label] for label in labels], files.file_names(known)
+        names, folders = [known[label] for label in labels], disk.file_names(known)
         places = [f"{folders[label]}/{i:05d}" for i, label in enumerate(labels)]
         table = pd.DataFrame({"file": places})
         table["label"] = names
@@ -196,7 +197,7 @@ def generate(model, n, folder, classes=(), seed=0, **options):
 
 def save_table(table, path):
     """Writes a table as CSV or Parquet, as the path's ending says."""
-    with files.replacing(path) as temporary:
+    with disk.replacing(path) as temporary:
         if path.suffix == ".csv":
             table.to_csv(temporary, index=False)
             return
@@ -232,7 +233,7 @@ def write(run, folder, out, arguments):
         moved = directions.sweep(
             model.decode, coordinates(latents), direction, [arguments.strength]
         )[0]
-        name = files.file_name(direction.name)
+        name = disk.file_name(direction.name)
         save_images(moved, table, out / f"{name}_{arguments.strength:g}")
     save_table(latents, out / f"latents.{arguments.table}")
     save_images(made, table, out / "reconstructions")

@@ -28,7 +28,7 @@ from analysis import latent
 from analysis.directions import Direction
 from nn import metrics
 from sources import files
-from storage import checkpoints, cluster
+from storage import checkpoints, cluster, disk
 
 PART = 2**27  # bytes of images in a part
 MOST_FILES = 2048  # in a part
@@ -196,9 +196,9 @@ class Encoder:
         kinds = [(name, kinds.get(name, pyarrow.float32())) for name in table.columns]
         schema = pyarrow.schema(kinds)  # the same for a part without one good file
         rows = pyarrow.Table.from_pandas(table, schema=schema, preserve_index=False)
-        with files.replacing(part) as temporary:
+        with disk.replacing(part) as temporary:
             parquet.write_table(rows, temporary)
-        files.write_json(_bad_of(part), bad)
+        disk.write_json(_bad_of(part), bad)
 
 
 def encode(task, to, address=None, told=True):
@@ -327,14 +327,14 @@ def _join(parts, to, mark):
         name, reason = bad[0]
         raise ValueError(f"not one of {len(bad)} files can be used; {name}: {reason}")
     if bad:
-        with files.replacing(_list_beside(to)) as temporary:
+        with disk.replacing(_list_beside(to)) as temporary:
             pd.DataFrame(bad, columns=["file", "reason"]).to_csv(temporary, index=False)
     else:
-        files.remove(_list_beside(to))
-    with files.replacing(to) as temporary:
+        disk.remove(_list_beside(to))
+    with disk.replacing(to) as temporary:
         with parquet.ParquetWriter(temporary, schema) as writer:
             for path in parts:
                 writer.write_table(
                     parquet.read_table(path).replace_schema_metadata(schema.metadata)
                 )
-    files.remove(next(iter(parts)).parent)
+    disk.remove(next(iter(parts)).parent)

@@ -21,7 +21,7 @@ import model as models
 import train
 from analysis import factors, judges, latent, likelihood
 from nn import metrics
-from sources import files
+from storage import disk
 
 DRAWS = 5  # fixed draws of binary pixels and of z for each image
 NEIGHBOURS = 10
@@ -230,7 +230,7 @@ def write(numbers, images, path):
     rows = {
         name: {key: plain(value) for key, value in each.items()} for name, each in numbers.items()
     }
-    files.write_json(path, {"images": images.note, "metrics": rows})
+    disk.write_json(path, {"images": images.note, "metrics": rows})
 
 
 def table(reports: dict) -> pd.DataFrame:

@@ -21,7 +21,7 @@ import numpy as np
 import tensorflow as tf
 
 import train
-from sources import files
+from storage import disk
 
 FORMATS = ("keras", "saved_model", "onnx")
 ONNX = ("onnx", "onnxruntime", "tf2onnx")
@@ -57,7 +57,7 @@ def export(model, folder, formats=None):
     if folder.exists():
         raise FileExistsError(f"{folder} exists already; choose another folder")
     written = {}
-    with files.replacing(folder) as temporary, _silent():
+    with disk.replacing(folder) as temporary, _silent():
         temporary.mkdir()
         for name, network in model.endpoints().items():
             inputs = _tried(network)
@@ -71,7 +71,7 @@ def export(model, folder, formats=None):
                 "outputs": [_described(each) for each in network.outputs],
                 "formats": list(formats),
             }
-        files.write_json(temporary / "networks.json", written)
+        disk.write_json(temporary / "networks.json", written)
     return written
 
 

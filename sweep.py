@@ -29,8 +29,7 @@ import evaluate
 import train
 from analysis import plots
 from families import registry
-from sources import files
-from storage import checkpoints, cluster
+from storage import checkpoints, cluster, disk
 
 MEASURED, PRUNED = "metrics.json", "pruned.json"  # in a run folder: it is over
 MISSING = '--at-once, --gpus, --prune and --address need Ray: pip install "ray[tune]"'
@@ -75,7 +74,7 @@ def plan(settings, swept) -> dict:
         chosen = config.Settings.from_dict(settings.to_dict() | changes)
         planned.append((changes, chosen))
     words = ["-".join(f"{name}={value}" for name, value in each.items()) for each, _ in planned]
-    return dict(zip(files.file_names(words), planned, strict=True))
+    return dict(zip(disk.file_names(words), planned, strict=True))
 
 
 # --- one run -------------------------------------------------------------------------------------
@@ -201,7 +200,7 @@ def run_all(trials, out, at_once=None, address=None, prune=False, gpus=None) -> 
         if each.error is not None:
             failed[name] = str(each.error).strip().splitlines()[-1]
         elif prune and not over(out / name):
-            files.write_json(out / name / PRUNED, {"epoch": each.metrics["epoch"]})
+            disk.write_json(out / name / PRUNED, {"epoch": each.metrics["epoch"]})
     return failed
 
 
@@ -271,12 +270,12 @@ def finish(trials, swept, out, metric):
     if metric not in table:
         known = ", ".join(name for name in evaluate.PROTOCOL if name in table)
         raise ValueError(f"--metric {metric} was not measured; there are {known}")
-    with files.replacing(out / "sweep.csv") as temporary:
+    with disk.replacing(out / "sweep.csv") as temporary:
         table.to_csv(temporary, index=False)
     fields = [name for name in swept if name != "seed"]
     means = table.groupby(fields)[metric].transform("mean") if fields else table[metric]
     best = table["run"][means.idxmax() if better == "higher" else means.idxmin()]
-    files.write_json(out / "best.json", trials[best][1].to_dict())
+    disk.write_json(out / "best.json", trials[best][1].to_dict())
     numbers, line = summarised(table, swept, metric), f"{metric}, ± sd"
     figure = plots.curve(
         np.arange(len(numbers)),

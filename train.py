@@ -29,8 +29,8 @@ import data
 from analysis import judges, plots
 from families import registry
 from nn import distribution
-from sources import files, splits
-from storage import checkpoints
+from sources import splits
+from storage import checkpoints, disk
 
 SAMPLES = 64  # latent points that are drawn after every epoch, always the same
 CHECKPOINT_SECONDS = 10.0  # between two checkpoints at least, so that short epochs stay short
@@ -40,7 +40,7 @@ LOOK_STEPS = 20  # between two looks at the loss
 def new_run(name: str) -> Path:
     """Makes the folder of a new run in `config.RUNS_DIR`: `name-001`, `name-002`, ..."""
     config.RUNS_DIR.mkdir(parents=True, exist_ok=True)
-    name, number = files.file_name(name), 1
+    name, number = disk.file_name(name), 1
     while True:
         run = config.RUNS_DIR / f"{name}-{number:03d}"
         try:
@@ -103,8 +103,8 @@ def fit(model, images, settings, run, verbose="auto", resume=False, callbacks=()
         (run / "samples").mkdir(parents=True, exist_ok=True)
         checkpoints.require_room(run, model)
     if chief and not resume:
-        files.write_json(run / "settings.json", _provenance(settings, images))
-        with files.replacing(run / "split.csv") as temporary:
+        disk.write_json(run / "settings.json", _provenance(settings, images))
+        with disk.replacing(run / "split.csv") as temporary:
             images.membership().to_csv(temporary, index=False, lineterminator="\n")
 
     state = checkpoints.read(model, run)
@@ -500,7 +500,7 @@ class Keep(keras.callbacks.Callback):
         if not self.chief:
             return
         if self.rows:
-            with files.replacing(self.run / "history.csv") as temporary:
+            with disk.replacing(self.run / "history.csv") as temporary:
                 pd.DataFrame(self.rows).to_csv(temporary, index=False)
         best = self.best if math.isfinite(self.best) else None
         position = (self.epoch, self.batch, tuple(self.rows), best, self.waited, self.averages)

@@ -17,7 +17,7 @@ from scipy import ndimage
 from sklearn.linear_model import LogisticRegression
 
 from analysis import latent
-from sources import files
+from storage import disk
 
 METHODS = ("mean", "fisher", "logistic")
 SHRINKAGE = 0.1  # of the covariance to a multiple of the identity, for "fisher"
@@ -236,7 +236,7 @@ class Direction:
         """Writes the direction and its provenance as JSON."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        files.write_json(path, asdict(self) | {"vector": [float(each) for each in self.vector]})
+        disk.write_json(path, asdict(self) | {"vector": [float(each) for each in self.vector]})
 
     @classmethod
     def load(cls, path, latent_dim=None):

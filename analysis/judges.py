@@ -19,8 +19,7 @@ import config
 import model as models
 from analysis import latent
 from nn import networks
-from sources import files
-from storage import checkpoints
+from storage import checkpoints, disk
 
 VGG_LAYERS = ("block1_conv2", "block2_conv2", "block3_conv3")
 TRUST = 0.8  # AUC or correlation of a judge, below which it draws no conclusion
@@ -171,7 +170,7 @@ def _judging(images, name, targets, outputs, loss, metric, seed, steps, widths, 
     if config.MOST_EPOCHS:  # a shortened judge must not be taken for a whole one
         content.update(str(config.MOST_EPOCHS).encode())
     folder = Path(cache or config.RUNS_DIR / "judges")
-    named = files.file_name(f"{images.name}-{name}-{content.hexdigest()}")
+    named = disk.file_name(f"{images.name}-{name}-{content.hexdigest()}")
     kept = folder / f"{named}.weights.h5"
     if kept.is_file() and _read_whole(network, kept):
         return network
@@ -193,10 +192,10 @@ def _judging(images, name, targets, outputs, loss, metric, seed, steps, widths, 
         verbose=0,
         shuffle=False,
     )
-    with files.replacing(kept) as temporary:
+    with disk.replacing(kept) as temporary:
         network.save_weights(temporary)
         digest = checkpoints.sha256(temporary)
-    with files.replacing(kept.with_suffix(".sha256")) as temporary:
+    with disk.replacing(kept.with_suffix(".sha256")) as temporary:
         temporary.write_text(digest)
     return network
 

@@ -16,7 +16,7 @@ from sklearn.mixture import GaussianMixture
 from sklearn.neighbors import NearestNeighbors, kneighbors_graph
 
 from nn import losses
-from sources import files
+from storage import disk
 
 PLANES = ("axes", "pca", "tsne", "umap")
 ROWS = 512  # of `in_batches` in a call,
@@ -89,7 +89,7 @@ def encode(model, split, batch_size=None, cache=None):
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
             print(f"{cache} is damaged; the images are encoded again")
     z_mean, z_log_var = in_batches(model.encode, split.images, batch_size=batch_size)
-    with files.replacing(cache) as temporary:
+    with disk.replacing(cache) as temporary:
         np.savez(temporary, mark=mark, z_mean=z_mean, z_log_var=z_log_var)
     return z_mean, z_log_var
 

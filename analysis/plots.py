@@ -9,7 +9,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Polygon
 from PIL import Image
 
-from sources import files
+from storage import disk
 
 INK = "#222222"
 COLOURS = plt.get_cmap("tab10").colors
@@ -41,7 +41,7 @@ def _figure(width, height, rows=1, columns=1, **options):
 @styled
 def save(figure, path):
     """Writes a figure as PNG, making its folder; returns it, so that a cell can show it too."""
-    with files.replacing(path) as temporary:
+    with disk.replacing(path) as temporary:
         figure.savefig(temporary, facecolor="white", bbox_inches="tight")  # as notebooks show it
     return figure
 
@@ -79,7 +79,7 @@ def save_sheet(images, path, columns):
 
 def save_image(image, path):
     """Writes one image, floats in [0, 1] of shape `(height, width, channels)`, as a picture."""
-    with files.replacing(path) as temporary:
+    with disk.replacing(path) as temporary:
         Image.fromarray(_pixels(image)).save(temporary)
 
 

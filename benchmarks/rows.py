@@ -9,7 +9,7 @@ import pandas as pd
 
 import train
 from families import registry
-from sources import files
+from storage import disk
 
 
 def resumable(path, todo, measure) -> pd.DataFrame:
@@ -31,7 +31,7 @@ def resumable(path, todo, measure) -> pd.DataFrame:
             continue
         rows.append(key | measure(key))
         print({name: _short(value) for name, value in rows[-1].items()}, flush=True)
-        with files.replacing(path) as temporary:
+        with disk.replacing(path) as temporary:
             pd.DataFrame(rows).to_csv(temporary, index=False, float_format="%.5g")
         keras.backend.clear_session()
     return pd.DataFrame(rows)

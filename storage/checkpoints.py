@@ -19,7 +19,7 @@ from typing import NamedTuple
 import h5py
 import numpy as np
 
-from sources import files
+from storage import disk
 
 WEIGHTS = "model.weights.h5"
 DIGEST = "model.weights.sha256"
@@ -63,7 +63,7 @@ def save(model, run):
         OSError: where it cannot be written (a full disk); the old file stays.
     """
     run = Path(run)
-    with files.replacing(run / WEIGHTS) as temporary, _without_optimizers(model):
+    with disk.replacing(run / WEIGHTS) as temporary, _without_optimizers(model):
         new = _write_weights(model, temporary)
         # A kill between two renames leaves one of the two files: both are listed meanwhile.
         old = sha256(run / WEIGHTS) if (run / WEIGHTS).exists() else new
@@ -72,7 +72,7 @@ def save(model, run):
 
 
 def _list_digests(run, *sums):
-    with files.replacing(run / DIGEST) as temporary:
+    with disk.replacing(run / DIGEST) as temporary:
         _write_text(temporary, "".join(f"{each}  {WEIGHTS}\n" for each in sums))
 
 
@@ -219,15 +219,15 @@ def write(model, run, state):
         FloatingPointError, OSError: As `save`; the checkpoints that are there stay.
     """
     final = Path(run) / FOLDER / f"epoch_{state.epoch:06d}_step_{state.batch:08d}"
-    with files.replacing(final) as temporary:
+    with disk.replacing(final) as temporary:
         temporary.mkdir()
         sums = [f"{_write_weights(model, temporary / STATE_WEIGHTS)}  {STATE_WEIGHTS}"]
         _write_text(temporary / STATE, json.dumps(state._asdict(), indent=1) + "\n")
         sums.append(f"{sha256(temporary / STATE)}  {STATE}")
         _write_text(temporary / SUMS, "\n".join(sums) + "\n")
-        files.remove(final)  # damaged, or it would not have been made again
+        disk.remove(final)  # damaged, or it would not have been made again
     for old in _all(run)[KEPT:]:
-        files.remove(old)
+        disk.remove(old)
 
 
 def read(model, run, tell=print):
@@ -281,9 +281,9 @@ def require_room(run, model):
         OSError: where the folder cannot be written, or the disk is too full for the checkpoints.
     """
     run = Path(run)
-    _write_text(run / f"{files.SAVING}probe", "")
-    for left in [*run.glob(f"{files.SAVING}*"), *(run / FOLDER).glob(f"{files.SAVING}*")]:
-        files.remove(left)
+    _write_text(run / f"{disk.SAVING}probe", "")
+    for left in [*run.glob(f"{disk.SAVING}*"), *(run / FOLDER).glob(f"{disk.SAVING}*")]:
+        disk.remove(left)
     own, state = 4 * _count(model.weights), 4 * _count(_saved(model))
     needed, free = (KEPT + 1) * state + 2 * own, shutil.disk_usage(run).free
     if free < needed:

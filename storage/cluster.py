@@ -5,7 +5,7 @@ from pathlib import Path
 
 import config
 
-HERE = Path(__file__).resolve().parent
+HERE = Path(__file__).resolve().parent.parent  # the project
 
 
 def environment(threads) -> dict:

@@ -32,7 +32,7 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))  # as a command this file is not started from there
 
 import config  # noqa: E402
-import phantoms  # noqa: E402
+from sources import phantoms  # noqa: E402
 
 NOTEBOOKS = [ROOT / "run.ipynb", *sorted((ROOT / "notebooks").glob("*.ipynb"))]
 CHOOSING = ("EXPERIMENT", *config.PATHS, "ATLAS_EMBEDDED", "ATLAS_SEED")
@@ -185,7 +185,9 @@ def project(chosen, folder) -> Path:
     (copy / "notebooks").mkdir(parents=True)
     for path in (*ROOT.glob("*.py"), *NOTEBOOKS):
         shutil.copy(path, copy / path.relative_to(ROOT))
-    (copy / "readme_assets").symlink_to(ROOT / "readme_assets")
+    rooms = [path.parent.name for path in ROOT.glob("*/__init__.py")]
+    for name in (*rooms, "benchmarks", "readme_assets"):
+        (copy / name).symlink_to(ROOT / name)
     text = (copy / "config.py").read_text()
     for before, after in chosen.lines.items():
         if before not in text:

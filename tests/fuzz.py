@@ -28,7 +28,7 @@ from pydicom import pixels, uid
 from pydicom.encaps import encapsulate
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-import files  # noqa: E402
+from sources import files  # noqa: E402
 
 READING = files.Reading((24, 32, 1))
 SECONDS, KILOBYTES = 5, 1_000_000  # that no file may take more than

@@ -3,8 +3,8 @@
 import pytest
 import tensorflow as tf
 
-import costs
 import train
+from benchmarks import costs
 from families import registry
 
 

@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 
 from sources import files
+from storage import disk
 
 ROOT = Path(__file__).parent.parent
 SHAPE = (12, 16, 1)
@@ -606,7 +607,7 @@ def test_a_full_disk_does_not_kill_the_process(folder, tmp_path):
 
 def test_an_error_of_the_disk_names_the_file(tmp_path):
     with pytest.raises(OSError, match=r"No space left.*history\.csv"):
-        with files.replacing(tmp_path / "history.csv") as temporary:
+        with disk.replacing(tmp_path / "history.csv") as temporary:
             temporary.write_text("half")
             raise OSError(errno.ENOSPC, "No space left on device")
     assert not list(tmp_path.iterdir())
@@ -620,15 +621,15 @@ def test_an_error_of_the_disk_names_the_file(tmp_path):
     ["/tmp/ESC", "../../../ESC", "", ".hidden", "a/b", "a\nb", "-rf", "NUL", "x" * 300, "\ud800"],
 )
 def test_no_text_names_a_file_elsewhere(text, tmp_path):
-    name = files.file_name(text)
+    name = disk.file_name(text)
     assert Path(name).name == name and not name.startswith((".", "-")) and len(name.encode()) < 120
     (tmp_path / name).write_text("")
     assert [each.name for each in tmp_path.iterdir()] == [name]
 
 
 def test_two_texts_never_share_a_name():
-    assert files.file_names(["Hernia", "beta=4.0-seed=1"]) == ["Hernia", "beta=4.0-seed=1"]
-    names = files.file_names(["a b", "a_b", "A_b", "a/b"])
+    assert disk.file_names(["Hernia", "beta=4.0-seed=1"]) == ["Hernia", "beta=4.0-seed=1"]
+    names = disk.file_names(["a b", "a_b", "A_b", "a/b"])
     assert len({name.casefold() for name in names}) == 4
 
 

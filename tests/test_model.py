@@ -16,9 +16,8 @@ import model as models
 import train
 from families import registry
 from nn import losses, networks, randomness
-from sources import files
 from spots import SHAPE, blobs
-from storage import checkpoints
+from storage import checkpoints, disk
 
 ROOT = Path(__file__).parent.parent
 BFLOAT16 = 0.02  # how far its losses may be from those of float32, relatively
@@ -86,7 +85,7 @@ def saved(tmp_path_factory):
         model.save(folder / f"{kind}.keras")
         run = folder / kind
         run.mkdir()
-        files.write_json(run / "settings.json", {"settings": settings.to_dict()})
+        disk.write_json(run / "settings.json", {"settings": settings.to_dict()})
         checkpoints.save(model, run)
         expected[kind] = model.reconstruct(blobs(8, seed=9)[0]).numpy()
     np.savez(folder / "expected.npz", **expected)
@@ -98,7 +97,7 @@ def test_every_model_gives_equal_reconstructions_in_a_fresh_process(saved):
 import sys; sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / "tests")!r}]
 from pathlib import Path
 import keras, numpy as np
-import registry, train
+import train; from families import registry
 from spots import blobs
 folder = Path({str(saved)!r})
 expected = np.load(folder / "expected.npz")

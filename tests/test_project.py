@@ -1,6 +1,7 @@
 """The project as a whole: one lock, one direction of imports, tidy notebooks and pages."""
 
 import ast
+import graphlib
 import json
 import os
 import re
@@ -13,30 +14,36 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parent.parent
-# Every module may import from the layers above its own line, and from nothing else of ours.
-LAYERS = [
-    ("config", "replicas", "metrics", "files", "factors", "distribution", "costs"),
-    ("randomness", "averages", "cluster"),
-    ("layers",),
-    ("losses", "networks", "plots", "phantoms", "splits", "checkpoints"),
-    ("data", "model", "latent"),
-    ("semisupervised", "adversarial"),
-    ("registry",),
-    ("judges", "directions", "likelihood"),
+# The house from the ground up: a module may import from the floors below its own, and from its own
+# room.
+FLOORS = [
+    ("config", "nn"),
+    ("storage",),
+    ("sources", "model"),
+    ("data", "families"),
+    ("analysis",),
     ("train",),
-    ("evaluate", "archive"),
-    ("apply", "export", "sweep"),
+    ("evaluate", "archive", "export"),
+    ("apply", "sweep"),
 ]
-MODULES = [name for layer in LAYERS for name in layer]
+PLACES = [place for floor in FLOORS for place in floor]
+MODULES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts): path
+    for place in PLACES
+    for path in (*ROOT.glob(f"{place}.py"), *(ROOT / place).glob("[!_]*.py"))
+}
 NOTEBOOKS = [ROOT / "run.ipynb", *sorted((ROOT / "notebooks").glob("*.ipynb"))]
 
 
 def imported(path):
+    """Names of our modules that a file imports."""
+    found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            yield node.module
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found & set(MODULES)
 
 
 def pinned():
@@ -44,18 +51,32 @@ def pinned():
     return {re.split(r"==", line)[0].lower() for line in lines if line}
 
 
-def test_every_module_has_its_layer():
-    assert {path.stem for path in ROOT.glob("*.py")} - {"conftest"} == set(MODULES)
+def test_every_module_has_its_floor():
+    files = {path.stem for path in ROOT.glob("*.py")} - {"conftest"}
+    rooms = {path.parent.name for path in ROOT.glob("*/__init__.py")}
+    assert files | rooms == set(PLACES) and not files & rooms
+    for room in rooms:
+        (only,) = ast.parse((ROOT / room / "__init__.py").read_text()).body
+        assert isinstance(only.value, ast.Constant)  # a docstring, and no import
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_imports_point_one_way(name):
-    (level,) = [index for index, layer in enumerate(LAYERS) if name in layer]
-    allowed = {each for layer in LAYERS[:level] for each in layer}
-    if name in ("losses", "metrics", "latent", "directions", "plots"):
-        allowed -= {"config", "model"}
-    ours = {each for each in imported(ROOT / f"{name}.py") if each in MODULES}
-    assert ours <= allowed
+def test_imports_point_down(name):
+    def floor(module):
+        (level,) = [number for number, each in enumerate(FLOORS) if module.split(".")[0] in each]
+        return level
+
+    ours = imported(MODULES[name])
+    below = {each for each in ours if floor(each) < floor(name)}
+    own = {each for each in ours if each.split(".")[0] == name.split(".")[0]}
+    assert ours == below | own
+    if name.split(".")[-1] in ("losses", "metrics", "latent", "directions", "plots"):
+        assert not ours & {"config", "model"}
+
+
+def test_no_imports_go_round_in_a_circle():
+    known = {name: imported(path) for name, path in MODULES.items()}
+    tuple(graphlib.TopologicalSorter(known).static_order())
 
 
 def test_importing_everything_prints_nothing_and_writes_nothing(tmp_path):
