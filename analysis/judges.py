@@ -172,6 +172,7 @@ def _judging(images, name, targets, outputs, loss, metric, seed, steps, widths, 
     folder = Path(cache or config.RUNS_DIR / "judges")
     named = disk.file_name(f"{images.name}-{name}-{content.hexdigest()}")
     kept = folder / f"{named}.weights.h5"
+    disk.remove_left(folder)
     if kept.is_file() and _read_whole(network, kept):
         return network
     batch_size = min(128, len(images.train))

@@ -14,12 +14,12 @@ from statistics import median
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+import costs
 import numpy as np
 import tensorflow as tf
 from peak import convolutions, peak, per_second
 
 import config
-import costs
 import train
 from families import registry
 

@@ -2,10 +2,9 @@
 
 from functools import partial
 
+import costs
 import tensorflow as tf
 from turns import now, since
-
-import costs
 
 PLAIN = ((32, 64), (16, 128), (16, 256), (8, 256), (32, 128))  # sides and channels
 

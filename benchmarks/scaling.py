@@ -19,12 +19,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+import costs
 import numpy as np
 from peak import convolutions, peak, per_second
 from prepared import prepared, random_pixels
 from rivals import WORK
-
-import costs
 
 MIDDLE = WORK["middle"][1]
 BATCHES = {f"64x64, batch {size}": replace(MIDDLE, batch_size=size) for size in (16, 64, 256, 512)}

@@ -282,7 +282,7 @@ def require_room(run, model):
     """
     run = Path(run)
     _write_text(run / f"{disk.SAVING}probe", "")
-    for left in [*run.glob(f"{disk.SAVING}*"), *(run / FOLDER).glob(f"{disk.SAVING}*")]:
+    for left in list(run.rglob(f"{disk.SAVING}*")):
         disk.remove(left)
     own, state = 4 * _count(model.weights), 4 * _count(_saved(model))
     needed, free = (KEPT + 1) * state + 2 * own, shutil.disk_usage(run).free

@@ -428,6 +428,14 @@ def test_a_full_disk_is_told_and_harms_no_file(run, spots, tiny):
     assert before == after
 
 
+def test_what_a_kill_left_half_written_in_a_run_is_taken_away(two_checkpoints, spots):
+    run, settings, *_ = two_checkpoints
+    for place in (run, run / "samples", run / checkpoints.FOLDER):
+        (place / "saving-1.half").write_text("")
+    trained(settings, spots, run, resume=True)
+    assert not list(run.rglob("saving*"))
+
+
 def test_too_little_room_is_told_before_training(tmp_path, spots, tiny, monkeypatch):
     usage = checkpoints.shutil.disk_usage(tmp_path)
     monkeypatch.setattr(checkpoints.shutil, "disk_usage", lambda _: usage._replace(free=1000))
