@@ -203,7 +203,7 @@ KILLED = {
 }
 ONCE = [kind for kind in registry.REGISTRY if kind not in KILLED]  # killed less often
 KILLED |= {kind: ["--model", kind, "--set", "binarize=none"] for kind in ONCE}
-SMALL = ["--set", "widths=(4, 4)", "--set", "dense_widths=()", "--epochs", "8"]
+SMALL = ["--set", "widths=(4, 4)", "--set", "dense_widths=()", "--epochs", "8" if LONG else "4"]
 
 
 @pytest.fixture
