@@ -20,7 +20,7 @@ notebook: $(READY)  ## open run.ipynb in Jupyter
 	.venv/bin/jupyter notebook run.ipynb
 
 test: $(READY) lint  ## lint, unit tests, and every notebook against its stored outputs
-	@echo "Running unit tests and notebooks side by side (about 14 minutes on two cores) ..."
+	@echo "Running unit tests and notebooks side by side (about 18 minutes on two cores) ..."
 	@$(MAKE) --no-print-directory -j2 units pages
 
 units: $(READY)  ## the unit tests alone

@@ -1,6 +1,7 @@
 """The report against values computed another way."""
 
 import json
+import shutil
 from dataclasses import replace
 from functools import partial
 
@@ -299,20 +300,31 @@ def test_slices_of_a_volume_are_compared_one_by_one(tmp_path, tiny, spots):
 # --- where a run's images lie --------------------------------------------------------------------
 
 
-@pytest.fixture
-def of_folder(tmp_path, monkeypatch):
-    """A run on a folder that a variable named, in a shell that does not know it any more."""
-    place = tmp_path / "mine"
-    place.mkdir()
+@pytest.fixture(scope="module")
+def of_folder_once(tmp_path_factory):
+    """A folder, and a run on it, which the tests below share copies of."""
+    root = tmp_path_factory.mktemp("mine")
+    (root / "mine").mkdir()
     for number, image in enumerate(blobs(60)[0]):
-        Image.fromarray(image[..., 0]).save(place / f"{number:02d}.png")
-    monkeypatch.setattr(config, "CACHE_DIR", tmp_path / "cache")
-    monkeypatch.setattr(config, "IMAGES_DIR", place)
+        Image.fromarray(image[..., 0]).save(root / "mine" / f"{number:02d}.png")
     words = ["gallery", "--epochs", "1", "--set", "image_shape=(12,12,1)", "--set", "widths=(4,)"]
     words += ["--set", "kernel_sizes=3", "--set", "strides=2"]
-    train.main([*words, "--out", str(tmp_path / "run")])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(config, "CACHE_DIR", root / "cache")
+        patch.setattr(config, "IMAGES_DIR", root / "mine")
+        train.main([*words, "--out", str(root / "run")])
+    return root
+
+
+@pytest.fixture
+def of_folder(of_folder_once, tmp_path, monkeypatch):
+    """A run on a folder that a variable named, in a shell that does not know it any more."""
+    shutil.copytree(of_folder_once, tmp_path, dirs_exist_ok=True)
+    settings = tmp_path / "run" / "settings.json"
+    settings.write_text(settings.read_text().replace(str(of_folder_once), str(tmp_path)))
+    monkeypatch.setattr(config, "CACHE_DIR", tmp_path / "cache")
     monkeypatch.setattr(config, "IMAGES_DIR", None)
-    return tmp_path / "run", place
+    return tmp_path / "run", tmp_path / "mine"
 
 
 def test_a_run_is_measured_on_the_images_that_it_was_trained_on(of_folder, monkeypatch, capsys):
