@@ -248,11 +248,8 @@ def write(run, folder, out, arguments):
         plots.save_gif(frames, out / "between.gif", scale=max(1, 256 // frames.shape[1]))
     worst = latents.sort_values("ssim")[["file", "ssim"]].head(3)
     print(f"{len(latents)} images of {folder}, written to {out}")
-    print("least like their reconstructions: " + _listed(worst) + " (SSIM)")
-
-
-def _listed(rows):
-    return ", ".join(f"{name} {value:.3f}" for name, value in rows.to_numpy())
+    listed = ", ".join(f"{name} {value:.3f}" for name, value in worst.to_numpy())
+    print(f"least like their reconstructions: {listed} (SSIM)")
 
 
 def keep(run, folder, arguments):

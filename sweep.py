@@ -31,7 +31,7 @@ from analysis import plots
 from families import registry
 from storage import checkpoints, cluster, disk
 
-MEASURED, PRUNED = "metrics.json", "pruned.json"  # in a run folder: it is over
+MEASURED, PRUNED = evaluate.METRICS, "pruned.json"  # in a run folder: it is over
 MISSING = '--at-once, --gpus, --prune and --address need Ray: pip install "ray[tune]"'
 
 

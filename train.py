@@ -306,7 +306,8 @@ def _written_split(run):
     if problem:
         raise ValueError(
             f"{path} {problem}, so nothing says which images {run} was trained on. Numbers of "
-            "images that it has not seen can be written elsewhere: evaluate.py with --to FILE"
+            "images that it has not seen can be written elsewhere: evaluate.py with --images PATH "
+            "--to FILE"
         )
     return table
 
