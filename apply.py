@@ -16,7 +16,6 @@ images where the run is a denoiser), `map.png`, and what else is asked for.
 
 import argparse
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +26,7 @@ import config
 import evaluate
 import train
 from analysis import directions, latent, plots
-from sources import files
+from sources import decoding, files
 from storage import disk
 
 TABLES = ("csv", "parquet")
@@ -57,10 +56,7 @@ def load_images(run, folder, on_bad_file="stop"):
         ValueError: where there is nothing to read, or something that cannot be read.
     """
     names = archive.names_in(folder)
-    reading = archive.reading_of(run)
-    if not reading.bits:
-        reading = replace(reading, bits=files.bits_of(folder, names, config.CACHE_DIR))
-    return files.gather(folder, names, reading, config.CACHE_DIR, on_bad_file)
+    return files.gather(folder, names, archive.reading_of(run), config.CACHE_DIR, on_bad_file)
 
 
 def encode(model, images, table):
@@ -147,9 +143,9 @@ def picture_names(table) -> list[str]:
     for name in wanted:
         new = name
         if not name.endswith(".png"):
-            ending = files.suffix(name)
+            ending = decoding.suffix(name)
             new = (
-                name.removesuffix(name[-len(ending) :]) if ending in files.PICTURES else name
+                name.removesuffix(name[-len(ending) :]) if ending in decoding.PICTURES else name
             ) + ".png"
             if new in taken:
                 new = f"{name}.png"

@@ -27,7 +27,7 @@ import train
 from analysis import latent
 from analysis.directions import Direction
 from nn import metrics
-from sources import files
+from sources import decoding, files
 from storage import checkpoints, cluster, disk
 
 PART = 2**27  # bytes of images in a part
@@ -38,15 +38,15 @@ NO_ARROW = "a Parquet table needs pyarrow: pip install pyarrow"
 NO_RAY = 'other machines are reached through Ray: pip install "ray[data]"'
 
 
-def reading_of(run, bits=0) -> files.Reading:
+def reading_of(run, bits=0) -> decoding.Reading:
     """How files become images as those that a run was trained on.
 
     Args:
         run: Run folder.
-        bits: Of deep pictures, where the run does not say it; see `files.Reading`.
+        bits: Of deep pictures, where the run does not say it; see `decoding.Reading`.
     """
     settings, origin = train.load_settings(run), train.origin_of(run)
-    return files.Reading(settings.image_shape, settings.fit, bits=origin and origin.bits or bits)
+    return decoding.Reading.of(settings, origin and origin.bits or bits)
 
 
 def names_in(folder) -> list[str]:
@@ -56,7 +56,7 @@ def names_in(folder) -> list[str]:
         raise FileNotFoundError(f"{folder} is not a folder")
     names = files.listed(folder)
     if not names:
-        raise ValueError(f"{folder} holds no image; looked for {', '.join(files.PICTURES)}, ...")
+        raise ValueError(f"{folder} holds no image; looked for {', '.join(decoding.PICTURES)}, ...")
     return names
 
 
@@ -87,10 +87,10 @@ class Task:
         names = [Direction.load(path, latent_dim).name for path in whole]
         if len(set(names)) < len(names):
             raise ValueError(f"two directions have one name: {', '.join(names)}")
-        bits = reading_of(self.run, self.bits).bits
-        bits = bits or files.bits_of(self.folder, names_in(self.folder), config.CACHE_DIR)
+        reading = reading_of(self.run, self.bits)
+        reading = files.with_bits(self.folder, names_in(self.folder), reading, config.CACHE_DIR)
         run, folder = (str(Path(each).resolve()) for each in (self.run, self.folder))
-        return Task(run, folder, tuple(whole), bits)
+        return Task(run, folder, tuple(whole), reading.bits)
 
     def digest(self):
         """Hash of all that a row depends on but its file."""
@@ -99,7 +99,7 @@ class Task:
             content.update(checkpoints.sha256(path).encode())
         content.update(repr(reading_of(self.run, self.bits)).encode())
         # With a reader that was missing, files are read that were left out.
-        content.update("".join(files.missing_readers()).encode())
+        content.update("".join(decoding.missing_readers()).encode())
         return content.hexdigest()
 
 
@@ -141,8 +141,8 @@ class Encoder:
         found = []
         for name in names:
             try:
-                found.append((name, files.read(f"{self.folder}/{name}", self.reading), ""))
-            except files.BadFile as error:
+                found.append((name, decoding.read(f"{self.folder}/{name}", self.reading), ""))
+            except decoding.BadFile as error:
                 found.append((name, (), str(error)))
         return found
 

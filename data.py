@@ -18,7 +18,7 @@ from skimage.transform import resize
 from sklearn.datasets import load_digits
 
 import config
-from sources import files, phantoms, splits
+from sources import decoding, files, phantoms, splits
 from sources.splits import ImageData, Split, as_uint8, from_arrays, from_table
 
 __all__ = ["ImageData", "Origin", "Split", "as_uint8", "from_arrays", "from_table", "load"]
@@ -191,10 +191,10 @@ def _read(root, names, settings, origin):
 
     The bits are those of `Origin`, found where they are not given.
     """
-    bits = origin.bits or files.bits_of(root, names, config.CACHE_DIR)
-    reading = files.Reading(settings.image_shape, settings.fit, bits=bits)
+    reading = decoding.Reading.of(settings, origin.bits)
+    reading = files.with_bits(root, names, reading, config.CACHE_DIR)
     images, table = files.gather(root, names, reading, config.CACHE_DIR, settings.on_bad_file)
-    return images, table, bits
+    return images, table, reading.bits
 
 
 def _folder(name, path, layout):
@@ -237,7 +237,7 @@ def brain(settings, origin) -> ImageData:
     names, rows, strange = [], [], 0
     for folder, place in zip(("train", "validate", "test"), splits.NAMES, strict=True):
         here = _folder("OASIS_DIR", levels[0] / f"keras_png_slices_{folder}", OASIS_LAYOUT)
-        for file in files.listed(here, files.PICTURES):
+        for file in files.listed(here, decoding.PICTURES):
             parts = re.fullmatch(r"case_(\d+)_slice_(\d+)(\.nii)?\.png", file)
             if parts is None:
                 strange += 1
@@ -286,7 +286,7 @@ def chest(settings, origin) -> ImageData:
     root = _folder("CHEST_DIR", origin.paths["CHEST_DIR"], CHEST_LAYOUT)
     found = {
         Path(name).name: name
-        for name in files.listed(root, files.PICTURES)
+        for name in files.listed(root, decoding.PICTURES)
         if Path(name).parent.name == "images"
     }
     entries = sorted(root.glob("Data_Entry_2017*.csv"))
@@ -398,7 +398,7 @@ def gallery(settings, origin) -> ImageData:
         images, table = phantoms.photos(height, width, channels, seed=settings.split_seed)
         places = table.pop("split").to_numpy()
         return from_table(images, table, places, "photos", note=phantoms.PHOTO_NOTE, embedded=True)
-    layout = f"images ({', '.join(files.PICTURES + files.VOLUMES + files.DICOM)}), nested or not"
+    layout = f"images ({', '.join(files.KINDS)}), nested or not"
     root = _folder("IMAGES_DIR", origin.paths["IMAGES_DIR"], layout)
     names = files.listed(root)
     if not names:

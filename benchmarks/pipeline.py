@@ -29,7 +29,7 @@ from PIL import Image
 import config
 import train
 from families import registry
-from sources import files, phantoms, splits
+from sources import decoding, files, phantoms, splits
 
 SHAPE = (256, 256, 1)
 SETTINGS = config.Settings(
@@ -70,7 +70,7 @@ def first_pass(folder, torch_python):
     names = files.listed(folder)
     with tempfile.TemporaryDirectory() as cache:
         start = time.perf_counter()
-        files.gather(folder, names, files.Reading(SHAPE), cache)
+        files.gather(folder, names, decoding.Reading(SHAPE), cache)
         ours = len(names) / (time.perf_counter() - start)
     if torch_python is None:
         return ours, None
@@ -89,7 +89,7 @@ def throughput(split, model, steps=30):
 
 def memory(folder, cache):
     """Trains from the disk cache in this process; the largest resident size at any batch, in MB."""
-    images, table = files.gather(folder, files.listed(folder), files.Reading(SHAPE), cache)
+    images, table = files.gather(folder, files.listed(folder), decoding.Reading(SHAPE), cache)
     model = registry.from_settings(SETTINGS)
     train.compile_model(model, SETTINGS, 1)
     split, most = splits.Split(images, table), [0.0]
@@ -131,7 +131,7 @@ def main():
             print()
 
         cache = Path(place, "cache")
-        names, reading = files.listed(few), files.Reading(SHAPE)
+        names, reading = files.listed(few), decoding.Reading(SHAPE)
         table = pd.DataFrame({"file": names})
         on_disk, _ = files.gather(few, names, reading, cache, in_memory=0)
         model = registry.from_settings(SETTINGS)

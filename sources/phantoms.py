@@ -11,7 +11,7 @@ import pandas as pd
 from scipy import ndimage
 from skimage import data as skimage_data
 
-from sources import files
+from sources import decoding
 
 CHEST_NOTE = (
     "a procedural chest phantom (no patient), 600 subjects with 3 images each; split by a hash of "
@@ -360,7 +360,7 @@ def photos(height=64, width=64, channels=3, crops=10, seed=0):
         photo), `split`: crops of one photo overlap, so a photo stands in one split.
     """
     random = np.random.default_rng(seed)
-    reading = files.Reading((height, width, channels))
+    reading = decoding.Reading((height, width, channels))
     order = random.permutation(len(PHOTOS))
     images, rows = [], []
     for place, which in enumerate(order):
@@ -372,6 +372,6 @@ def photos(height=64, width=64, channels=3, crops=10, seed=0):
             side = int(min(photo.shape[:2]) * random.uniform(0.35, 0.9))
             top = random.integers(0, photo.shape[0] - side + 1)
             left = random.integers(0, photo.shape[1] - side + 1)
-            images.append(files.fitted(photo[top : top + side, left : left + side], reading))
+            images.append(decoding.fitted(photo[top : top + side, left : left + side], reading))
             rows.append((f"{name}_{number:02d}", name, split))
     return np.stack(images), pd.DataFrame(rows, columns=["file", "subject", "split"])

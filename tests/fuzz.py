@@ -28,9 +28,9 @@ from pydicom import pixels, uid
 from pydicom.encaps import encapsulate
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from sources import files  # noqa: E402
+from sources import decoding  # noqa: E402
 
-READING = files.Reading((24, 32, 1))
+READING = decoding.Reading((24, 32, 1))
 SECONDS, KILOBYTES = 5, 1_000_000  # that no file may take more than
 
 
@@ -208,15 +208,15 @@ def damaged(data, random):
 
 def reference(path, reading=READING):
     """What a file's own library makes of it; raises whatever that raises."""
-    kind = files.suffix(path)
-    if kind in files.VOLUMES:
+    kind = decoding.suffix(path)
+    if kind in decoding.VOLUMES:
         return of_volume(path, reading)
-    image = of_dicom(path) if kind in files.DICOM else of_picture(path)
-    return files.fitted(image, reading)[None]
+    image = of_dicom(path) if kind in decoding.DICOM else of_picture(path)
+    return decoding.fitted(image, reading)[None]
 
 
 def of_picture(path):
-    with Image.open(path, formats=files.FORMATS) as image:
+    with Image.open(path, formats=decoding.FORMATS) as image:
         image.load()
         image = ImageOps.exif_transpose(image)
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
@@ -233,7 +233,7 @@ def of_picture(path):
 
 def of_volume(path, reading):
     data = Path(path).read_bytes()
-    data = gzip.decompress(data) if files.suffix(path) == ".nii.gz" else data
+    data = gzip.decompress(data) if decoding.suffix(path) == ".nii.gz" else data
     with tempfile.NamedTemporaryFile(suffix=".nii") as file:
         file.write(data)
         file.flush()
@@ -245,7 +245,7 @@ def of_volume(path, reading):
     first, last = (int(round(share * length)) for share in reading.span)
     slices = [np.take(scaled, at, reading.axis) for at in range(first, max(last, first + 1))]
     turned = [Image.fromarray(np.ascontiguousarray(np.rot90(each))) for each in slices]
-    return np.stack([files.fitted(each, reading) for each in turned])
+    return np.stack([decoding.fitted(each, reading) for each in turned])
 
 
 def of_dicom(path):
@@ -325,8 +325,8 @@ def judged(path, reading=READING):
     """
     start = time.monotonic()
     try:
-        images = files.read(path, reading)
-    except files.BadFile as error:
+        images = decoding.read(path, reading)
+    except decoding.BadFile as error:
         reason = str(error)
         assert 0 < len(reason) < 300 and reason.isprintable(), f"reason {reason!r}"
         return "refused"
@@ -338,11 +338,11 @@ def judged(path, reading=READING):
     except Exception as error:
         raise AssertionError(f"is read, but not by its library: {error!r}") from error
     # Rounding to grey levels may go either way where the window was written out.
-    most = 1 if files.suffix(path) in files.DICOM else 0
+    most = 1 if decoding.suffix(path) in decoding.DICOM else 0
     assert images.shape == expected.shape, f"{images.shape} instead of {expected.shape}"
     off = np.abs(images.astype(int) - expected).max()
     assert off <= most, f"is silently another image, by {off} levels"
-    assert files._count(Path(path), reading) == len(images)
+    assert decoding.count(Path(path), reading) == len(images)
     return "same"
 
 

@@ -15,7 +15,7 @@ import archive
 import train
 from analysis.directions import Direction
 from families import registry
-from sources import files
+from sources import decoding
 from spots import blobs
 
 pytest.importorskip("pyarrow")
@@ -164,7 +164,7 @@ def test_deep_pictures_of_an_archive_have_one_range_that_every_worker_knows(task
         Image.fromarray(np.full((12, 12), high, np.uint16)).save(folder / f"deep_{name}.png")
     assert task.checked().bits == 12
     reading = archive.reading_of(task.run, task.checked().bits)
-    assert files.read(folder / "deep_b.png", reading).max() == round(70 / 4095 * 255)
+    assert decoding.read(folder / "deep_b.png", reading).max() == round(70 / 4095 * 255)
     known = json.loads((Path(task.run) / "settings.json").read_text())
     known["images"] = {"paths": {}, "bits": 16}  # the range of the images it was trained on
     (Path(task.run) / "settings.json").write_text(json.dumps(known))
@@ -173,7 +173,7 @@ def test_deep_pictures_of_an_archive_have_one_range_that_every_worker_knows(task
 
 def test_an_archive_is_made_anew_once_a_missing_reader_is_installed(task, monkeypatch):
     with monkeypatch.context() as without:
-        without.setattr(files, "missing_readers", lambda: ["nibabel"])
+        without.setattr(decoding, "missing_readers", lambda: ["nibabel"])
         lacking = task.checked().digest()
-    monkeypatch.setattr(files, "missing_readers", lambda: [])
+    monkeypatch.setattr(decoding, "missing_readers", lambda: [])
     assert task.checked().digest() != lacking

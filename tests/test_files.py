@@ -17,12 +17,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sources import files
+from sources import decoding, files
 from storage import disk
 
 ROOT = Path(__file__).parent.parent
 SHAPE = (12, 16, 1)
-READING = files.Reading(SHAPE)
+READING = decoding.Reading(SHAPE)
 
 
 def ramp(height=12, width=16, seed=0):
@@ -65,7 +65,7 @@ def test_every_mode_of_the_same_grey_picture_gives_the_same_image(mode, tmp_path
     if mode in ("RGBA", "LA"):
         made.putalpha(40)  # dropped, not painted onto black
     made.save(tmp_path / "image.png")
-    np.testing.assert_array_equal(files.read(tmp_path / "image.png", READING)[0, ..., 0], grey)
+    np.testing.assert_array_equal(decoding.read(tmp_path / "image.png", READING)[0, ..., 0], grey)
 
 
 @pytest.mark.parametrize("ending", ["png", "bmp", "tiff", "webp", "jpg"])
@@ -75,7 +75,7 @@ def test_every_picture_format_is_read(ending, tmp_path):
         {"lossless": True} if ending == "webp" else {"quality": 95} if ending == "jpg" else {}
     )
     Image.fromarray(smooth).save(tmp_path / f"image.{ending}", **lossless)
-    read = files.read(tmp_path / f"image.{ending}", READING)[0, ..., 0]
+    read = decoding.read(tmp_path / f"image.{ending}", READING)[0, ..., 0]
     assert np.abs(read.astype(int) - smooth).max() <= (4 if ending == "jpg" else 0)
 
 
@@ -90,13 +90,13 @@ def test_one_range_holds_for_all_deep_pictures_of_a_folder(tmp_path):
     names = files.listed(place)
     assert files.bits_of(place, names, tmp_path / "cache") == 16
     assert files.bits_of(place, ["plain.png"], tmp_path / "cache") == 0
-    reading = files.Reading(SHAPE, bits=16)
+    reading = decoding.Reading(SHAPE, bits=16)
     images, _ = files.gather(place, names, reading, tmp_path / "cache")
     np.testing.assert_array_equal(images[0, 1:], images[1, 1:])
     assert (images[0, 0, 0, 0], images[1, 0, 0, 0]) == (127, 128)
     assert images[0, 5, 5, 0] == round(1000 / 65535 * 255)
-    with pytest.raises(files.BadFile, match="pixel of 32768, beyond the 12 bits"):
-        files.read(place / "b.png", files.Reading(SHAPE, bits=12))
+    with pytest.raises(decoding.BadFile, match="pixel of 32768, beyond the 12 bits"):
+        decoding.read(place / "b.png", decoding.Reading(SHAPE, bits=12))
 
 
 def test_the_range_of_a_folder_is_found_once_and_again_where_a_file_changed(tmp_path, monkeypatch):
@@ -104,8 +104,8 @@ def test_the_range_of_a_folder_is_found_once_and_again_where_a_file_changed(tmp_
     place.mkdir()
     Image.fromarray(np.full((4, 4), 4095, np.uint16)).save(place / "a.png")
     assert files.bits_of(place, ["a.png"], cache) == 12
-    looked, bits = [], files._bits
-    monkeypatch.setattr(files, "_bits", lambda path: looked.append(path.name) or bits(path))
+    looked, bits = [], decoding.bits_of
+    monkeypatch.setattr(decoding, "bits_of", lambda path: looked.append(path.name) or bits(path))
     assert files.bits_of(place, ["a.png"], cache) == 12 and not looked
     Image.fromarray(np.full((4, 4), 60000, np.uint16)).save(place / "b.png")
     assert files.bits_of(place, ["a.png", "b.png"], cache) == 16 and looked == ["b.png"]
@@ -115,26 +115,26 @@ def test_the_range_of_a_folder_is_found_once_and_again_where_a_file_changed(tmp_
 def test_deep_pictures_are_scaled_by_their_true_range(bits, tmp_path):
     deep = np.linspace(0, 2**bits - 1, 12 * 16).reshape(12, 16).astype(np.uint16)
     Image.fromarray(deep).save(tmp_path / "deep.png")
-    read = files.read(tmp_path / "deep.png", READING)[0, ..., 0]
+    read = decoding.read(tmp_path / "deep.png", READING)[0, ..., 0]
     assert np.abs(read - deep / (2**bits - 1) * 255).max() <= 0.51
 
 
 def test_float_pictures_in_0_1_are_read(tmp_path):
     values = np.linspace(0, 1, 12 * 16, dtype=np.float32).reshape(12, 16)
     Image.fromarray(values).save(tmp_path / "float.tiff")
-    read = files.read(tmp_path / "float.tiff", READING)[0, ..., 0]
+    read = decoding.read(tmp_path / "float.tiff", READING)[0, ..., 0]
     assert np.abs(read / 255 - values).max() <= 0.51 / 255
 
 
 def test_colour_is_kept_or_made_grey_as_the_shape_asks(tmp_path):
     colour = np.random.default_rng(0).integers(0, 256, (12, 16, 3), np.uint8)
     Image.fromarray(colour).save(tmp_path / "colour.png")
-    kept = files.read(tmp_path / "colour.png", files.Reading((12, 16, 3)))[0]
+    kept = decoding.read(tmp_path / "colour.png", decoding.Reading((12, 16, 3)))[0]
     np.testing.assert_array_equal(kept, colour)
-    grey = files.read(tmp_path / "colour.png", READING)[0, ..., 0]
+    grey = decoding.read(tmp_path / "colour.png", READING)[0, ..., 0]
     assert np.abs(grey - colour @ [0.299, 0.587, 0.114]).max() <= 1
     Image.fromarray(ramp()).save(tmp_path / "grey.png")
-    tripled = files.read(tmp_path / "grey.png", files.Reading((12, 16, 3)))[0]
+    tripled = decoding.read(tmp_path / "grey.png", decoding.Reading((12, 16, 3)))[0]
     np.testing.assert_array_equal(tripled, ramp()[..., None].repeat(3, axis=2))
 
 
@@ -142,11 +142,11 @@ def test_the_camera_s_rotation_is_undone_or_the_file_refused(tmp_path):
     tag = Image.Exif()
     tag[274] = 6  # the top of the scene is at the right
     Image.fromarray(ramp(16, 12)).save(tmp_path / "turned.png", exif=tag)
-    read = files.read(tmp_path / "turned.png", READING)[0, ..., 0]
+    read = decoding.read(tmp_path / "turned.png", READING)[0, ..., 0]
     np.testing.assert_array_equal(read, np.rot90(ramp(16, 12), -1))
     Image.fromarray(ramp(16, 12)).save(tmp_path / "turned.tiff", exif=tag)  # Pillow misreads it
-    with pytest.raises(files.BadFile, match="turned by its orientation tag"):
-        files.read(tmp_path / "turned.tiff", READING)
+    with pytest.raises(decoding.BadFile, match="turned by its orientation tag"):
+        decoding.read(tmp_path / "turned.tiff", READING)
 
 
 # --- to one shape --------------------------------------------------------------------------------
@@ -154,16 +154,16 @@ def test_the_camera_s_rotation_is_undone_or_the_file_refused(tmp_path):
 
 def test_on_the_way_down_every_pixel_is_the_mean_of_its_area():
     large = ramp(48, 64)
-    small = files.fitted(large, READING)[..., 0]
+    small = decoding.fitted(large, READING)[..., 0]
     expected = large.reshape(12, 4, 16, 4).mean(axis=(1, 3))
     assert np.abs(small - expected).max() <= 1.0  # Pillow rounds twice, once along each axis
 
 
-@pytest.mark.parametrize("fit", files.FITS)
+@pytest.mark.parametrize("fit", decoding.FITS)
 def test_another_aspect_ratio_is_cropped_stretched_or_padded(fit):
     wide = np.zeros((10, 40), np.uint8)
     wide[:, :15], wide[:, 15:25], wide[:, 25:] = 50, 200, 100  # a middle 10 wide
-    image = files.fitted(wide, files.Reading((10, 10, 1), fit))[..., 0]
+    image = decoding.fitted(wide, decoding.Reading((10, 10, 1), fit))[..., 0]
     assert image.shape == (10, 10)
     if fit == "crop":
         assert np.all(image == 200)
@@ -178,11 +178,11 @@ def test_no_size_of_a_picture_falls_out_of_its_own_frame(target):
     """Pillow refuses a box that lies outside by a rounding: 900x900 to 28 was such a size."""
     thin = np.zeros((1, 1), np.uint8)
     for side in [*range(1, 2001, 7), 900, 1999, 2000]:
-        box = files.crop_box(side, side, *target)
+        box = decoding.crop_box(side, side, *target)
         assert 0 <= box[0] <= box[2] <= side and 0 <= box[1] <= box[3] <= side
     for side in (1, 57, 900, 901):
         picture = np.broadcast_to(thin, (side, side))
-        assert files.fitted(picture, files.Reading((*target, 1))).shape == (*target, 1)
+        assert decoding.fitted(picture, decoding.Reading((*target, 1))).shape == (*target, 1)
 
 
 @pytest.mark.skipif(os.environ.get("ATLAS_LONG") != "1", reason="make test-long")
@@ -191,12 +191,12 @@ def test_every_size_to_2000_goes_to_every_size_to_256():
     for target in range(8, 257):
         for side in range(1, 2001):
             width, height = (side, side) if side % 2 else (side, int(random.integers(1, 2001)))
-            left, top, right, bottom = files.crop_box(width, height, target, target)
+            left, top, right, bottom = decoding.crop_box(width, height, target, target)
             assert 0 <= left <= right <= width and 0 <= top <= bottom <= height
 
 
 def test_small_pictures_are_enlarged():
-    assert files.fitted(ramp(3, 4), READING).shape == SHAPE
+    assert decoding.fitted(ramp(3, 4), READING).shape == SHAPE
 
 
 # --- bad files -----------------------------------------------------------------------------------
@@ -274,8 +274,8 @@ def test_a_gif_in_disguise_is_refused(folder, tmp_path):
 )
 def test_pixels_that_are_no_grey_levels_are_refused(values, reason, tmp_path):
     Image.fromarray(values).save(tmp_path / "float.tiff")
-    with pytest.raises(files.BadFile, match=reason):
-        files.read(tmp_path / "float.tiff", READING)
+    with pytest.raises(decoding.BadFile, match=reason):
+        decoding.read(tmp_path / "float.tiff", READING)
 
 
 def test_bad_files_are_all_named_up_to_ten_and_then_counted(folder, tmp_path):
@@ -314,9 +314,9 @@ def test_a_name_without_a_file_is_named(folder, tmp_path):
 @pytest.fixture
 def decoded(monkeypatch):
     """Names of the files that were really decoded."""
-    seen, read = [], files.read
+    seen, read = [], decoding.read
     monkeypatch.setattr(
-        files, "read", lambda path, reading: seen.append(path.name) or read(path, reading)
+        decoding, "read", lambda path, reading: seen.append(path.name) or read(path, reading)
     )
     return seen
 
@@ -355,7 +355,7 @@ def test_a_bad_file_is_remembered_and_a_repaired_one_read(folder, tmp_path, deco
 
 
 def test_another_shape_has_a_cache_of_its_own(folder, tmp_path):
-    small, _ = gathered(folder, tmp_path, reading=files.Reading((6, 8, 1)))
+    small, _ = gathered(folder, tmp_path, reading=decoding.Reading((6, 8, 1)))
     large, _ = gathered(folder, tmp_path)
     assert small.shape == (4, 6, 8, 1) and large.shape == (4, *SHAPE)
     assert len(list((tmp_path / "cache").glob("*.npy"))) == 2
@@ -364,7 +364,9 @@ def test_another_shape_has_a_cache_of_its_own(folder, tmp_path):
 @pytest.mark.parametrize("damage", ["index", "array", "missing"])
 def test_a_damaged_cache_is_made_anew(damage, folder, tmp_path):
     gathered(folder, tmp_path)
-    (index,) = (tmp_path / "cache").glob("*.json")
+    (index,) = set((tmp_path / "cache").glob("*.json")) - set(
+        (tmp_path / "cache").glob("*.bits.json")
+    )
     array = index.with_name(json.loads(index.read_text())["array"])
     if damage == "index":
         index.write_text(index.read_text()[:50])
@@ -377,8 +379,8 @@ def test_a_damaged_cache_is_made_anew(damage, folder, tmp_path):
 
 
 def _gather_slowly(folder, cache):
-    read = files.read
-    files.read = lambda path, reading: time.sleep(0.2) or read(path, reading)
+    read = decoding.read
+    decoding.read = lambda path, reading: time.sleep(0.2) or read(path, reading)
     files.gather(folder, files.listed(folder), READING, cache)
 
 
@@ -431,7 +433,7 @@ def test_a_volume_gives_its_slices_scaled_between_its_percentiles(tmp_path):
     values = np.random.default_rng(0).normal(100, 20, (16, 12, 20)).astype(np.float32)
     (tmp_path / "volumes").mkdir()
     nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), tmp_path / "volumes" / "one.nii.gz")
-    reading = files.Reading(SHAPE, axis=2, span=(0.25, 0.75))
+    reading = decoding.Reading(SHAPE, axis=2, span=(0.25, 0.75))
     images, table = gathered(tmp_path / "volumes", tmp_path, reading=reading)
     assert images.shape == (10, *SHAPE) and list(table["slice"]) == list(range(10))
     low, high = np.percentile(values, (0.5, 99.5))
@@ -475,7 +477,7 @@ STORED = np.linspace(0, 4095, 12 * 16).reshape(12, 16)
 
 
 def test_a_dicom_file_without_a_window_shows_all_that_it_holds(dicom):
-    read = files.read(dicom(STORED), READING)[0, ..., 0]
+    read = decoding.read(dicom(STORED), READING)[0, ..., 0]
     assert np.abs(read - STORED / 4095 * 255).max() <= 1
 
 
@@ -483,30 +485,30 @@ def test_a_dicom_window_is_applied_after_the_rescale(dicom):
     path = dicom(
         STORED, RescaleSlope=2, RescaleIntercept=-1000, WindowCenter=1000, WindowWidth=2000
     )
-    read = files.read(path, READING)[0, ..., 0]
+    read = decoding.read(path, READING)[0, ..., 0]
     hounsfield = STORED.astype(np.uint16) * 2.0 - 1000
     expected = np.clip((hounsfield - 999.5) / 1999 + 0.5, 0, 1) * 255  # DICOM PS3.3 C.11.2.1.2
     assert np.abs(read - expected).max() <= 1
 
 
 def test_monochrome1_is_inverted(dicom):
-    read = files.read(dicom(STORED, PhotometricInterpretation="MONOCHROME1"), READING)[0, ..., 0]
+    read = decoding.read(dicom(STORED, PhotometricInterpretation="MONOCHROME1"), READING)[0, ..., 0]
     assert np.abs(read - (255 - STORED / 4095 * 255)).max() <= 1
 
 
 def test_what_is_no_dicom_is_named(tmp_path):
     pytest.importorskip("pydicom")
     (tmp_path / "image.dcm").write_bytes(b"not DICOM at all" * 20)
-    with pytest.raises(files.BadFile, match="cannot be read as DICOM"):
-        files.read(tmp_path / "image.dcm", READING)
+    with pytest.raises(decoding.BadFile, match="cannot be read as DICOM"):
+        decoding.read(tmp_path / "image.dcm", READING)
 
 
 @pytest.mark.parametrize(("ending", "package"), [("dcm", "pydicom"), ("nii", "nibabel")])
 def test_a_missing_reader_gives_the_line_to_type(ending, package, tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, package, None)
     (tmp_path / f"image.{ending}").write_bytes(b"something")
-    with pytest.raises(files.BadFile, match=f"pip install {package}"):
-        files.read(tmp_path / f"image.{ending}", READING)
+    with pytest.raises(decoding.BadFile, match=f"pip install {package}"):
+        decoding.read(tmp_path / f"image.{ending}", READING)
 
 
 @pytest.mark.parametrize(("ending", "package"), [("dcm", "pydicom"), ("nii", "nibabel")])
@@ -592,8 +594,8 @@ def test_a_full_disk_does_not_kill_the_process(folder, tmp_path):
     if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
         pytest.skip("no small disk can be mounted here")
     code = (
-        f"from sources import files; files.gather({str(folder)!r}, files.listed({str(folder)!r}), "
-        f"files.Reading((256, 256, 3)), {str(small / 'cache')!r})"
+        f"from sources import decoding, files; here = {str(folder)!r}; "
+        f"files.gather(here, files.listed(here), decoding.Reading((256, 256, 3)), {str(small / 'cache')!r})"
     )
     try:
         done = subprocess.run(
@@ -684,7 +686,7 @@ def shown(tmp_path):
         path = tmp_path / "shown.dcm"
         path.write_bytes(fuzz.dicom(values, *syntax, **attributes))
         size = len(values), attributes.get("Columns", values.shape[1])
-        return files.read(path, files.Reading((*size, 3)))[0].astype(int)
+        return decoding.read(path, decoding.Reading((*size, 3)))[0].astype(int)
 
     return show
 
@@ -718,7 +720,7 @@ def test_luminance_and_chroma_become_colours(shown):
 
 
 def test_colours_of_a_kind_that_is_not_converted_are_refused(shown):
-    with pytest.raises(files.BadFile, match="of the kind YBR_ICT"):
+    with pytest.raises(decoding.BadFile, match="of the kind YBR_ICT"):
         shown(np.zeros((4, 5, 3), np.uint8), PhotometricInterpretation="YBR_ICT")
 
 
@@ -726,7 +728,7 @@ def test_colours_of_a_kind_that_is_not_converted_are_refused(shown):
 @pytest.mark.parametrize("said", [None, 3])
 def test_several_frames_are_refused_whether_they_are_said_or_not(said, shown, tmp_path):
     attributes = {"NumberOfFrames": said} if said else {}
-    with pytest.raises(files.BadFile, match=r"shape \(3, 4, 5\), not those of one image"):
+    with pytest.raises(decoding.BadFile, match=r"shape \(3, 4, 5\), not those of one image"):
         shown(np.zeros((12, 5), np.uint8), Rows=4, **attributes)
 
 
@@ -747,7 +749,9 @@ def test_a_kind_without_a_decoder_gives_the_line_to_type(kind, bits, packages, s
         and __import__("pydicom").pixels.get_decoder(syntax).is_available
     ):
         pytest.skip("the decoder is installed")
-    with pytest.raises(files.NoReader, match=f"is (JPEG|High).*missing: pip install {packages}$"):
+    with pytest.raises(
+        decoding.NoReader, match=f"is (JPEG|High).*missing: pip install {packages}$"
+    ):
         shown(np.zeros((4, 5), f"u{bits // 8}"), syntax, b"\xff\xd8 something")
 
 
@@ -788,10 +792,12 @@ def test_pixels_that_are_fractions_are_shown_and_nan_is_refused(shown, tmp_path)
         file.FloatPixelData = np.array(values, np.float32).tobytes()
         file.save_as(tmp_path / "fractions.dcm")
         if expected:
-            image = files.read(tmp_path / "fractions.dcm", files.Reading((1, 3, 1)))[0, 0, :, 0]
+            image = decoding.read(tmp_path / "fractions.dcm", decoding.Reading((1, 3, 1)))[
+                0, 0, :, 0
+            ]
             np.testing.assert_allclose(image, expected, atol=0.51)
-    with pytest.raises(files.BadFile, match="NaN or infinite"):
-        files.read(tmp_path / "fractions.dcm", READING)
+    with pytest.raises(decoding.BadFile, match="NaN or infinite"):
+        decoding.read(tmp_path / "fractions.dcm", READING)
 
 
 def test_single_bits_are_black_and_white(shown):
@@ -804,14 +810,14 @@ def test_a_jpeg_of_another_size_than_its_dicom_file_says_is_refused(shown, tmp_p
     uid = pytest.importorskip("pydicom").uid
     Image.fromarray(ramp(9, 10)).save(tmp_path / "frame.jpg")
     frame = (tmp_path / "frame.jpg").read_bytes()
-    with pytest.raises(files.BadFile, match="claims 9 x 10 pixels and holds .10, 9."):
+    with pytest.raises(decoding.BadFile, match="claims 9 x 10 pixels and holds .10, 9."):
         shown(np.zeros((10, 9), np.uint8), uid.JPEGBaseline8Bit, frame)
 
 
 def test_a_damaged_jpeg_2000_does_not_keep_its_reader_forever(shown):
     uid = pytest.importorskip("pydicom").uid
     frame = b"\0\0\0\x0cjP  \r\n\x87\n" + bytes(200)
-    with pytest.raises(files.BadFile, match="empty box"):
+    with pytest.raises(decoding.BadFile, match="empty box"):
         shown(np.zeros((10, 9), np.uint8), uid.JPEG2000Lossless, frame)
 
 
@@ -821,18 +827,18 @@ def test_a_damaged_jpeg_2000_does_not_keep_its_reader_forever(shown):
 @pytest.mark.parametrize(
     ("error", "kind", "reason"),
     [
-        (KeyError("gone\nmore"), files.BadFile, r"is damaged \(KeyError: 'gone.*more'\)"),
-        (EOFError(), files.BadFile, r"is damaged \(EOFError\)"),
+        (KeyError("gone\nmore"), decoding.BadFile, r"is damaged \(KeyError: 'gone.*more'\)"),
+        (EOFError(), decoding.BadFile, r"is damaged \(EOFError\)"),
         (
             RuntimeError("a\x00\udcff\n b" + "c" * 900),
-            files.BadFile,
+            decoding.BadFile,
             r"\(RuntimeError: a bc{170,}\)",
         ),
-        (OSError("image file is truncated"), files.BadFile, "is damaged .OSError: image file"),
-        (OSError(22, "Invalid argument"), files.BadFile, "is damaged"),
-        (OSError(5, "Input/output error"), files.NoReader, "cannot be read .Input/output error"),
-        (MemoryError(), files.NoReader, "needs more memory than is free"),
-        (RecursionError("too deep"), files.BadFile, "is damaged .RecursionError"),
+        (OSError("image file is truncated"), decoding.BadFile, "is damaged .OSError: image file"),
+        (OSError(22, "Invalid argument"), decoding.BadFile, "is damaged"),
+        (OSError(5, "Input/output error"), decoding.NoReader, "cannot be read .Input/output error"),
+        (MemoryError(), decoding.NoReader, "needs more memory than is free"),
+        (RecursionError("too deep"), decoding.BadFile, "is damaged .RecursionError"),
     ],
 )
 def test_whatever_a_reader_raises_is_a_bad_file_with_one_short_line(
@@ -841,9 +847,9 @@ def test_whatever_a_reader_raises_is_a_bad_file_with_one_short_line(
     def fail(path, bits):
         raise error
 
-    monkeypatch.setattr(files, "_picture", fail)
-    with pytest.raises(files.BadFile, match=reason) as caught:
-        files.read(folder / "0.png", READING)
+    monkeypatch.setattr(decoding, "_picture", fail)
+    with pytest.raises(decoding.BadFile, match=reason) as caught:
+        decoding.read(folder / "0.png", READING)
     assert type(caught.value) is kind and len(str(caught.value)) < 250
     assert str(caught.value).isprintable()
 
@@ -865,7 +871,7 @@ def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path, monkeypatch):
         start = time.monotonic()
         with pytest.raises(files.BadFiles) as caught:
             files.gather(place, names, READING, tmp_path / "cache")
-        assert {files._bits(place / name) for name in names} == {0}
+        assert {decoding.bits_of(place / name) for name in names} == {0}
     assert time.monotonic() - start < 5
     for reason in (
         "device.png: is a pipe, a socket or a device",
@@ -886,7 +892,7 @@ def test_a_file_that_may_not_be_opened_is_named_and_not_remembered(folder, tmp_p
         return open(path, *mode, **rest)
 
     with monkeypatch.context() as without:  # root may open everything
-        without.setattr(files, "open", closed, raising=False)
+        without.setattr(decoding, "open", closed, raising=False)
         with pytest.raises(files.BadFiles, match="1.png: cannot be read .Permission denied"):
             gathered(folder, tmp_path)
     images, _ = gathered(folder, tmp_path)
@@ -896,14 +902,14 @@ def test_a_file_that_may_not_be_opened_is_named_and_not_remembered(folder, tmp_p
 # --- pictures ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("fit", files.FITS)
+@pytest.mark.parametrize("fit", decoding.FITS)
 @pytest.mark.parametrize("channels", [1, 3])
 def test_grey_in_three_channels_is_that_grey_in_every_size(channels, fit):
     for target in [(5, 6), (30, 40), (33, 71)]:
-        reading = files.Reading((*target, channels), fit)
+        reading = decoding.Reading((*target, channels), fit)
         grey = Image.fromarray(ramp(30, 40))
-        tripled = files.fitted(grey.convert("RGB"), reading)
-        np.testing.assert_array_equal(tripled, files.fitted(grey, reading))
+        tripled = decoding.fitted(grey.convert("RGB"), reading)
+        np.testing.assert_array_equal(tripled, decoding.fitted(grey, reading))
     levels = Image.fromarray(np.arange(256, dtype=np.uint8)[None])
     assert levels.convert("RGB").convert("L").tobytes() == levels.tobytes()
 
@@ -911,5 +917,5 @@ def test_grey_in_three_channels_is_that_grey_in_every_size(channels, fit):
 def test_counts_beyond_24_bits_are_scaled_by_their_true_range(tmp_path):
     values = np.full((12, 16), 2**25 - 1, np.int32)  # as float32 this is 2**25
     Image.fromarray(values).save(tmp_path / "deep.tiff")
-    reading = files.Reading(SHAPE, bits=files._bits(tmp_path / "deep.tiff"))
-    assert (files.read(tmp_path / "deep.tiff", reading) == 255).all()
+    reading = decoding.Reading(SHAPE, bits=decoding.bits_of(tmp_path / "deep.tiff"))
+    assert (decoding.read(tmp_path / "deep.tiff", reading) == 255).all()

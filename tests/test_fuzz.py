@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sources import files
+from sources import decoding, files
 
 nibabel = pytest.importorskip("nibabel")
 pydicom = pytest.importorskip("pydicom")
@@ -26,10 +26,10 @@ LONG = os.environ.get("ATLAS_LONG") == "1"
 COUNT = 300 if LONG else 30
 MADE = fuzz.made(seed=0)
 READINGS = [
-    files.Reading((24, 32, 3)),
-    files.Reading((7, 5, 1), "stretch"),
-    files.Reading((60, 90, 3), "pad", axis=0, span=(0, 1)),
-    files.Reading((30, 41, 1), axis=1),
+    decoding.Reading((24, 32, 3)),
+    decoding.Reading((7, 5, 1), "stretch"),
+    decoding.Reading((60, 90, 3), "pad", axis=0, span=(0, 1)),
+    decoding.Reading((30, 41, 1), axis=1),
 ]
 
 
@@ -64,8 +64,10 @@ def test_slices_are_bit_for_bit_those_of_the_whole_volume_scaled_and_turned(
         path = tmp_path / f"{number}.nii"
         path.write_bytes(fuzz.volume(values, letters, slope=slope, inter=inter))
         for axis in range(3):
-            reading = files.Reading((10, 12, 1), axis=axis)
-            np.testing.assert_array_equal(files.read(path, reading), fuzz.of_volume(path, reading))
+            reading = decoding.Reading((10, 12, 1), axis=axis)
+            np.testing.assert_array_equal(
+                decoding.read(path, reading), fuzz.of_volume(path, reading)
+            )
 
 
 def test_a_volume_turned_askew_is_read_along_its_nearest_axes(tmp_path):
@@ -83,7 +85,7 @@ def test_the_range_of_a_volume_is_that_of_its_percentiles():
         stored = random.normal(0, 100, size).astype(random.choice(["i2", "f4", "f8"]))
         slope, inter = random.normal(size=2)
         scaled = lambda values: np.asarray(values * slope + inter, np.float32)  # noqa: E731, B023
-        found = files._range(stored, scaled, falling=slope < 0)
+        found = decoding._range(stored, scaled, falling=slope < 0)
         np.testing.assert_array_equal(found, np.percentile(scaled(stored), (0.5, 99.5)))
 
 
@@ -109,17 +111,17 @@ def test_half_a_volume_does_not_end_a_load(turned, tmp_path):
 def test_slices_are_counted_from_the_header_alone(turned, tmp_path):
     data = turned.read_bytes()
     (tmp_path / "cut.nii.gz").write_bytes(data[:1500])
-    assert files._count(tmp_path / "cut.nii.gz", fuzz.READING) == 6
-    with pytest.raises(files.BadFile):
-        files.read(tmp_path / "cut.nii.gz", fuzz.READING)
+    assert decoding.count(tmp_path / "cut.nii.gz", fuzz.READING) == 6
+    with pytest.raises(decoding.BadFile):
+        decoding.read(tmp_path / "cut.nii.gz", fuzz.READING)
 
 
 def test_a_wrong_checksum_is_noticed_where_the_image_would_be_another(turned):
     data = bytearray(gzip.compress(gzip.decompress(turned.read_bytes()), 0))  # stored as they are
     data[2000] ^= 64
     turned.write_bytes(data)
-    with pytest.raises(files.BadFile, match="is damaged .*CRC"):
-        files.read(turned, fuzz.READING)
+    with pytest.raises(decoding.BadFile, match="is damaged .*CRC"):
+        decoding.read(turned, fuzz.READING)
 
 
 def test_extensions_that_nibabel_cannot_read_are_damage_wherever_the_voxels_start(tmp_path):
@@ -131,14 +133,14 @@ def test_extensions_that_nibabel_cannot_read_are_damage_wherever_the_voxels_star
 
 
 def test_gzip_files_of_several_parts_are_one_and_garbage_behind_them_is_damage(turned):
-    content, expected = gzip.decompress(turned.read_bytes()), files.read(turned, fuzz.READING)
+    content, expected = gzip.decompress(turned.read_bytes()), decoding.read(turned, fuzz.READING)
     parts = gzip.compress(content[:500]) + gzip.compress(content[500:])
     for good in (parts, parts + bytes(100)):
         turned.write_bytes(good)
-        np.testing.assert_array_equal(files.read(turned, fuzz.READING), expected)
+        np.testing.assert_array_equal(decoding.read(turned, fuzz.READING), expected)
     turned.write_bytes(parts + b"garbage")
-    with pytest.raises(files.BadFile, match="is damaged .BadGzipFile"):
-        files.read(turned, fuzz.READING)
+    with pytest.raises(decoding.BadFile, match="is damaged .BadGzipFile"):
+        decoding.read(turned, fuzz.READING)
 
 
 @pytest.mark.parametrize(
@@ -155,8 +157,8 @@ def test_gzip_files_of_several_parts_are_one_and_garbage_behind_them_is_damage(t
 def test_volumes_that_hold_no_grey_slices_are_refused(values, reason, tmp_path):
     kind = nibabel.Nifti2Image if max(values.shape) > 1000 else nibabel.Nifti1Image
     nibabel.save(kind(values, np.eye(4)), tmp_path / "odd.nii")
-    with pytest.raises(files.BadFile, match=reason):
-        files.read(tmp_path / "odd.nii", fuzz.READING)
+    with pytest.raises(decoding.BadFile, match=reason):
+        decoding.read(tmp_path / "odd.nii", fuzz.READING)
 
 
 # --- memory --------------------------------------------------------------------------------------
@@ -165,8 +167,8 @@ def test_volumes_that_hold_no_grey_slices_are_refused(values, reason, tmp_path):
 def _measure(path, reading, sender):
     before, start = fuzz.peak(), time.monotonic()
     try:
-        said = str(files.read(path, reading).shape)
-    except files.BadFile as error:
+        said = str(decoding.read(path, reading).shape)
+    except decoding.BadFile as error:
         said = str(error)
     sender.send((said, (fuzz.peak() - before) / 1000, time.monotonic() - start))
 
@@ -276,7 +278,7 @@ def alike(paths, ending, tmp_path):
     """How many were read as their library reads them; raises where any is neither that nor bad."""
     judgements = []
     for number, path in enumerate(paths):
-        link = tmp_path / f"{number}{ending or files.suffix(path)}"
+        link = tmp_path / f"{number}{ending or decoding.suffix(path)}"
         link.symlink_to(path)
         try:
             judgements.append(fuzz.judged(link))

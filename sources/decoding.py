@@ -1,0 +1,558 @@
+"""One image file of any kind as uint8 images: checked, decoded, brought to one shape.
+
+`read` is the way in. Nothing about a file is trusted: what it claims is checked before it is
+decoded, and what cannot be read is a `BadFile` with a reason.
+"""
+
+import errno
+import gzip
+import importlib.util
+import math
+import os
+import stat
+import zlib
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BytesIO
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+VOLUMES = (".nii", ".nii.gz")
+DICOM = (".dcm", ".dicom")
+DEEP = (".png", ".tif", ".tiff")  # what may hold more than 8 bits
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")  # by content, whatever the name says
+READERS = ("nibabel", "pydicom", "pylibjpeg", "jpeg_ls")
+MAX_PIXELS = 64_000_000  # four times the largest radiograph; a decompression bomb claims more
+MAX_BYTES = 2**28 + 2**20  # of a volume or DICOM file: 512 x 512 x 512 in 16 bits, and a header
+FITS = ("crop", "stretch", "pad")
+
+
+class BadFile(ValueError):
+    """One file that cannot be used; the message is the reason alone."""
+
+
+class NoReader(BadFile):
+    """A file that can be read another day, so that it is not remembered as bad.
+
+    Its reader is not installed, and the message says what to type; or the system refused it.
+    """
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How files become images.
+
+    Args:
+        image_shape: `(height, width, channels)`; colour becomes grey where channels is 1.
+        fit: What happens to another aspect ratio: `"crop"` the longer side around the middle,
+            `"stretch"`, or `"pad"` with black.
+        axis: Of a NIfTI volume, the axis along which it is cut into slices (2 is axial).
+        span: Which slices, as shares of that axis.
+        bits: Of pictures deeper than 8 bits: values from 0 to `2**bits - 1` become grey levels. 0:
+            as many as hold the largest value of the file, which differs from file to file; those of
+            a folder have one range (`files.with_bits`).
+    """
+
+    image_shape: tuple[int, int, int]
+    fit: str = "crop"
+    axis: int = 2
+    span: tuple[float, float] = (0.35, 0.65)
+    bits: int = 0
+
+    @classmethod
+    def of(cls, settings, bits=0) -> "Reading":
+        """As `config.Settings` say."""
+        return cls(settings.image_shape, settings.fit, bits=bits)
+
+
+def suffix(name) -> str:
+    """The ending that tells the kind of a file, in lower case: `.png`, `.nii.gz`, ..."""
+    name = str(name).lower()
+    return ".nii.gz" if name.endswith(".nii.gz") else os.path.splitext(name)[1]
+
+
+def missing_readers() -> list[str]:
+    """Packages that read some kinds of files and are not installed."""
+    return [name for name in READERS if importlib.util.find_spec(name) is None]
+
+
+def count(path, reading):
+    """How many images a file holds, from its header alone. Raises `BadFile`, as `read` does."""
+    if suffix(path) not in VOLUMES:
+        return 1
+    with _only_bad_files(path):
+        header, _ = _nifti(path, whole=False)
+        values = np.broadcast_to(np.uint8(0), header.get_data_shape())  # takes no memory
+        return len(_slices(_upright(values, header), reading))
+
+
+def read(path, reading):
+    """The images of one file.
+
+    Pictures, DICOM files: one image; NIfTI volumes: one for each slice of `reading.span`. Alpha is
+    dropped, palettes are resolved, EXIF rotation is applied. Values beyond 8 bits are scaled by
+    `2**bits - 1`, see `Reading`, so that 12-bit data in a 16-bit file are not black. DICOM files
+    are windowed as they say, MONOCHROME1 is inverted; volumes are scaled between their 0.5 and 99.5
+    percentiles. Checksums are verified where a format has them.
+
+    What a file claims is checked before it is decoded: a picture has at most `MAX_PIXELS` pixels; a
+    volume and a DICOM file at most `MAX_BYTES` bytes, inflated. So no file takes much more than
+    1 GB of memory, and most of the largest take half of that.
+
+    Returns:
+        uint8 `(images, height, width, channels)`.
+
+    Raises:
+        BadFile: with the reason, whatever is wrong.
+    """
+    with _only_bad_files(path):
+        if suffix(path) in VOLUMES:
+            images = list(_volume_images(path, reading))
+        elif suffix(path) in DICOM:
+            images = [fitted(_dicom(path), reading)]
+        else:
+            images = [fitted(_picture(path, reading.bits), reading)]
+        return np.stack(images)
+
+
+@contextmanager
+def _only_bad_files(path):
+    """Checks that a path is a file that opens, and makes a `BadFile` of every error that follows.
+
+    Readers raise errors of any kind over damaged files.
+    """
+    try:
+        _check(path)
+        yield
+    except BadFile:
+        raise
+    except Exception as error:
+        if isinstance(error, MemoryError):
+            raise NoReader("needs more memory than is free") from None
+        # A seek to where a damaged file points is an invalid argument.
+        if getattr(error, "errno", None) not in (None, errno.EINVAL):
+            raise NoReader(f"cannot be read ({error.strerror})") from None
+        what = "cannot be read as DICOM" if suffix(path) in DICOM else "is damaged"
+        raise BadFile(f"{what} ({_said(error)})") from None
+
+
+def _check(path):
+    try:
+        status = os.stat(path)
+        if stat.S_ISDIR(status.st_mode):
+            raise BadFile("is a folder")
+        if not stat.S_ISREG(status.st_mode):  # to open a pipe would wait for whoever writes into it
+            raise BadFile("is a pipe, a socket or a device")
+        if status.st_size == 0:
+            raise BadFile("is empty (0 bytes)")
+        open(path, "rb").close()
+    except FileNotFoundError:
+        raise BadFile("does not exist") from None
+
+
+def _said(error):
+    """The kind of an error and what it says, in one short line."""
+    text = "".join(each if each.isprintable() else " " for each in str(error))
+    return f"{type(error).__name__}: {' '.join(text.split())}"[:200].removesuffix(": ")
+
+
+def bits_of(path) -> int:
+    """Bits of a deep picture, at least 8; 0 for others and for what cannot be read."""
+    try:
+        _check(path)
+        with Image.open(path, formats=FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS or not _is_deep(image):
+                return 0
+            values = np.asarray(image)
+    except Exception:  # whatever is wrong with it, `read` says it
+        return 0
+    high = values.max(initial=0)
+    if not (np.isfinite(high) and _whole(values)):
+        return 0
+    return max(8, int(high).bit_length())
+
+
+def _is_deep(image):
+    return image.mode in ("I", "F") or image.mode.startswith("I;16")
+
+
+def _whole(values):
+    """Whether numbers are counts rather than shares from 0 to 1."""
+    if not np.issubdtype(values.dtype, np.floating):
+        return True
+    return values.max() > 1 and all(np.array_equal(row, np.round(row)) for row in values)
+
+
+def _picture(path, bits):
+    """A Pillow image, of mode F (grey, 0 to 255) where it is deeper than 8 bits."""
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise BadFile(f"claims {image.width} x {image.height} pixels, too many to be true")
+            if image.format == "TIFF" and image.tag_v2.get(274, 1) > 4:
+                raise BadFile("is a TIFF turned by its orientation tag; save it upright")
+            ImageOps.exif_transpose(image, in_place=True)
+    except UnidentifiedImageError:
+        raise BadFile(f"is no {', '.join(FORMATS)} image ({_beginning(path)})") from None
+    except Image.DecompressionBombError:
+        raise BadFile("claims more pixels than can be true") from None
+    if _is_deep(image):
+        values = np.asarray(image)
+        del image  # there are never more than two copies of a large picture
+        return _grey(values, bits)
+    if image.mode == "P":
+        image = image.convert("RGBA")
+    # Other modes than these would become another grey than that of their colours.
+    return image if image.mode in ("1", "L", "LA", "RGB", "RGBA") else image.convert("RGB")
+
+
+def _beginning(path):
+    with open(path, "rb") as file:
+        start = file.read(16)
+    return f"it begins with {start!r}"
+
+
+def _grey(values, bits):
+    """Numbers beyond 8 bits as a Pillow image of mode F from 0 to 255."""
+    if not values.size:
+        raise BadFile("has no pixels")
+    low, high = values.min().item(), values.max().item()  # NaN where there is one
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise BadFile("has NaN or infinite pixels")
+    if low < 0:
+        raise BadFile(f"has negative pixels (the lowest is {low:g})")
+    integers = _whole(values)
+    if not integers and high > 1:
+        raise BadFile(f"has fractional pixels up to {high:g}; scale them to 0..1")
+    full = 2.0 ** (bits or max(8, int(high).bit_length())) - 1 if integers else 1.0
+    if high > full:
+        raise BadFile(
+            f"has a pixel of {high:g}, beyond the {bits} bits of the images it belongs to"
+        )
+    scaled = values.astype(np.float32)
+    scaled *= 255.0 / full
+    return Image.fromarray(scaled)
+
+
+def fitted(image, reading):
+    """A Pillow image, or a uint8 array, as a uint8 array of the shape asked for.
+
+    On the way down every pixel is the mean of the area that it covers, on the way up the
+    interpolation is bicubic.
+    """
+    height, width, channels = reading.image_shape
+    if isinstance(image, np.ndarray):
+        image = Image.fromarray(image)
+    mode = "F" if image.mode == "F" else "L" if channels == 1 else "RGB"
+    if image.mode != mode:
+        image = image.convert(mode)
+    if reading.fit == "crop":
+        box, size = crop_box(image.width, image.height, width, height), (width, height)
+    else:
+        box, size = (0, 0, image.width, image.height), (width, height)
+        if reading.fit == "pad":
+            scale = max(image.width / width, image.height / height)
+            size = (max(round(image.width / scale), 1), max(round(image.height / scale), 1))
+    if box != (0, 0, *size):
+        smaller = size[0] * size[1] < (box[2] - box[0]) * (box[3] - box[1])
+        kind = Image.Resampling.BOX if smaller else Image.Resampling.BICUBIC
+        image = image.resize(size, kind, box=box)
+    values = np.asarray(image)
+    if values.dtype != np.uint8:
+        values = np.round(np.clip(values, 0, 255)).astype(np.uint8)
+    if values.ndim == 2:
+        values = np.broadcast_to(values[..., None], (*values.shape, channels))
+    rows, columns = height - values.shape[0], width - values.shape[1]
+    if rows or columns:
+        around = ((rows // 2, rows - rows // 2), (columns // 2, columns - columns // 2), (0, 0))
+        values = np.pad(values, around)
+    return values
+
+
+def crop_box(width, height, to_width, to_height):
+    """The largest box of another aspect ratio in the middle of an image: left, top, right, bottom.
+
+    Args:
+        width, height: Of the image, in pixels.
+        to_width, to_height: Whose aspect ratio is wanted.
+    """
+    scale = min(width / to_width, height / to_height)
+    across, down = to_width * scale, to_height * scale
+    left, top = (width - across) / 2, (height - down) / 2
+    # By rounding it may end outside of the image, which Pillow refuses.
+    return max(left, 0.0), max(top, 0.0), min(left + across, width), min(top + down, height)
+
+
+def _slices(upright, reading):
+    length = upright.shape[reading.axis]
+    first, last = (int(round(share * length)) for share in reading.span)
+    chosen = range(first, max(last, first + 1))
+    if len(chosen) * math.prod(reading.image_shape) > MAX_BYTES:
+        raise BadFile(f"has {len(chosen)} slices, too many to be held at {reading.image_shape}")
+    return chosen
+
+
+def _nifti(path, whole):
+    """The header of a NIfTI volume, checked, and the file's content, inflated.
+
+    Args:
+        whole: Reads it to its end, where the checksum of a `.nii.gz` stands. Several gzip members
+            are one content, as gunzip has it; what follows the last must be zeros.
+    """
+    try:
+        import nibabel
+    except ImportError:
+        raise NoReader("is NIfTI, for which nibabel is missing: pip install nibabel") from None
+    with gzip.open(path) if suffix(path) == ".nii.gz" else open(path, "rb") as stream:
+        content = bytearray(stream.read(nibabel.Nifti2Header.sizeof_hdr))
+        for kind in (nibabel.Nifti1Header, nibabel.Nifti2Header):
+            if kind.may_contain_header(content):
+                break
+        else:
+            raise BadFile(f"is no NIfTI volume (it begins with {bytes(content[:16])!r})")
+        header = kind(bytes(content[: kind.sizeof_hdr]))
+        shape, stored = header.get_data_shape(), header.get_data_dtype()
+        # No side is longer than NIfTI-1 can say.
+        if len(shape) != 3 or not all(0 < side < 2**15 for side in shape):
+            raise BadFile(f"has the shape {shape}, not that of one volume")
+        if stored.kind not in "iuf":
+            raise BadFile(f"has voxels of {header.get_value_label('datatype')}, not numbers")
+        start = header.get_data_offset()
+        end = start + math.prod(shape) * stored.itemsize
+        if end > MAX_BYTES:
+            raise BadFile(f"claims {end:,} bytes; up to {MAX_BYTES:,} are read")
+        while whole and (chunk := stream.read(2**20)):
+            content += chunk
+            if len(content) > MAX_BYTES:
+                raise BadFile(f"holds more than {MAX_BYTES:,} bytes")
+    if whole:
+        if len(content) < end:
+            raise BadFile(f"is cut off at {len(content):,} of the {end:,} bytes that it claims")
+        # Checks the extensions, which go to the end where no start of the voxels is said.
+        between = content[:start] if start >= kind.sizeof_hdr + 4 else content
+        kind.from_fileobj(BytesIO(between))
+    return header, content
+
+
+def _upright(values, header):
+    """A view of a volume's values: axes rightwards, forwards and upwards."""
+    from nibabel import orientations
+
+    turned = orientations.io_orientation(header.get_best_affine())
+    return orientations.apply_orientation(values, turned)
+
+
+def _volume_images(path, reading):
+    from nibabel.volumeutils import apply_read_scaling
+
+    header, content = _nifti(path, whole=True)
+    shape, kind = header.get_data_shape(), header.get_data_dtype()
+    stored = np.ndarray(shape, kind, content, header.get_data_offset(), order="F")
+    slope, inter = header.get_slope_inter()
+
+    def scaled(values):
+        return np.asarray(apply_read_scaling(values, slope, inter), np.float32)
+
+    if not np.isfinite(scaled(np.array([stored.min(), stored.max()]))).all():
+        raise BadFile("has NaN or infinite voxels")
+    low, high = _range(stored, scaled, falling=slope is not None and slope < 0)
+    upright = _upright(stored, header)
+    for number in _slices(upright, reading):
+        values = scaled(np.moveaxis(upright, reading.axis, 0)[number])
+        values = np.clip((values - low) / max(high - low, 1e-6), 0, 1) * 255
+        image = Image.fromarray(np.ascontiguousarray(np.rot90(values)))  # the front, or the top, up
+        yield fitted(image, reading)
+
+
+def _range(stored, scaled, falling):
+    """The 0.5 and 99.5 percentiles of a volume, as `np.percentile` has them.
+
+    Scales none but the stored values that they lie between: all of them would take four times the
+    memory of the volume.
+
+    Args:
+        stored: The voxels as the file has them.
+        scaled: What makes float32 values of them, in the same order or, where `falling`, the other.
+    """
+    last = stored.size - 1
+    places = [np.float64(last * share) for share in (0.005, 0.995)]
+    ranks = [min(int(place) + step, last) for place in places for step in (0, 1)]
+    at = [last - rank for rank in ranks] if falling else ranks
+    ordered = stored.astype(stored.dtype.newbyteorder("=")).ravel(order="K")
+    ordered.partition(at)
+    below, above = scaled(ordered[at])[::2], scaled(ordered[at])[1::2]
+    shares = np.array([place - int(place) for place in places])
+    gap = above - below
+    return np.where(shares < 0.5, below + gap * shares, above - gap * (1 - shares))
+
+
+def _dicom(path):
+    """The one image of a DICOM file: a Pillow image of mode F (grey, 0 to 255), or uint8 colour."""
+    try:
+        import pydicom
+        from pydicom import pixels
+    except ImportError:
+        raise NoReader("is DICOM, for which pydicom is missing: pip install pydicom") from None
+    _check_dicom_size(path)
+    file = pydicom.dcmread(path)
+    if not {"PixelData", "FloatPixelData", "DoubleFloatPixelData"} & set(file.dir()):
+        raise BadFile("is a DICOM file without an image")
+    rows, columns, samples = int(file.Rows), int(file.Columns), int(file.SamplesPerPixel)
+    frames = int(file.get("NumberOfFrames") or 1)
+    decoder = pixels.get_decoder(file.file_meta.TransferSyntaxUID)
+    if frames == 1 and decoder.is_encapsulated:
+        encoded = list(pydicom.encaps.generate_frames(file.PixelData, number_of_frames=1))
+        frames = len(encoded)
+    if frames != 1:
+        raise BadFile(f"has pixels of shape {(frames, rows, columns)}, not those of one image")
+    if rows * columns > MAX_PIXELS or rows * columns * samples * file.BitsAllocated > 8 * MAX_BYTES:
+        raise BadFile(f"claims {columns} x {rows} pixels, too many to be true")
+    missing = _missing_decoder(file, decoder)
+    if missing:
+        raise NoReader(f"is {decoder.UID.name}, for which a decoder is missing: {missing}")
+    if decoder.is_encapsulated:
+        _check_encoded(encoded[0], (columns, rows))
+    values, made = decoder.as_array(file, raw=True, allow_excess_frames=decoder.is_native)
+    kind = made["photometric_interpretation"]
+    if values.shape == (rows, columns) and kind in ("MONOCHROME1", "MONOCHROME2"):
+        return _dicom_grey(values, file)
+    if values.shape == (rows, columns) and kind == "PALETTE COLOR":
+        return _in_blocks(lambda block: _looked_up(block, file), values)
+    if values.shape == (rows, columns, 3) and kind in ("RGB", "YBR_FULL", "YBR_FULL_422"):
+        full = 2**file.BitsStored - 1
+
+        def colour(block):
+            if kind != "RGB":
+                block = pixels.convert_color_space(block, kind, "RGB")
+            return _to_bytes(block, full)
+
+        return _in_blocks(colour, values)
+    if values.shape in ((rows, columns), (rows, columns, 3)):
+        raise BadFile(f"has pixels of the kind {kind}")
+    raise BadFile(f"has pixels of shape {values.shape}, not those of one image")
+
+
+def _check_dicom_size(path):
+    """That a DICOM file is one, and no larger than `MAX_BYTES`, inflated where it is deflated."""
+    from pydicom import filereader, uid
+
+    size = os.path.getsize(path)
+    if size <= MAX_BYTES:
+        with open(path, "rb") as stream:
+            filereader.read_preamble(stream, force=False)
+            meta = filereader.read_dataset(
+                stream, False, True, stop_when=lambda tag, kind, length: tag >> 16 != 2
+            )
+            if meta.get("TransferSyntaxUID") == uid.DeflatedExplicitVRLittleEndian:
+                inflating = zlib.decompressobj(-zlib.MAX_WBITS)
+                size = len(inflating.decompress(stream.read(), MAX_BYTES + 1))
+    if size > MAX_BYTES:
+        raise BadFile(f"holds more than {MAX_BYTES:,} bytes")
+
+
+def _missing_decoder(file, decoder):
+    """The line to type where no decoder is installed for the pixels of a DICOM file; or nothing."""
+    if decoder.is_native:
+        return ""
+    # Pillow is one of the decoders; of these it makes 8 bits, or nothing.
+    deep = file.BitsStored > 8 and (
+        file.SamplesPerPixel > 1 or decoder.UID.name.startswith("JPEG Extended")
+    )
+    if decoder.is_available and not (deep and decoder.available_plugins == ("pillow",)):
+        return ""
+    needed = decoder.missing_dependencies[-1].partition("requires ")[2]  # "numpy and pyjpegls>=1.2"
+    packages = [word.partition(">=")[0].strip(",") for word in needed.split() if word != "and"]
+    return f"pip install {' '.join(packages)}"
+
+
+def _check_encoded(frame, size):
+    """That a frame of JPEG is of the size that its DICOM file says, before it is decoded."""
+    at = 12 if frame.startswith(b"\0\0\0\x0cjP  ") else len(frame)
+    while at < len(frame) and frame[at + 4 : at + 8] != b"jp2c":  # boxes around JPEG 2000
+        size_of_box = int.from_bytes(frame[at : at + 4], "big")
+        if size_of_box < 8:
+            raise BadFile("is damaged (JPEG 2000 with an empty box)")  # pydicom would never end
+        at += size_of_box
+    try:
+        with Image.open(BytesIO(frame), formats=("JPEG", "JPEG2000")) as image:
+            if image.size != size:
+                raise BadFile(f"claims {size[0]} x {size[1]} pixels and holds {image.size}")
+    except UnidentifiedImageError:
+        return  # of another kind, or damaged, which the decoder says
+
+
+def _in_blocks(work, values):
+    """Changes an array some rows at a time, so that what it takes in between is small."""
+    made = None
+    for rows in _blocks(values):
+        part = work(values[rows])
+        if made is None:
+            made = np.empty((len(values), *part.shape[1:]), part.dtype)
+        made[rows] = part
+    return made
+
+
+def _blocks(values):
+    size = max(1, 2**20 // values[0].size)
+    return [slice(at, at + size) for at in range(0, len(values), size)]
+
+
+def _to_bytes(values, full):
+    """Values from 0 to `full` as uint8."""
+    return np.round(np.clip(values, 0, full) * (255 / full)).astype(np.uint8)
+
+
+def _looked_up(values, file):
+    """The colours of numbers in a DICOM file's palette, uint8."""
+    from pydicom import pixels
+
+    entries, first, bits = file.RedPaletteColorLookupTableDescriptor
+    last = first + (entries or 2**16) - 1
+    values = np.clip(values.astype(np.int32), first, last)  # pydicom wraps what lies beyond
+    return _to_bytes(pixels.apply_color_lut(values, file)[..., :3], 2**bits - 1)
+
+
+def _dicom_grey(values, file):
+    """The grey levels that a DICOM file asks for, as a Pillow image of mode F from 0 to 255.
+
+    Without a window they run from the lowest value to the highest. Padding is not counted: it is no
+    part of the image (DICOM PS3.3 C.7.5.1.1.2).
+    """
+    from pydicom import pixels
+
+    windowed = all(file.get(name) not in (None, "") for name in ("WindowCenter", "WindowWidth"))
+    apply = pixels.apply_windowing if windowed else pixels.apply_voi
+
+    def shown(block):
+        # As float64, for the difference of two numbers of 16 bits may have 17.
+        return apply(pixels.apply_modality_lut(block, file), file).astype(np.float64)
+
+    if windowed:
+        low, high = pixels.apply_windowing(np.array([-1e9, 1e9]), file)  # what it maps onto
+    else:
+        ends = []
+        for rows in _blocks(values):
+            inside = shown(values[rows][~_is_padding(values[rows], file)])
+            ends += [inside.min(), inside.max()] if inside.size else []
+        low, high = (min(ends), max(ends)) if ends else (shown(values[:1]).max(),) * 2
+    inverted = file.PhotometricInterpretation == "MONOCHROME1"
+
+    def grey(block):
+        light = np.clip((shown(block) - low) / (high - low or 1e-6), 0, 1) * 255
+        return (255 - light if inverted else light).astype(np.float32)
+
+    made = _in_blocks(grey, values)
+    if not np.isfinite(made.max()):
+        raise BadFile("has NaN or infinite pixels")
+    return Image.fromarray(made)
+
+
+def _is_padding(values, file):
+    """Which stored values fill the frame around an image."""
+    one = file.get("PixelPaddingValue")
+    other = file.get("PixelPaddingRangeLimit", one)
+    if not (isinstance(one, int) and isinstance(other, int)):
+        return np.zeros(values.shape, bool)
+    return (values >= min(one, other)) & (values <= max(one, other))
