@@ -26,6 +26,7 @@ import config
 import evaluate
 import train
 from analysis import directions, latent, plots
+from nn.batches import in_batches
 from sources import decoding, files
 from storage import disk
 
@@ -73,7 +74,7 @@ def encode(model, images, table):
         is small for whatever is flat, trained on or not), and `z_0`, `z_1`, ...; and floats in
         [0, 1], shape as the images'.
     """
-    z_mean, _, made = latent.in_batches(model.describe, images, batch_size=128)
+    z_mean, _, made = in_batches(model.describe, images, batch_size=128)
     like = evaluate.likeness(np.asarray(images[:]) / np.float32(255), made)
     known = table[["file", "slice"]].reset_index(drop=True)
     known = known.assign(error=like["mse"], ssim=like["ssim"])
@@ -110,7 +111,7 @@ def between(model, latents, start, end, frames=60, kind="slerp"):
         path = latent.along(z[latent.through_data(z, *rows)], frames)
     else:
         path = {"lerp": latent.lerp, "slerp": latent.slerp}[kind](z[rows[0]], z[rows[1]], frames)
-    return latent.in_batches(model.decode, path.astype(np.float32), batch_size=128)
+    return in_batches(model.decode, path.astype(np.float32), batch_size=128)
 
 
 def save_images(images, table, folder):

@@ -22,13 +22,12 @@ import pandas as pd
 import tensorflow as tf
 
 import config
-import model as models
 import train
-from analysis import latent
 from analysis.directions import Direction
 from nn import metrics
+from nn.batches import as_float, rows_at_a_time
 from sources import decoding, files
-from storage import checkpoints, cluster, disk
+from storage import checkpoints, cluster, disk, runs
 
 PART = 2**27  # bytes of images in a part
 MOST_FILES = 2048  # in a part
@@ -45,7 +44,7 @@ def reading_of(run, bits=0) -> decoding.Reading:
         run: Run folder.
         bits: Of deep pictures, where the run does not say it; see `decoding.Reading`.
     """
-    settings, origin = train.load_settings(run), train.origin_of(run)
+    settings, origin = runs.load_settings(run), runs.origin_of(run)
     return decoding.Reading.of(settings, origin and origin.bits or bits)
 
 
@@ -82,7 +81,7 @@ class Task:
         Raises:
             ValueError: where a direction is of another latent, or two have one name.
         """
-        latent_dim = train.load_settings(self.run).latent_dim
+        latent_dim = runs.load_settings(self.run).latent_dim
         whole = {str(Path(path).resolve()): None for path in self.directions}
         names = [Direction.load(path, latent_dim).name for path in whole]
         if len(set(names)) < len(names):
@@ -107,7 +106,7 @@ class Encoder:
     """Turns files into rows; a process makes one and keeps it."""
 
     def __init__(self, task):
-        settings = train.load_settings(task.run)
+        settings = runs.load_settings(task.run)
         self.folder, self.reading = Path(task.folder), reading_of(task.run, task.bits)
         self.model = train.load(task.run)
         self.directions = [Direction.load(path) for path in task.directions]
@@ -127,7 +126,7 @@ class Encoder:
     def _measure(self, images):
         """The columns of a batch, `(batch, columns)`."""
         z_mean, z_log_var, made = self.model.describe(images)
-        found = [metrics.mse(models.as_float(images), made)]
+        found = [metrics.mse(as_float(images), made)]
         if self.model.uses_labels:
             shares = self.model.classify(images)
             found += [tf.cast(tf.argmax(shares, -1), tf.float32), tf.reduce_max(shares, -1)]
@@ -161,7 +160,7 @@ class Encoder:
             `(table, bad)`: a row for each image, `file`, `slice` and the columns; and a list of
             `(name, reason)` of the files that have none.
         """
-        size = latent.rows_at_a_time((None, *self.reading.image_shape))
+        size = rows_at_a_time((None, *self.reading.image_shape))
         places, bad, waiting, made = [], [], [], [np.zeros((0, len(self.columns)), np.float32)]
 
         def measure_waiting():
@@ -266,7 +265,7 @@ def _list_beside(to):
 def _planned(task, to):
     """The parts' paths, each with the names of its files."""
     names, digest = names_in(task.folder), task.digest()
-    size = math.prod(train.load_settings(task.run).image_shape)
+    size = math.prod(runs.load_settings(task.run).image_shape)
     size = max(1, min(MOST_FILES, PART // size))
     parts = {}
     for at in range(0, len(names), size):

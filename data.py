@@ -9,7 +9,6 @@ import re
 import socket
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -20,22 +19,10 @@ from sklearn.datasets import load_digits
 import config
 from sources import decoding, files, phantoms, splits
 from sources.splits import ImageData, Split, as_uint8, from_arrays, from_table
+from storage import runs
+from storage.runs import Origin
 
 __all__ = ["ImageData", "Origin", "Split", "as_uint8", "from_arrays", "from_table", "load"]
-
-
-class Origin(NamedTuple):
-    """Where images come from, beside what the settings say.
-
-    Attributes:
-        paths: Names of `config.PATHS_OF` to paths; what is not in it is not set, and embedded
-            images stand in.
-        bits: Of pictures deeper than 8 bits: the range of their values is `2**bits - 1`. 0: found
-            on the folder (`files.bits_of`).
-    """
-
-    paths: dict
-    bits: int = 0
 
 
 def load(settings, origin=None) -> ImageData:
@@ -44,7 +31,7 @@ def load(settings, origin=None) -> ImageData:
     Args:
         settings: `config.Settings`.
         origin: `Origin`; None: the paths of `config.py` and the environment. A run keeps its own
-            (`train.images_of`).
+            (`images_of`).
 
     Raises:
         ValueError: naming the setting or the file that is wrong, and what to do.
@@ -70,6 +57,35 @@ def load(settings, origin=None) -> ImageData:
         print(f"Embedded images: {images.note}")
     # What was not set but found, such as MNIST in Keras' cache, the source adds itself.
     return replace(images, paths={**here.paths, **(images.paths or {})})
+
+
+def images_of(run) -> ImageData:
+    """The images that a run was trained on, from where they lay.
+
+    A path of `config.py` or the environment that differs is named, and is taken only where the
+    run's own leads nowhere any more. A run that does not say where its images lay, as those that
+    come with this project, has those of `config.py`.
+
+    Raises:
+        ValueError, FileNotFoundError: See `load`.
+    """
+    settings, origin = runs.load_settings(run), runs.origin_of(run)
+    here = config.paths(settings.dataset)
+    if origin is None:
+        places = ", ".join(f"{name} = {path}" for name, path in here.items())
+        print(f"{run} does not say where its images lay; taken: {places or 'the embedded images'}")
+        return load(settings)
+    for name in config.PATHS_OF[settings.dataset]:
+        own, other = origin.paths.get(name), here.get(name)
+        if other is None or (own is not None and own == other.absolute()):
+            continue
+        if own is None or own.exists():
+            lay = "the embedded images" if own is None else own
+            print(f"{run} was trained on {lay}; {name} = {other} is not used")
+        else:
+            print(f"{own}, which {run} was trained on, is not there; taken: {name} = {other}")
+            origin.paths[name] = other
+    return load(settings, origin)
 
 
 def _ask_what_was_meant(dataset):

@@ -17,11 +17,11 @@ from sklearn.decomposition import PCA
 
 import config
 import data
-import model as models
 import train
 from analysis import factors, judges, latent, likelihood
 from nn import metrics
-from storage import disk
+from nn.batches import as_float, in_batches
+from storage import disk, runs
 
 DRAWS = 5  # fixed draws of binary pixels and of z for each image
 NEIGHBOURS = 10
@@ -277,7 +277,7 @@ def _likelihoods(model, pixels, progress=False):
     size = max(1, 512 // getattr(model, "classes", 1))
     rows = np.arange(len(pixels))
     told = "bound" if progress else ""
-    distortion, rate = latent.in_batches(measured, pixels, rows, batch_size=size, told=told)
+    distortion, rate = in_batches(measured, pixels, rows, batch_size=size, told=told)
     if np.isnan(rate).all():  # no posterior, no bound
         return {"distortion": distortion}
     return {"negative_elbo": rate + distortion, "rate": rate, "distortion": distortion}
@@ -300,7 +300,7 @@ def likeness(images, made) -> dict:
     Returns:
         Arrays `(n,)` by name.
     """
-    parts = latent.in_batches(_likeness, images, made, batch_size=128)
+    parts = in_batches(_likeness, images, made, batch_size=128)
     return dict(zip(LIKENESS, parts, strict=True))
 
 
@@ -310,7 +310,7 @@ def _likeness(images, made):
 
 def _classification(model, split, column):
     """Accuracy, with its standard error, and calibration, on images that all have a label."""
-    shares, labels = latent.in_batches(model.classify, split.images), split.labels(column)
+    shares, labels = in_batches(model.classify, split.images), split.labels(column)
     accuracy = np.mean(shares.argmax(axis=-1) == labels)
     error = math.sqrt(accuracy * (1 - accuracy) / len(labels))
     calibration, _ = metrics.calibration_error(shares, labels)
@@ -321,7 +321,7 @@ def _reconstructions(model, pixels, progress=False):
     """How like its reconstruction every image is."""
 
     def measured(batch, rows):
-        images = models.as_float(batch)
+        images = as_float(batch)
         if model.corrupt == "none":
             made = model.reconstruct(images)
         else:  # a denoiser is shown the corrupted image, and compared with the clean one
@@ -332,7 +332,7 @@ def _reconstructions(model, pixels, progress=False):
     large = min(pixels.shape[1:3]) >= metrics.LEAST_FOR_SCALES
     names = [*LIKENESS, *(["ms_ssim"] if large else [])]
     rows, told = np.arange(len(pixels)), "reconstructions" if progress else ""
-    parts = latent.in_batches(measured, pixels, rows, batch_size=128, told=told)
+    parts = in_batches(measured, pixels, rows, batch_size=128, told=told)
     return dict(zip(names, parts, strict=True))
 
 
@@ -352,7 +352,7 @@ def _samples(model, made, images, chosen, judge, inception):
     values = {"sample_sharpness": (sharp.mean(), sharp.std() / math.sqrt(len(sharp)))}
     # Not the first ones: those of MNIST are the tidier half.
     some = real[np.random.default_rng(1).permutation(len(real))[:MOST_COMPARED]]
-    compared = (made[:MOST_COMPARED], some, latent.in_batches(model.reconstruct, some))
+    compared = (made[:MOST_COMPARED], some, in_batches(model.reconstruct, some))
     ours, *others = _to_nearest(compared, images.train.images)
     values |= {
         name: (_share_nearer(ours, each), None) for name, each in zip(NEARER, others, strict=True)
@@ -412,9 +412,9 @@ def small(images, side=32):
         height, width = batch.shape[1:3]
         factor = max(1.0, max(height, width) / side)
         shape = (max(1, round(height / factor)), max(1, round(width / factor)))
-        return tf.image.resize(models.as_float(batch), shape, method="area")
+        return tf.image.resize(as_float(batch), shape, method="area")
 
-    return latent.in_batches(shrunk, images)
+    return in_batches(shrunk, images)
 
 
 def baselines(images, components, split="test", most=3000) -> pd.DataFrame:
@@ -452,8 +452,8 @@ def baselines(images, components, split="test", most=3000) -> pd.DataFrame:
 def _images(run, path):
     """The images of a run, or others from a path."""
     if path is None:
-        return train.images_of(run)
-    settings, origin = train.load_settings(run), train.origin_of(run)
+        return data.images_of(run)
+    settings, origin = runs.load_settings(run), runs.origin_of(run)
     names = config.PATHS_OF[settings.dataset]
     if not names:
         raise ValueError(
@@ -508,7 +508,7 @@ def main(words=None):
         inception = arguments.inception and judges.inception(arguments.inception)
         for run in arguments.runs:
             images = _images(run, arguments.images)
-            difference = "" if arguments.images else train.changed(run, images)
+            difference = "" if arguments.images else runs.changed(run, images)
             if difference and not arguments.to:
                 raise ValueError(
                     f"{run}: the images are not those of the training: {difference}. Numbers of "

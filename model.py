@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from nn import layers, losses, metrics, randomness, replicas
 from nn.averages import Averages
+from nn.batches import as_float
 
 RECONSTRUCTIONS = ("bernoulli", "gaussian", "learned-gaussian")
 CORRUPTIONS = ("none", "gaussian", "mask")
@@ -77,13 +78,6 @@ def reduced(terms):
     """Means of named terms, each `(batch,)` or a scalar, and the sum of them: `(dict, scalar)`."""
     means = {name: tf.reduce_mean(term) for name, term in terms.items()}
     return means, tf.add_n(list(means.values()))
-
-
-def as_float(images):
-    """uint8 images to float32 in [0, 1]; floats pass."""
-    if images.dtype == tf.uint8:
-        return tf.cast(images, tf.float32) / 255.0
-    return tf.cast(images, tf.float32)
 
 
 @keras.saving.register_keras_serializable("latent_atlas")

@@ -29,7 +29,7 @@ import evaluate
 import train
 from analysis import plots
 from families import registry
-from storage import checkpoints, cluster, disk
+from storage import checkpoints, cluster, disk, runs
 
 MEASURED, PRUNED = evaluate.METRICS, "pruned.json"  # in a run folder: it is over
 MISSING = '--at-once, --gpus, --prune and --address need Ray: pip install "ray[tune]"'
@@ -111,7 +111,7 @@ def trial(settings, run, told=None) -> dict:
 def _refuse_other(run, settings):
     """Refuses a folder that holds a run of other settings."""
     if (run / "settings.json").exists():
-        train.require_settings(run, settings)
+        runs.require_settings(run, settings)
 
 
 def _values(run):

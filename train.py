@@ -10,14 +10,8 @@ import argparse
 import ast
 import dataclasses
 import importlib.util
-import json
-import math
-import signal
 import sys
 import textwrap
-import threading
-import time
-from contextlib import contextmanager
 from pathlib import Path
 
 import keras
@@ -30,24 +24,11 @@ from analysis import judges, plots
 from families import registry
 from nn import distribution
 from sources import splits
-from storage import checkpoints, disk
+from storage import checkpoints, runs
+from storage.keep import Keep, Progress
+from storage.runs import load_settings, new_run
 
 SAMPLES = 64  # latent points that are drawn after every epoch, always the same
-CHECKPOINT_SECONDS = 10.0  # between two checkpoints at least, so that short epochs stay short
-LOOK_STEPS = 20  # between two looks at the loss
-
-
-def new_run(name: str) -> Path:
-    """Makes the folder of a new run in `config.RUNS_DIR`: `name-001`, `name-002`, ..."""
-    config.RUNS_DIR.mkdir(parents=True, exist_ok=True)
-    name, number = disk.file_name(name), 1
-    while True:
-        run = config.RUNS_DIR / f"{name}-{number:03d}"
-        try:
-            run.mkdir()
-            return run
-        except FileExistsError:  # taken, perhaps by a process beside this one
-            number += 1
 
 
 def fit(model, images, settings, run, verbose="auto", resume=False, callbacks=()):
@@ -80,7 +61,7 @@ def fit(model, images, settings, run, verbose="auto", resume=False, callbacks=()
     run, strategy = Path(run), model.distribute_strategy
     chief = distribution.is_chief(strategy)
     if resume:
-        _require_same(run, settings, images)
+        runs.require_same(run, settings, images)
     elif chief and ((run / checkpoints.WEIGHTS).exists() or checkpoints.begun(run)):
         resumed = (
             f", or resume it (python train.py --resume {run})" if checkpoints.begun(run) else ""
@@ -103,36 +84,17 @@ def fit(model, images, settings, run, verbose="auto", resume=False, callbacks=()
         (run / "samples").mkdir(parents=True, exist_ok=True)
         checkpoints.require_room(run, model)
     if chief and not resume:
-        disk.write_json(run / "settings.json", _provenance(settings, images))
-        with disk.replacing(run / "split.csv") as temporary:
-            images.membership().to_csv(temporary, index=False, lineterminator="\n")
+        runs.begin(run, settings, images)
 
-    state = checkpoints.read(model, run)
-    keep = Keep(model, settings, run, state, steps)
+    keep = Keep(model, settings, run, steps, f"python train.py --resume {run}")
     if resume and chief:
         keep.catch_up()
-    while not keep.over:
-        batches, validation, _ = _batches(model, images, settings, keep.epoch, keep.batch)
-        try:
-            with _between_steps(keep):
-                model.fit(
-                    batches,
-                    # What is left of an epoch that was broken off is trained by itself.
-                    epochs=keep.epoch + 1 if keep.batch else settings.epochs,
-                    initial_epoch=keep.epoch,
-                    steps_per_epoch=steps - keep.batch,
-                    validation_data=validation,
-                    callbacks=[*_callbacks(keep, run), *callbacks],
-                    verbose=verbose,
-                    shuffle=False,  # the batches come shuffled
-                )
-        except KeyboardInterrupt:
-            raise KeyboardInterrupt(keep.broken_off()) from None
-        except tf.errors.OpError as error:
-            lost = strategy.num_replicas_in_sync > 1 and distribution.worker_lost(error)
-            if not lost:
-                raise
-            raise ConnectionError(f"{lost} {run}") from error
+    every = [keep, Progress(), *callbacks]
+    if chief:
+        every = [Samples(run), *every]  # a kill after a checkpoint finds its samples drawn
+        if importlib.util.find_spec("tensorboard"):
+            every.append(keras.callbacks.TensorBoard(run / "logs", write_graph=False))
+    keep.fit(lambda *done: _batches(model, images, settings, *done)[:2], every, verbose)
     if not chief:
         return pd.DataFrame(keep.rows)
     if settings.patience:
@@ -140,59 +102,8 @@ def fit(model, images, settings, run, verbose="auto", resume=False, callbacks=()
     return pd.read_csv(run / "history.csv")
 
 
-@contextmanager
-def _between_steps(keep):
-    """Lets Ctrl-C wait for the end of a step; a second one does not wait.
-
-    Where it strikes inside other people's code it can be lost (seen), or tear a save.
-    """
-    before = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or before is None:
-        yield
-        return
-
-    def wait(*_):
-        keep.asked = True
-        signal.signal(signal.SIGINT, before)
-
-    signal.signal(signal.SIGINT, wait)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
 def _divisors(steps):
     return ", ".join(str(each) for each in range(1, min(steps, 64) + 1) if steps % each == 0)
-
-
-def require_settings(run, settings):
-    """Refuses to go on with a run of other settings, and names the difference."""
-    known = load_settings(run).to_dict()
-    for name, value in settings.to_dict().items():
-        if value != known[name]:
-            raise ValueError(
-                f"{run} was begun with {name} = {known[name]!r}, not {value!r}; it can only go on "
-                "as it was begun"
-            )
-
-
-def _require_same(run, settings, images):
-    """Refuses to go on with a run of other settings or other images."""
-    require_settings(run, settings)
-    if (run / checkpoints.WEIGHTS).exists() and not checkpoints.begun(run):
-        raise ValueError(
-            f"{run} is a trained run without checkpoints and cannot be resumed; its weights can be "
-            "used, and a new training goes into another folder (--out)"
-        )
-    if (run / "split.csv").is_file():
-        before, now = _written_split(run), images.membership()
-        if not before.equals(now.reset_index(drop=True).astype(str)):
-            raise ValueError(
-                f"the images of {images.name} are not those that {run} was begun with: "
-                f"{changed(run, images) or 'they come in another order'}; give it the same images, "
-                "or train a new run"
-            )
 
 
 def _batches(model, images, settings, first_epoch=0, skipped=0):
@@ -276,60 +187,6 @@ def compile_model(model, settings, steps, images=0):
             model.optimizer.build(model.trainable_variables)
 
 
-def load_settings(run) -> config.Settings:
-    """The settings of a run; every value is checked before anything is built from it."""
-    path = Path(run) / "settings.json"
-    if not path.is_file():
-        raise FileNotFoundError(f"{run} is not a run folder: there is no {path}")
-    try:
-        values = json.loads(path.read_text())["settings"]
-        return config.Settings.from_dict(values, shortened=False)
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise ValueError(f"{path} cannot be read as settings: {error}") from error
-
-
-def _written_split(run):
-    """`split.csv` as text: a subject 001 is not the number 1.
-
-    Raises:
-        ValueError: where it is missing or is no such table.
-    """
-    path, needed = Path(run) / "split.csv", ["file", "subject", "split", "size", "digest"]
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, lineterminator="\n")
-        lacking = set(needed) - set(table)
-        problem = f"lacks {', '.join(sorted(lacking))}" if lacking else ""
-    except FileNotFoundError:
-        problem = "is not there"
-    except (ValueError, pd.errors.ParserError) as error:
-        problem = f"cannot be read ({str(error).splitlines()[0]})"
-    if problem:
-        raise ValueError(
-            f"{path} {problem}, so nothing says which images {run} was trained on. Numbers of "
-            "images that it has not seen can be written elsewhere: evaluate.py with --images PATH "
-            "--to FILE"
-        )
-    return table
-
-
-def changed(run, images) -> str:
-    """What differs between the images of now and those that a run was trained on, or ""."""
-    before, now = (
-        each.assign(place=each.groupby("file").cumcount())  # a volume has a row for each slice
-        for each in (_written_split(run), images.membership().astype(str))
-    )
-    names = ["file", "place"]
-    both = before.merge(now, on=names, how="outer", suffixes=("_before", ""), indicator=True)
-    kept = both[both["_merge"] == "both"]
-    counts = {
-        "gone": (both["_merge"] == "left_only").sum(),
-        "new": (both["_merge"] == "right_only").sum(),
-        "in another split": (kept["split"] != kept["split_before"]).sum(),
-        "with other pixels": (kept["digest"] != kept["digest_before"]).sum(),
-    }
-    return ", ".join(f"{count} {what}" for what, count in counts.items() if count)
-
-
 def load(run):
     """The trained model of a run folder, in this process or a fresh one.
 
@@ -342,203 +199,6 @@ def load(run):
     model = registry.from_settings(settings)
     checkpoints.load(model, run)
     return model
-
-
-def origin_of(run) -> data.Origin | None:
-    """Where the images of a run lay when it was trained, or None where the run does not say."""
-    load_settings(run)  # says what is wrong with the file
-    path = Path(run) / "settings.json"
-    known = json.loads(path.read_text()).get("images")
-    if known is None:
-        return None
-    try:
-        paths = {str(name): Path(text) for name, text in known["paths"].items()}
-        return data.Origin(paths, int(known["bits"]))
-    except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
-        raise ValueError(f"{path}: images does not say where they lie ({error})") from error
-
-
-def images_of(run) -> data.ImageData:
-    """The images that a run was trained on, from where they lay.
-
-    A path of `config.py` or the environment that differs is named, and is taken only where the
-    run's own leads nowhere any more. A run that does not say where its images lay, as those that
-    come with this project, has those of `config.py`.
-
-    Raises:
-        ValueError, FileNotFoundError: See `data.load`.
-    """
-    settings, origin = load_settings(run), origin_of(run)
-    here = config.paths(settings.dataset)
-    if origin is None:
-        places = ", ".join(f"{name} = {path}" for name, path in here.items())
-        print(f"{run} does not say where its images lay; taken: {places or 'the embedded images'}")
-        return data.load(settings)
-    for name in config.PATHS_OF[settings.dataset]:
-        own, other = origin.paths.get(name), here.get(name)
-        if other is None or (own is not None and own == other.absolute()):
-            continue
-        if own is None or own.exists():
-            lay = "the embedded images" if own is None else own
-            print(f"{run} was trained on {lay}; {name} = {other} is not used")
-        else:
-            print(f"{own}, which {run} was trained on, is not there; taken: {name} = {other}")
-            origin.paths[name] = other
-    return data.load(settings, origin)
-
-
-def _provenance(settings, images):
-    versions = {"tensorflow": tf.__version__, "keras": keras.__version__}
-    known = {"settings": settings.to_dict(), "versions": versions}
-    if images.paths is not None:
-        paths = {name: str(Path(path).absolute()) for name, path in images.paths.items()}
-        known["images"] = {"paths": paths, "bits": images.bits}
-    return known
-
-
-# --- callbacks -----------------------------------------------------------------------------------
-
-
-def _callbacks(keep, run):
-    if not keep.chief:
-        return [keep, Progress()]
-    callbacks = [Samples(run), keep, Progress()]
-    if importlib.util.find_spec("tensorboard"):
-        callbacks.append(keras.callbacks.TensorBoard(run / "logs", write_graph=False))
-    return callbacks
-
-
-class Keep(keras.callbacks.Callback):
-    """Keeps a training's history, weights and checkpoints, and ends it where it should end.
-
-    Args:
-        model: Compiled.
-        settings: `config.Settings`.
-        run: Run folder.
-        state: `checkpoints.State` to go on from, read into the model.
-        steps: Of an epoch.
-
-    Attributes:
-        epoch: Epochs that are over.
-        batch: Steps of the next one that are done: only between a resume and that epoch's end.
-        asked: Whether somebody wants the training to stop after this step.
-        over: Whether nothing is left to train.
-    """
-
-    def __init__(self, model, settings, run, state, steps):
-        super().__init__()
-        self.trained = model  # Keras sets `model`, and only when it begins
-        self.chief = distribution.is_chief(model.distribute_strategy)
-        self.settings = settings
-        self.steps = steps
-        trained = int(model.steps.numpy())
-        self.before = trained - state.epoch * steps - state.batch  # of other trainings
-        self.run = Path(run)
-        self.epoch, self.batch = state.epoch, state.batch
-        self.rows = list(state.history)
-        self.best = math.inf if state.best is None else state.best
-        self.waited = state.waited
-        self.averages = state.averages
-        self.asked = False
-        self.looked = 0  # steps of this epoch after which the loss was last looked at
-        self.written = -math.inf  # when, on the clock that never turns back
-
-    @property
-    def over(self):
-        stopped = self.settings.patience and self.waited >= self.settings.patience
-        return self.epoch >= self.settings.epochs or bool(stopped)
-
-    def on_epoch_begin(self, epoch, logs=None):
-        self.looked = 0
-        if self.batch:  # Keras has just set the running means to 0
-            self.model.averages.restore(self.averages)
-
-    def on_train_batch_end(self, batch, logs=None):
-        # `batch` is the last step of several where they are executed together. The last one of an
-        # epoch is looked at before the validation, which resets what says where the loss broke.
-        done = batch + 1
-        if done - self.looked >= LOOK_STEPS or done >= self.steps - self.batch or not self.looked:
-            self.looked = done
-            self._require_finite(logs)
-        self._stop_if_asked()
-
-    def _stop_if_asked(self):
-        if self.asked:
-            raise KeyboardInterrupt
-
-    def on_epoch_end(self, epoch, logs=None):
-        self._require_finite(logs)
-        self.epoch, self.batch, self.averages = epoch + 1, 0, None
-        self.rows.append({"epoch": epoch} | {name: float(value) for name, value in logs.items()})
-        better = logs["val_loss"] < self.best
-        self.best = float(min(self.best, logs["val_loss"]))
-        self.waited = 0 if better else self.waited + 1
-        self.model.stop_training = self.over
-        if self.over or time.monotonic() - self.written >= CHECKPOINT_SECONDS:
-            self._write()
-        if self.settings.patience and better and self.chief:
-            checkpoints.save(self.model, self.run)
-        self._stop_if_asked()  # during the validation, which is short enough to wait for
-
-    def catch_up(self):
-        """Saves the weights that a kill right after their checkpoint left unsaved."""
-        if self.epoch and not self.batch and not (self.settings.patience and self.waited):
-            checkpoints.save(self.trained, self.run)
-
-    def broken_off(self):
-        """Saves a training that was interrupted, and says how it goes on."""
-        done = int(self.trained.steps.numpy()) - self.before - self.epoch * self.steps
-        if done < self.steps:  # else torn out of the validation: that epoch is trained again
-            if done:
-                self.batch, self.averages = done, self.trained.averages.state
-            self._write()
-        return (
-            f"training was interrupted in epoch {self.epoch + 1} of {self.settings.epochs}. "
-            f"To go on where it was: python train.py --resume {self.run}"
-        )
-
-    def _write(self):
-        if not self.chief:
-            return
-        if self.rows:
-            with disk.replacing(self.run / "history.csv") as temporary:
-                pd.DataFrame(self.rows).to_csv(temporary, index=False)
-        best = self.best if math.isfinite(self.best) else None
-        position = (self.epoch, self.batch, tuple(self.rows), best, self.waited, self.averages)
-        checkpoints.write(self.trained, self.run, checkpoints.State(*position))
-        if not self.settings.patience:
-            checkpoints.save(self.trained, self.run)
-        self.written = time.monotonic()
-
-    def _require_finite(self, logs):
-        advice = "what was saved before is kept. " + checkpoints.ADVICE
-        if not math.isfinite(logs["loss"]):
-            step = int(self.model.averages.finite_until.numpy()) // self.settings.batch_size + 1
-            raise FloatingPointError(
-                f"the loss is {logs['loss']} at step {step} of epoch {self.epoch + 1}; {advice}"
-            )
-        if not math.isfinite(logs.get("val_loss", 0.0)):
-            raise FloatingPointError(
-                f"the validation loss is {logs['val_loss']} after epoch {self.epoch + 1}; {advice}"
-            )
-
-
-class Progress(keras.callbacks.ProgbarLogger):
-    """Keras' progress line, of the numbers that tell how a training goes.
-
-    All of them would fill three lines of a terminal, the `kl` twice; they are in `history.csv`.
-    """
-
-    SHOWN = ("loss", "kl", "ssim", "active_units", "accuracy", "val_loss", "val_ssim")
-
-    def on_train_batch_end(self, batch, logs=None):
-        super().on_train_batch_end(batch, self._shown(logs))
-
-    def on_epoch_end(self, epoch, logs=None):
-        super().on_epoch_end(epoch, self._shown(logs))
-
-    def _shown(self, logs):
-        return {name: logs[name] for name in self.SHOWN if name in (logs or {})}
 
 
 class Samples(keras.callbacks.Callback):
@@ -618,7 +278,7 @@ def main(words=None):
         strategy = distribution.strategy(arguments.strategy)
         if arguments.resume:
             settings = load_settings(arguments.resume)
-            images = images_of(arguments.resume)
+            images = data.images_of(arguments.resume)
         else:
             settings = settings_from(arguments)
             images = data.load(settings)

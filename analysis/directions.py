@@ -16,7 +16,7 @@ import tensorflow as tf
 from scipy import ndimage
 from sklearn.linear_model import LogisticRegression
 
-from analysis import latent
+from nn.batches import in_batches
 from storage import disk
 
 METHODS = ("mean", "fisher", "logistic")
@@ -578,7 +578,7 @@ def sweep(decode, z, direction, strengths):
         Shape `(strengths, n, height, width, channels)`.
     """
     moved = np.concatenate([direction.move(z, np.full(len(z), each)) for each in strengths])
-    images = latent.in_batches(decode, moved, batch_size=128)
+    images = in_batches(decode, moved, batch_size=128)
     return images.reshape(len(strengths), len(z), *images.shape[1:])
 
 
@@ -625,9 +625,9 @@ def latent_shift(decode, score, z, shifts):
         return tf.math.l2_normalize(tape.gradient(total, points), axis=-1)
 
     z = np.asarray(z, np.float32)
-    gradients = latent.in_batches(gradient, z, batch_size=128)
+    gradients = in_batches(gradient, z, batch_size=128)
     moved = np.concatenate([z + np.float32(each) * gradients for each in shifts])
-    images = latent.in_batches(decode, moved, batch_size=128)
+    images = in_batches(decode, moved, batch_size=128)
     return images.reshape(len(shifts), len(z), *images.shape[1:]), gradients
 
 

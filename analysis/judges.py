@@ -16,9 +16,8 @@ import tensorflow as tf
 from sklearn.metrics import roc_auc_score
 
 import config
-import model as models
-from analysis import latent
 from nn import networks
+from nn.batches import as_float, in_batches
 from storage import checkpoints, disk
 
 VGG_LAYERS = ("block1_conv2", "block2_conv2", "block3_conv3")
@@ -69,8 +68,8 @@ class Judge(NamedTuple):
 
 def _through(network, images):
     """What a network makes of many uint8 images or floats in [0, 1]."""
-    return latent.in_batches(
-        lambda batch: network(models.as_float(batch), training=False),
+    return in_batches(
+        lambda batch: network(as_float(batch), training=False),
         np.asarray(images),
         batch_size=128,
     )
@@ -221,7 +220,7 @@ def _judged(split, targets, batch_size, seed=None):
     numbered = replace(split, table=table)
     batches = numbered.batches(batch_size, seed is not None, seed=seed or 0, labels="row")
     known = tf.constant(targets)
-    return batches.map(lambda pixels, rows: (models.as_float(pixels), tf.gather(known, rows)))
+    return batches.map(lambda pixels, rows: (as_float(pixels), tf.gather(known, rows)))
 
 
 def feature_maps(images, settings):
@@ -291,10 +290,10 @@ def inception(weights):
         ) from error
 
     def features(batch):
-        pixels = tf.image.resize(models.as_float(batch), (299, 299))
+        pixels = tf.image.resize(as_float(batch), (299, 299))
         return network(2.0 * tf.repeat(pixels, 3 // batch.shape[-1], axis=-1) - 1.0, training=False)
 
-    return lambda images: latent.in_batches(features, np.asarray(images), batch_size=32)
+    return lambda images: in_batches(features, np.asarray(images), batch_size=32)
 
 
 def conclusion(judge, response, what) -> str:

@@ -1,14 +1,11 @@
 """Instruments for latent spaces: arrays and callables in, arrays out."""
 
 import hashlib
-import math
 import zipfile
 import zlib
 from pathlib import Path
 
-import keras
 import numpy as np
-import tensorflow as tf
 from scipy.sparse.csgraph import shortest_path
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
@@ -16,52 +13,10 @@ from sklearn.mixture import GaussianMixture
 from sklearn.neighbors import NearestNeighbors, kneighbors_graph
 
 from nn import losses
+from nn.batches import in_batches, rows_at_a_time
 from storage import disk
 
 PLANES = ("axes", "pca", "tsne", "umap")
-ROWS = 512  # of `in_batches` in a call,
-NUMBERS = 2**23  # and the most that they may hold together, coming in or going out
-PIXELS = 2**20  # that are encoded at a time: enough to keep the cores busy, little memory
-
-
-def in_batches(function, *arrays, batch_size=None, told=""):
-    """A function of tensors applied to long arrays, compiled once, in large batches.
-
-    Args:
-        function: Takes a batch `(batch, ...)` of each array, returns one tensor or a tuple of
-            tensors of that many rows.
-        arrays: Each of shape `(n, ...)`, n at least 1.
-        batch_size: Rows per call; default: `ROWS`, or fewer where these are large images.
-        told: What is done, in a word: shows a progress bar under this name.
-
-    Returns:
-        Array, or tuple of arrays, of n rows.
-    """
-    n = len(arrays[0])
-    if not n:
-        raise ValueError("in_batches: there are no rows to work on")
-    # One trace serves the full batches and the shorter last one.
-    specs = [tf.TensorSpec((None, *each.shape[1:]), tf.as_dtype(each.dtype)) for each in arrays]
-    compiled = tf.function(function).get_concrete_function(*specs)
-    if batch_size is None:
-        largest = max(map(_numbers, (*specs, *tf.nest.flatten(compiled.structured_outputs))))
-        batch_size = max(1, min(ROWS, NUMBERS // largest))
-    if told:
-        print(told)
-    bar = keras.utils.Progbar(n, verbose=int(bool(told)), unit_name="image")
-    parts = []
-    for start in range(0, n, batch_size):
-        batch = (tf.convert_to_tensor(each[start : start + batch_size]) for each in arrays)
-        parts.append(compiled(*batch))
-        bar.update(min(n, start + batch_size))
-    if isinstance(parts[0], tuple | list):
-        return tuple(np.concatenate(each) for each in zip(*parts, strict=True))
-    return np.concatenate(parts)
-
-
-def _numbers(tensor):
-    """How many a row of it has, as far as that is known."""
-    return math.prod(side or 1 for side in tensor.shape[1:]) if tensor.shape.rank else 1
 
 
 def encode(model, split, batch_size=None, cache=None):
@@ -70,7 +25,7 @@ def encode(model, split, batch_size=None, cache=None):
     Args:
         model: Anything with `encode(images) -> (z_mean, z_log_var)`.
         split: Anything with `images`; with a cache, `splits.Split`.
-        batch_size: Images per call; default: as many as have `PIXELS` pixels.
+        batch_size: Images per call; default: `batches.rows_at_a_time`.
         cache: Path of an `.npz` file, as in a run folder: read where it holds the latents of
             these images by this model, else written.
 
@@ -92,11 +47,6 @@ def encode(model, split, batch_size=None, cache=None):
     with disk.replacing(cache) as temporary:
         np.savez(temporary, mark=mark, z_mean=z_mean, z_log_var=z_log_var)
     return z_mean, z_log_var
-
-
-def rows_at_a_time(shape):
-    """How many images of an array `(n, height, width, channels)` have `PIXELS` pixels."""
-    return max(1, PIXELS // (shape[1] * shape[2]))
 
 
 def _mark(model, split):

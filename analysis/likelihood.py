@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 import model as models
-from analysis import latent
+from nn.batches import in_batches
 
 SAMPLES = 5000  # Burda et al., 2016
 IMAGES = 2000
@@ -80,4 +80,4 @@ def log_likelihood(model, images, samples=SAMPLES, progress=False):
         return log_sum - math.log(rounds * draws), -total / (rounds * draws)
 
     rows, told = np.arange(len(images)), "likelihood" if progress else ""
-    return latent.in_batches(measured, images, rows, batch_size=together, told=told)
+    return in_batches(measured, images, rows, batch_size=together, told=told)

@@ -35,6 +35,7 @@ import train
 from analysis import judges, latent, plots
 from families import registry
 from nn import metrics, networks
+from nn.batches import in_batches
 from sources import splits
 from storage import checkpoints
 
@@ -138,7 +139,7 @@ def on_pixels(images, per_class, draw, folder):
     settings = replace(M2, labels_per_class=per_class, label_seed=draw, seed=draw)
     model = registry.from_settings(settings)
     train.fit(model, images, settings, folder, verbose=0)
-    shares = latent.in_batches(model.classify, images.test.images)
+    shares = in_batches(model.classify, images.test.images)
     return error(shares.argmax(axis=1), images.test.labels("digit"))
 
 
@@ -209,7 +210,7 @@ def everything(folder):
         print(f"{name}: purity {purity:.4f}, silhouette {width:.3f}", flush=True)
         if not model.uses_labels:
             continue
-        shares = latent.in_batches(model.classify, images.test.images)
+        shares = in_batches(model.classify, images.test.images)
         gap, _ = metrics.calibration_error(shares, truth)
         wrong = error(shares.argmax(axis=1), truth)
         print(f"  error {wrong:.2f} %, calibration error {gap:.4f}")

@@ -25,8 +25,9 @@ from scipy import stats
 import config
 import data
 import train
-from analysis import directions, judges, latent, plots
+from analysis import directions, judges, plots
 from families import registry
+from nn.batches import in_batches
 from sources import phantoms, splits
 from storage import checkpoints
 
@@ -67,12 +68,12 @@ def measure(run):
     # Subjects of their own: the encoder never saw them either.
     known = data.chest_phantom(SIDE, seed=1, subjects=1500, images=2)
     taken = sampled(known.train.table, POSITIVES, NEGATIVES)
-    z, _ = latent.in_batches(model.encode, known.train.images[taken], batch_size=128)
+    z, _ = in_batches(model.encode, known.train.images[taken], batch_size=128)
     table = known.train.table.iloc[taken].reset_index(drop=True)
 
     held = phantoms.chest_factors(HELD_OUT, 2, seed=2)
     pictures = phantoms.render_chests(held, SIDE)
-    z_held, _ = latent.in_batches(model.encode, pictures, batch_size=128)
+    z_held, _ = in_batches(model.encode, pictures, batch_size=128)
     sizes = held["hernia_size"].to_numpy()
     rows, made = {}, {}
     gauge = judges.gauge(known, "hernia_size", steps=600, widths=(16, 32, 64))
@@ -112,7 +113,7 @@ def leaks(model):
     for seed in range(5):
         factors = phantoms.chest_factors(600, 2, seed=100 + seed, confound=0.8)
         images = phantoms.render_chests(factors, SIDE)
-        z, _ = latent.in_batches(model.encode, images, batch_size=128)
+        z, _ = in_batches(model.encode, images, batch_size=128)
         heart = directions.fit(z, factors["heart"])
         for name, adjust in (("plain", ()), ("adjusted", ("heart", "age"))):
             made = directions.Direction.of(z, factors, "Hernia", "fisher", adjust)
@@ -166,7 +167,7 @@ def real(run, epochs):
             model = registry.from_settings(settings)
             train.fit(model, images, settings, place, verbose=0)
         model = train.load(place)
-        latents.append(latent.in_batches(model.encode, pictures, batch_size=128)[0])
+        latents.append(in_batches(model.encode, pictures, batch_size=128)[0])
         print(f"fold {fold}: {(folds == fold).sum()} images held out", flush=True)
     latents = np.stack(latents)
     for finding in FINDINGS:

@@ -28,8 +28,9 @@ from rows import resumable, trained
 import config
 import data
 import model as models
-from analysis import judges, latent, plots
+from analysis import judges, plots
 from nn import metrics
+from nn.batches import in_batches
 
 SEEDS = (0, 1)
 BASE = {"residual": True, "upsampling": "nearest", "schedule": "cosine"}
@@ -104,17 +105,17 @@ def distances(real, others, judge, seed=0):
 
 def measured(model, real, judge, seed):
     """Numbers of a model's reconstructions of held-out images, and of as many samples."""
-    again = latent.in_batches(model.reconstruct, real)
+    again = in_batches(model.reconstruct, real)
     sharp = metrics.sharpness(real).mean()
     found = {
-        "psnr": latent.in_batches(metrics.psnr, real, again).mean(),
-        "ssim": latent.in_batches(metrics.ssim, real, again).mean(),
+        "psnr": in_batches(metrics.psnr, real, again).mean(),
+        "ssim": in_batches(metrics.ssim, real, again).mean(),
         "sharpness of reconstructions": metrics.sharpness(again).mean() / sharp,
     }
 
     def samples(number):
         draws = models.prior_draws(len(real), model.latent_dim, 100 * seed + number)
-        return latent.in_batches(model.decode, draws)
+        return in_batches(model.decode, draws)
 
     made = samples(0)
     found["sharpness of samples"] = metrics.sharpness(made).mean() / sharp

@@ -3,7 +3,7 @@
     python benchmarks/latent_tools.py
 
 1. `latent.encode` of 60,000 images of 28x28 (the `mnist` experiment's network, fresh weights), and
-   `latent.in_batches` of as many latents through its decoder, against calling the compiled network
+   `in_batches` of as many latents through its decoder, against calling the compiled network
    on the same batches and nothing else, alternating. Tracing is in it.
 2. `archive.encode` of 10,000 PNG files of 64x64 (the shipped chest run) to a Parquet table,
    against a bare loop: `tf.data` reads the files, the compiled model tells latent and error,
@@ -32,6 +32,7 @@ import train
 from analysis import latent, plots
 from families import registry
 from nn import metrics
+from nn.batches import as_float, in_batches, rows_at_a_time
 from sources import phantoms, splits
 
 RUN = Path(__file__).parent.parent / "readme_assets" / "phantom_run"
@@ -44,9 +45,9 @@ def through():
     images = random.integers(0, 256, (60_000, 28, 28, 1)).astype(np.uint8)
     split = splits.Split(images, pd.DataFrame({"file": range(len(images))}))
     z = random.normal(size=(len(images), model.latent_dim)).astype(np.float32)
-    size = latent.rows_at_a_time(images.shape)
+    size = rows_at_a_time(images.shape)
     beside("encode", model.encode, images, size, lambda: latent.encode(model, split))
-    decoded = partial(latent.in_batches, model.decode, z)
+    decoded = partial(in_batches, model.decode, z)
     beside("decode", model.decode, z, 512, decoded)
 
 
@@ -82,7 +83,7 @@ def bare_loop(folder):
     @tf.function
     def measured(images):
         z_mean, z_log_var, made = model.describe(images)
-        return z_mean, z_log_var, metrics.mse(models.as_float(images), made)
+        return z_mean, z_log_var, metrics.mse(as_float(images), made)
 
     paths = sorted(str(path) for path in folder.glob("*.png"))
     images = tf.data.Dataset.from_tensor_slices(paths).map(read, tf.data.AUTOTUNE)
@@ -116,7 +117,7 @@ def gif():
     ends = models.prior_draws(2, model.latent_dim).numpy()
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
-        frames = latent.in_batches(model.decode, latent.slerp(*ends, 200))
+        frames = in_batches(model.decode, latent.slerp(*ends, 200))
         path = plots.save_gif(frames, Path(folder, "path.gif"), scale=2)
         seconds = time.perf_counter() - start
         kilobytes = path.stat().st_size / 1024

@@ -23,9 +23,10 @@ import config
 import data
 import evaluate
 import train
-from analysis import judges, latent, plots
+from analysis import judges, plots
 from families import registry
 from nn import losses, metrics
+from nn.batches import in_batches
 from storage import checkpoints
 
 SEEDS = {"digits": (0, 1, 2), "brain": (0, 1)}
@@ -80,10 +81,10 @@ def measured(model, images, split, own):
     """Numbers of the reconstructions of a split; `own` gives the maps that one model trained on."""
     numbers = evaluate.report(model, images, split=split)
     real = images.splits[split].images[:].astype(np.float32) / 255.0
-    again = latent.in_batches(model.reconstruct, real)
+    again = in_batches(model.reconstruct, real)
     return {name: numbers[name]["value"] for name in SHOWN} | {
         "sharpness": metrics.sharpness(again).mean() / metrics.sharpness(real).mean(),
-        "maps": latent.in_batches(
+        "maps": in_batches(
             lambda one, two: losses.perceptual(own(one), own(two)), real, again
         ).mean(),
     }

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 import model as models
 from nn import layers, losses, randomness
+from nn.batches import as_float
 
 ATTEMPTS = 100  # batches of prior draws in which `generate` looks for what it is asked for
 
@@ -229,7 +230,7 @@ class M2(Labelled):
 
     def forward(self, batch, training, step):
         images, labels = models.parts(batch)
-        images = models.as_float(images)
+        images = as_float(images)
         # In the first part of a mixed batch one class is tried, elsewhere every one.
         count, first = _rows(images), 0
         if isinstance(batch, tuple | list) and len(batch) == 3:
@@ -294,7 +295,7 @@ class M2(Labelled):
     # --- what users call -----------------------------------------------------------------------
 
     def _class_features(self, images):
-        images = models.as_float(tf.convert_to_tensor(images))
+        images = as_float(tf.convert_to_tensor(images))
         return self.encoder(images, training=False)
 
     def classify(self, images):

@@ -15,9 +15,12 @@ import numpy as np
 import pandas as pd
 from tables import markdown
 
+import data
 import evaluate
 import train
 from analysis import latent, plots
+from nn.batches import in_batches
+from storage import runs
 
 HERE = Path(__file__).parent
 SIZES = (32, 64)  # of PCA, beside as many components as the latent has axes
@@ -28,8 +31,8 @@ def main():
     parser.add_argument("run", type=Path)
     parser.add_argument("--minutes", required=True, help="that its training took, for the table")
     arguments = parser.parse_args()
-    settings = train.load_settings(arguments.run)
-    images, model = train.images_of(arguments.run), train.load(arguments.run)
+    settings = runs.load_settings(arguments.run)
+    images, model = data.images_of(arguments.run), train.load(arguments.run)
 
     plots.save(
         plots.image_grid(model.sample(24, seed=1).numpy(), columns=8, width=9.5),
@@ -45,7 +48,7 @@ def main():
     name = f"{settings.model}, latent {settings.latent_dim}"
     table.loc[name] = {column: numbers[column]["value"] for column in table.columns}
     pixels = images.test.images[:] / np.float32(255)
-    made = latent.in_batches(model.reconstruct, pixels, batch_size=16)
+    made = in_batches(model.reconstruct, pixels, batch_size=16)
     ssim = evaluate.likeness(pixels, made)["ssim"]
     by_subject = pd.Series(ssim).groupby(images.test.table["subject"].to_numpy()).mean()
 

@@ -15,14 +15,16 @@ import numpy as np
 import pandas as pd
 import tables
 
+import data
 import train
 from analysis import latent, plots
+from nn.batches import in_batches
 
 HERE = Path(__file__).parent
 
 
 def draw(run):
-    images = train.images_of(run)
+    images = data.images_of(run)
     model = train.load(run)
     originals = images.test.images[:16]
     rows = {"original": originals, "reconstruction": model.reconstruct(originals).numpy()}
@@ -41,7 +43,7 @@ def draw(run):
     # From one test digit of each class to the next: the first that the table lists.
     first = [z_mean[np.argmax(labels == digit)] for digit in range(10)]
     ways = [latent.lerp(first[digit], first[(digit + 1) % 10], 16) for digit in range(0, 10, 2)]
-    decoded = latent.in_batches(model.decode, np.concatenate(ways))
+    decoded = in_batches(model.decode, np.concatenate(ways))
     plots.save(plots.image_grid(decoded, columns=16, width=9.5), HERE / "mnist_paths.png")
 
 

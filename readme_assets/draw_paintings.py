@@ -13,9 +13,11 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import numpy as np
 
+import data
 import train
 from analysis import latent, plots
 from nn import losses, metrics
+from nn.batches import in_batches
 
 HERE = Path(__file__).parent
 SHOWN = 8
@@ -25,13 +27,13 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path)
     run = parser.parse_args().run
-    images, model = train.images_of(run), train.load(run)
+    images, model = data.images_of(run), train.load(run)
     parts = [images.validation.images[:], images.test.images[:]]
     held_out = np.concatenate(parts) / np.float32(255)
-    z_mean, z_log_var, again = latent.in_batches(model.describe, held_out, batch_size=16)
+    z_mean, z_log_var, again = in_batches(model.describe, held_out, batch_size=16)
     ends = model.encode(images.train.images[:4])[0].numpy()
     ways = [latent.slerp(ends[at], ends[at + 1], SHOWN) for at in (0, 2)]
-    made = latent.in_batches(model.decode, np.concatenate(ways), batch_size=16)
+    made = in_batches(model.decode, np.concatenate(ways), batch_size=16)
     samples = model.sample(len(held_out), seed=1).numpy()
     rows = {
         "held out, drawn again": again[:SHOWN],
@@ -43,7 +45,7 @@ def main():
     plots.save(plots.image_rows(rows, width=9.0), HERE / "paintings.png")
 
     sharp = metrics.sharpness(held_out).mean()
-    generated = latent.in_batches(model.encode, samples, batch_size=16)
+    generated = in_batches(model.encode, samples, batch_size=16)
     numbers = {
         "PSNR of held-out paintings, dB": metrics.psnr(held_out, again).numpy().mean(),
         "sharpness of their reconstructions / theirs": metrics.sharpness(again).mean() / sharp,

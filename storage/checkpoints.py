@@ -27,6 +27,7 @@ FOLDER = "checkpoints"
 STATE_WEIGHTS, STATE, SUMS = "state.weights.h5", "state.json", "sha256sums"
 ADVICE = "Lower learning_rate, or set clip_norm (1000 is a start)"
 KEPT = 2
+SIZES = ("latent_dim", "image_shape")  # of a model that has them, kept with its weights
 OPTIMIZERS = ("optimizer", "second_optimizer")  # where a model may have them
 
 
@@ -131,8 +132,9 @@ def _write_weights(model, path):
         _reserve(path, 4 * expected + 4096 * (len(_saved(model)) + 16))
         model.save_weights(path)
         with h5py.File(path, "r+") as file:
-            file.attrs["latent_dim"] = model.latent_dim
-            file.attrs["image_shape"] = model.image_shape
+            for name in SIZES:
+                if hasattr(model, name):
+                    file.attrs[name] = getattr(model, name)
         _flush(path)
         stored = _numbers(path)
     except OSError as error:
@@ -180,7 +182,7 @@ def _numbers(path):
 
 def _read_weights(model, path):
     with h5py.File(path) as file:
-        sizes = {name: file.attrs.get(name) for name in ("latent_dim", "image_shape")}
+        sizes = {name: file.attrs.get(name) for name in SIZES}
     for name, found in sizes.items():
         if found is not None:  # files from before these were written
             found, own = np.ravel(found).tolist(), np.ravel(getattr(model, name)).tolist()

@@ -12,6 +12,7 @@ import data
 import train
 from families import registry
 from spots import SHAPE, blobs
+from storage import keep
 
 
 @pytest.fixture(scope="session")
@@ -39,7 +40,7 @@ def trained_once(tmp_path_factory, spots, tiny):
     """A trained run's folder with a checkpoint of each epoch, which all tests share."""
     place, settings = tmp_path_factory.mktemp("trained") / "run", tiny(epochs=2)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "CHECKPOINT_SECONDS", 0.0)
+        patch.setattr(keep, "CHECKPOINT_SECONDS", 0.0)
         train.fit(registry.from_settings(settings), spots, settings, place, verbose=0)
     return place
 

@@ -24,7 +24,7 @@ import data
 import train
 from families import registry
 from spots import blobs
-from storage import checkpoints
+from storage import checkpoints, keep, runs
 
 ROOT = Path(__file__).parent.parent
 LONG = os.environ.get("ATLAS_LONG") == "1"  # `make test-long`: more kills, more flips
@@ -48,7 +48,7 @@ KINDS = {
 
 @pytest.fixture(autouse=True)
 def every_epoch(monkeypatch):
-    monkeypatch.setattr(train, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(keep, "CHECKPOINT_SECONDS", 0.0)
 
 
 def trained(settings, images, run, resume=False):
@@ -193,7 +193,8 @@ PROGRAM = f"""
 import sys
 sys.path.insert(0, {str(ROOT)!r})
 import train
-train.CHECKPOINT_SECONDS = 0.0
+from storage import keep
+keep.CHECKPOINT_SECONDS = 0.0
 train.main(sys.argv[1:])
 """
 KILLED = {
@@ -465,7 +466,7 @@ def test_weights_that_are_not_finite_are_never_written(run, spots, tiny):
 
 
 def test_a_loss_that_stops_being_finite_stops_at_its_step(tmp_path, spots, tiny, monkeypatch):
-    monkeypatch.setattr(train, "LOOK_STEPS", 1)
+    monkeypatch.setattr(keep, "LOOK_STEPS", 1)
     settings, steps = tiny(epochs=4), spots.train.steps(16)
     model = registry.from_settings(settings)
 
@@ -541,7 +542,7 @@ def test_settings_larger_than_their_weights_are_refused_before_anything_is_built
 def test_strange_settings_of_a_run_end_with_its_name(text, run):
     (run / "settings.json").write_text(text)
     with pytest.raises(ValueError, match="settings.json cannot be read as settings") as caught:
-        train.load_settings(run)
+        runs.load_settings(run)
     assert len(str(caught.value)) < 1000
 
 

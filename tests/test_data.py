@@ -16,6 +16,7 @@ import config
 import data
 import train
 from spots import blobs
+from storage import runs
 
 
 def rows_of(batches, count=None):
@@ -329,7 +330,7 @@ def test_an_oasis_run_is_resumed(tmp_path, paths, monkeypatch):
     words += ["--set=image_shape=12", "--set=kernel_sizes=3", "--set=dense_widths=()"]
     train.main(["brain", *words, "--epochs", "1", "--out", str(tmp_path / "run")])
     train.main(["--resume", str(tmp_path / "run")])
-    assert train.changed(tmp_path / "run", train.images_of(tmp_path / "run")) == ""
+    assert runs.changed(tmp_path / "run", data.images_of(tmp_path / "run")) == ""
 
 
 def test_an_oasis_subject_in_two_splits_is_refused(tmp_path, paths):

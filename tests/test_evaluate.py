@@ -23,6 +23,7 @@ from analysis import judges, latent, likelihood
 from families import registry
 from nn import losses, metrics
 from spots import blobs
+from storage import runs
 
 
 @pytest.fixture(scope="module")
@@ -274,13 +275,13 @@ def test_what_is_not_a_run_ends_with_one_sentence(tmp_path):
 def test_images_that_changed_since_training_are_counted(trained):
     _, run = trained
     images, labels = blobs()
-    assert train.changed(run, data.from_arrays(images, labels, name="spots")) == ""
+    assert runs.changed(run, data.from_arrays(images, labels, name="spots")) == ""
     other = images.copy()
     other[:3] = 255 - other[:3]
-    assert train.changed(run, data.from_arrays(other, labels, name="spots")) == (
+    assert runs.changed(run, data.from_arrays(other, labels, name="spots")) == (
         "3 with other pixels"
     )
-    fewer = train.changed(run, data.from_arrays(images[:-4], labels[:-4], name="spots"))
+    fewer = runs.changed(run, data.from_arrays(images[:-4], labels[:-4], name="spots"))
     assert fewer.startswith("4 gone")
 
 
@@ -290,11 +291,11 @@ def test_slices_of_a_volume_are_compared_one_by_one(tmp_path, tiny, spots):
     volumes = replace(spots, train=replace(spots.train, table=table))
     settings = tiny(epochs=1)
     train.fit(registry.from_settings(settings), volumes, settings, tmp_path / "run", verbose=0)
-    assert train.changed(tmp_path / "run", volumes) == ""
+    assert runs.changed(tmp_path / "run", volumes) == ""
     pixels = spots.train.images.copy()
     pixels[5] = 255 - pixels[5]
     other = replace(volumes, train=replace(volumes.train, images=pixels))
-    assert train.changed(tmp_path / "run", other) == "1 with other pixels"
+    assert runs.changed(tmp_path / "run", other) == "1 with other pixels"
 
 
 # --- where a run's images lie --------------------------------------------------------------------
@@ -371,7 +372,7 @@ def test_a_run_that_does_not_know_its_images_is_named_with_what_can_be_done(
         pd.read_csv(run / "split.csv").drop(columns="digest").to_csv(run / "split.csv", index=False)
     with pytest.raises(SystemExit, match="split.csv (is not there|cannot be read|lacks digest)"):
         evaluate.main([str(run)])
-    place = train.origin_of(run).paths["IMAGES_DIR"]
+    place = runs.origin_of(run).paths["IMAGES_DIR"]
     evaluate.main([str(run), "--images", str(place), "--to", str(tmp_path / "numbers.json")])
     assert (tmp_path / "numbers.json").exists()
 
@@ -391,7 +392,7 @@ def test_names_with_line_breaks_do_not_make_other_images(tmp_path, tiny, spots):
     strange = replace(spots, train=replace(spots.train, table=spots.train.table.assign(file=files)))
     settings = tiny(epochs=1)
     train.fit(registry.from_settings(settings), strange, settings, tmp_path / "run", verbose=0)
-    assert train.changed(tmp_path / "run", strange) == ""
+    assert runs.changed(tmp_path / "run", strange) == ""
     train.fit(registry.from_settings(settings), strange, settings, tmp_path / "run", 0, resume=True)
 
 

@@ -595,7 +595,8 @@ def test_a_full_disk_does_not_kill_the_process(folder, tmp_path):
         pytest.skip("no small disk can be mounted here")
     code = (
         f"from sources import decoding, files; here = {str(folder)!r}; "
-        f"files.gather(here, files.listed(here), decoding.Reading((256, 256, 3)), {str(small / 'cache')!r})"
+        f"files.gather(here, files.listed(here), decoding.Reading((256, 256, 3)), "
+        f"{str(small / 'cache')!r})"
     )
     try:
         done = subprocess.run(

@@ -6,13 +6,14 @@ import tensorflow as tf
 
 from analysis import latent
 from families import registry
+from nn.batches import in_batches
 
 
 def test_in_batches_is_the_function_on_the_whole_array_whatever_the_batch():
     array = np.random.default_rng(0).normal(size=(23, 4)).astype(np.float32)
     rows = np.arange(23)
     for batch_size in (1, 5, 23, 100):
-        doubled, summed = latent.in_batches(
+        doubled, summed = in_batches(
             lambda x, row: (2 * x, tf.reduce_sum(x, axis=1) + tf.cast(row, tf.float32)),
             array,
             rows,
@@ -24,7 +25,7 @@ def test_in_batches_is_the_function_on_the_whole_array_whatever_the_batch():
 
 def test_in_batches_refuses_nothing_at_all():
     with pytest.raises(ValueError, match="no rows"):
-        latent.in_batches(lambda x: x, np.zeros((0, 3)))
+        in_batches(lambda x: x, np.zeros((0, 3)))
 
 
 def test_encode_is_aligned_with_the_split(spots, tiny):

@@ -14,7 +14,7 @@ import data
 import train
 from families import registry
 from spots import blobs
-from storage import checkpoints
+from storage import checkpoints, keep, runs
 
 
 def test_a_run_folder_is_complete(run, spots):
@@ -50,14 +50,14 @@ def test_a_loaded_run_is_the_trained_model(tmp_path, spots, tiny):
     again = train.load(tmp_path / "run")
     images = spots.test.images
     np.testing.assert_array_equal(again.reconstruct(images), model.reconstruct(images))
-    assert train.load_settings(tmp_path / "run") == settings
+    assert runs.load_settings(tmp_path / "run") == settings
     assert int(again.steps) == int(model.steps) == 2 * spots.train.steps(16)
 
 
 def test_saving_in_the_middle_of_training_changes_nothing(tmp_path, spots, tiny, monkeypatch):
     weights, settings = [], tiny(epochs=3, dropout=0.1)
     for seconds in (0.0, 1e9):
-        monkeypatch.setattr(train, "CHECKPOINT_SECONDS", seconds)
+        monkeypatch.setattr(keep, "CHECKPOINT_SECONDS", seconds)
         model = registry.from_settings(settings)
         train.fit(model, spots, settings, tmp_path / str(seconds), verbose=0)
         weights.append(model.decoder.get_weights()[0])
@@ -173,7 +173,7 @@ def test_the_step_at_which_the_loss_broke_is_the_one_that_is_told(together, tmp_
 def test_with_several_steps_per_execution_the_loss_is_looked_at_within_an_epoch(
     tmp_path, spots, tiny, monkeypatch
 ):
-    monkeypatch.setattr(train, "LOOK_STEPS", 4)
+    monkeypatch.setattr(keep, "LOOK_STEPS", 4)
     looks, require = [], train.Keep._require_finite
     monkeypatch.setattr(
         train.Keep, "_require_finite", lambda self, logs: looks.append(1) or require(self, logs)
@@ -228,7 +228,7 @@ def test_the_command_line_trains_the_experiment_with_its_changes(tmp_path, capsy
     words = ["digits", "--epochs", "1", "--model", "MMD-AE", "--set", "latent_dim=5"]
     words += ["--set", "widths=(4, 4)", "--set", "mmd_kernel=rbf", "--out", str(tmp_path / "run")]
     train.main(words)
-    settings = train.load_settings(tmp_path / "run")
+    settings = runs.load_settings(tmp_path / "run")
     expected = dataclasses.replace(
         config.settings("digits"),
         epochs=1,

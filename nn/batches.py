@@ -1,0 +1,63 @@
+"""Long arrays through a compiled function, a batch at a time."""
+
+import math
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+ROWS = 512  # of `in_batches` in a call,
+NUMBERS = 2**23  # and the most that they may hold together, coming in or going out
+PIXELS = 2**20  # that are encoded at a time: enough to keep the cores busy, little memory
+
+
+def in_batches(function, *arrays, batch_size=None, told=""):
+    """A function of tensors applied to long arrays, compiled once, in large batches.
+
+    Args:
+        function: Takes a batch `(batch, ...)` of each array, returns one tensor or a tuple of
+            tensors of that many rows.
+        arrays: Each of shape `(n, ...)`, n at least 1.
+        batch_size: Rows per call; default: `ROWS`, or fewer where these are large images.
+        told: What is done, in a word: shows a progress bar under this name.
+
+    Returns:
+        Array, or tuple of arrays, of n rows.
+    """
+    n = len(arrays[0])
+    if not n:
+        raise ValueError("in_batches: there are no rows to work on")
+    # One trace serves the full batches and the shorter last one.
+    specs = [tf.TensorSpec((None, *each.shape[1:]), tf.as_dtype(each.dtype)) for each in arrays]
+    compiled = tf.function(function).get_concrete_function(*specs)
+    if batch_size is None:
+        largest = max(map(_numbers, (*specs, *tf.nest.flatten(compiled.structured_outputs))))
+        batch_size = max(1, min(ROWS, NUMBERS // largest))
+    if told:
+        print(told)
+    bar = keras.utils.Progbar(n, verbose=int(bool(told)), unit_name="image")
+    parts = []
+    for start in range(0, n, batch_size):
+        batch = (tf.convert_to_tensor(each[start : start + batch_size]) for each in arrays)
+        parts.append(compiled(*batch))
+        bar.update(min(n, start + batch_size))
+    if isinstance(parts[0], tuple | list):
+        return tuple(np.concatenate(each) for each in zip(*parts, strict=True))
+    return np.concatenate(parts)
+
+
+def _numbers(tensor):
+    """How many a row of it has, as far as that is known."""
+    return math.prod(side or 1 for side in tensor.shape[1:]) if tensor.shape.rank else 1
+
+
+def rows_at_a_time(shape):
+    """How many images of an array `(n, height, width, channels)` have `PIXELS` pixels."""
+    return max(1, PIXELS // (shape[1] * shape[2]))
+
+
+def as_float(images):
+    """uint8 images to float32 in [0, 1]; floats pass."""
+    if images.dtype == tf.uint8:
+        return tf.cast(images, tf.float32) / 255.0
+    return tf.cast(images, tf.float32)

@@ -1,0 +1,174 @@
+"""Run folders: made, opened, compared with what they are to go on with.
+
+`settings.json` keeps the settings, where the images lay and the versions; `split.csv` which images
+are in which split, each with the digest of its pixels.
+"""
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import keras
+import pandas as pd
+import tensorflow as tf
+
+import config
+from storage import checkpoints, disk
+
+SETTINGS, SPLIT = "settings.json", "split.csv"
+
+
+def new_run(name: str) -> Path:
+    """Makes the folder of a new run in `config.RUNS_DIR`: `name-001`, `name-002`, ..."""
+    config.RUNS_DIR.mkdir(parents=True, exist_ok=True)
+    name, number = disk.file_name(name), 1
+    while True:
+        run = config.RUNS_DIR / f"{name}-{number:03d}"
+        try:
+            run.mkdir()
+            return run
+        except FileExistsError:  # taken, perhaps by a process beside this one
+            number += 1
+
+
+def begin(run, settings, images):
+    """Writes what a run says of itself before it is trained: `settings.json` and `split.csv`."""
+    disk.write_json(run / SETTINGS, _provenance(settings, images))
+    with disk.replacing(run / SPLIT) as temporary:
+        images.membership().to_csv(temporary, index=False, lineterminator="\n")
+
+
+def _provenance(settings, images):
+    versions = {"tensorflow": tf.__version__, "keras": keras.__version__}
+    known = {"settings": settings.to_dict(), "versions": versions}
+    if images.paths is not None:
+        paths = {name: str(Path(path).absolute()) for name, path in images.paths.items()}
+        known["images"] = {"paths": paths, "bits": images.bits}
+    return known
+
+
+def load_settings(run) -> config.Settings:
+    """The settings of a run; every value is checked before anything is built from it.
+
+    Raises:
+        FileNotFoundError: where this is no run folder.
+        ValueError: where its settings cannot be read.
+    """
+    return _read(run)[0]
+
+
+class Origin(NamedTuple):
+    """Where images come from, beside what the settings say.
+
+    Attributes:
+        paths: Names of `config.PATHS_OF` to paths; what is not in it is not set, and embedded
+            images stand in.
+        bits: Of pictures deeper than 8 bits: the range of their values is `2**bits - 1`. 0: found
+            on the folder (`sources.files`).
+    """
+
+    paths: dict
+    bits: int = 0
+
+
+def origin_of(run) -> Origin | None:
+    """Where the images of a run lay when it was trained, or None where the run does not say.
+
+    Raises:
+        FileNotFoundError, ValueError: See `load_settings`.
+    """
+    _, known = _read(run)
+    if known is None:
+        return None
+    try:
+        paths = {str(name): Path(text) for name, text in known["paths"].items()}
+        return Origin(paths, int(known["bits"]))
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
+        raise ValueError(
+            f"{Path(run) / SETTINGS}: images does not say where they lie ({error})"
+        ) from error
+
+
+def _read(run):
+    """Settings, and what `settings.json` says of the images or None."""
+    path = Path(run) / SETTINGS
+    if not path.is_file():
+        raise FileNotFoundError(f"{run} is not a run folder: there is no {path}")
+    try:
+        written = json.loads(path.read_text())
+        settings = config.Settings.from_dict(written["settings"], shortened=False)
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{path} cannot be read as settings: {error}") from error
+    return settings, written.get("images")
+
+
+def require_settings(run, settings):
+    """Refuses to go on with a run of other settings, and names the difference."""
+    known = load_settings(run).to_dict()
+    for name, value in settings.to_dict().items():
+        if value != known[name]:
+            raise ValueError(
+                f"{run} was begun with {name} = {known[name]!r}, not {value!r}; it can only go on "
+                "as it was begun"
+            )
+
+
+def require_same(run, settings, images):
+    """Refuses to go on with a run of other settings or other images."""
+    run = Path(run)
+    require_settings(run, settings)
+    if (run / checkpoints.WEIGHTS).exists() and not checkpoints.begun(run):
+        raise ValueError(
+            f"{run} is a trained run without checkpoints and cannot be resumed; its weights can be "
+            "used, and a new training goes into another folder (--out)"
+        )
+    if (run / SPLIT).is_file():
+        before, now = _written_split(run), images.membership()
+        if not before.equals(now.reset_index(drop=True).astype(str)):
+            raise ValueError(
+                f"the images of {images.name} are not those that {run} was begun with: "
+                f"{changed(run, images) or 'they come in another order'}; give it the same images, "
+                "or train a new run"
+            )
+
+
+def changed(run, images) -> str:
+    """What differs between the images of now and those that a run was trained on, or ""."""
+    before, now = (
+        each.assign(place=each.groupby("file").cumcount())  # a volume has a row for each slice
+        for each in (_written_split(run), images.membership().astype(str))
+    )
+    names = ["file", "place"]
+    both = before.merge(now, on=names, how="outer", suffixes=("_before", ""), indicator=True)
+    kept = both[both["_merge"] == "both"]
+    counts = {
+        "gone": (both["_merge"] == "left_only").sum(),
+        "new": (both["_merge"] == "right_only").sum(),
+        "in another split": (kept["split"] != kept["split_before"]).sum(),
+        "with other pixels": (kept["digest"] != kept["digest_before"]).sum(),
+    }
+    return ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+
+
+def _written_split(run):
+    """`split.csv` as text: a subject 001 is not the number 1.
+
+    Raises:
+        ValueError: where it is missing or is no such table.
+    """
+    path, needed = Path(run) / SPLIT, ["file", "subject", "split", "size", "digest"]
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, lineterminator="\n")
+        lacking = set(needed) - set(table)
+        problem = f"lacks {', '.join(sorted(lacking))}" if lacking else ""
+    except FileNotFoundError:
+        problem = "is not there"
+    except (ValueError, pd.errors.ParserError) as error:
+        problem = f"cannot be read ({str(error).splitlines()[0]})"
+    if problem:
+        raise ValueError(
+            f"{path} {problem}, so nothing says which images {run} was trained on. Numbers of "
+            "images that it has not seen can be written elsewhere: evaluate.py with --images PATH "
+            "--to FILE"
+        )
+    return table
