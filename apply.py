@@ -18,6 +18,61 @@ import argparse
 import sys
 from pathlib import Path
 
+import config
+
+TABLES = ("csv", "parquet")
+WAYS = {  # to call it, and the options that mean something there
+    "FOLDER": (
+        *("out", "table", "direction", "strength"),
+        *("between", "frames", "path", "skip_bad_files"),
+    ),
+    "--to": ("to", "direction", "address"),
+    "--generate": ("to", "label", "seed"),
+}
+
+
+def parsed(words=None):
+    """What the command line says, checked."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run", type=Path, help="folder of a trained run")
+    parser.add_argument("folder", type=Path, nargs="?", help="folder of images")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="default: RUN/applied")
+    parser.add_argument("--table", choices=TABLES, default="csv")
+    parser.add_argument(
+        "--direction",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="of Direction.save; with --to several, and those in RUN/directions anyway",
+    )
+    parser.add_argument("--strength", type=float, default=2.0, help="in standard deviations")
+    parser.add_argument("--between", nargs=2, metavar=("A", "B"), help="two files of the folder")
+    parser.add_argument("--frames", type=int, default=60)
+    parser.add_argument("--path", choices=("lerp", "slerp", "data"), default="slerp")
+    parser.add_argument("--skip-bad-files", action="store_true", help="rather than stop")
+    parser.add_argument("--generate", type=int, metavar="N", help="make so many images instead")
+    parser.add_argument(
+        "--to", type=Path, help="of an archive, a .parquet file; generated: a folder"
+    )
+    parser.add_argument("--address", help="of a Ray cluster, or local; default: no Ray")
+    parser.add_argument("--label", type=int, help="all of this class")
+    parser.add_argument("--seed", type=int, default=0, help="of what is generated")
+    arguments = parser.parse_args(words)
+    if (arguments.folder is None) == (arguments.generate is None):
+        parser.error("name a FOLDER of images, or how many to --generate")
+    way = "--generate" if arguments.generate is not None else "--to" if arguments.to else "FOLDER"
+    for name in sum(WAYS.values(), ()):
+        if name not in WAYS[way] and getattr(arguments, name) != parser.get_default(name):
+            parser.error(f"--{name.replace('_', '-')} means nothing with {way}")
+    return arguments
+
+
+if __name__ == "__main__":
+    config.quiet()
+    parsed()  # help and what is misspelt need no TensorFlow, whose import takes seconds
+
+
 import numpy as np
 import pandas as pd
 
@@ -30,15 +85,6 @@ from nn.batches import in_batches
 from sources import decoding, files
 from storage import disk
 
-TABLES = ("csv", "parquet")
-WAYS = {  # to call it, and the options that mean something there
-    "FOLDER": (
-        *("out", "table", "direction", "strength"),
-        *("between", "frames", "path", "skip_bad_files"),
-    ),
-    "--to": ("to", "direction", "address"),
-    "--generate": ("to", "label", "seed"),
-}
 THUMBNAILS = 2000  # at most, on a map
 
 
@@ -279,38 +325,7 @@ def make(run, arguments):
 
 
 def main(words=None):
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("run", type=Path, help="folder of a trained run")
-    parser.add_argument("folder", type=Path, nargs="?", help="folder of images")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="default: RUN/applied")
-    parser.add_argument("--table", choices=TABLES, default="csv")
-    parser.add_argument(
-        "--direction",
-        type=Path,
-        action="append",
-        default=[],
-        metavar="FILE",
-        help="of Direction.save; with --to several, and those in RUN/directions anyway",
-    )
-    parser.add_argument("--strength", type=float, default=2.0, help="in standard deviations")
-    parser.add_argument("--between", nargs=2, metavar=("A", "B"), help="two files of the folder")
-    parser.add_argument("--frames", type=int, default=60)
-    parser.add_argument("--path", choices=("lerp", "slerp", "data"), default="slerp")
-    parser.add_argument("--skip-bad-files", action="store_true", help="rather than stop")
-    parser.add_argument("--generate", type=int, metavar="N", help="make so many images instead")
-    parser.add_argument(
-        "--to", type=Path, help="of an archive, a .parquet file; generated: a folder"
-    )
-    parser.add_argument("--address", help="of a Ray cluster, or local; default: no Ray")
-    parser.add_argument("--label", type=int, help="all of this class")
-    parser.add_argument("--seed", type=int, default=0, help="of what is generated")
-    arguments = parser.parse_args(words)
-    if (arguments.folder is None) == (arguments.generate is None):
-        parser.error("name a FOLDER of images, or how many to --generate")
-    way = "--generate" if arguments.generate is not None else "--to" if arguments.to else "FOLDER"
-    for name in sum(WAYS.values(), ()):
-        if name not in WAYS[way] and getattr(arguments, name) != parser.get_default(name):
-            parser.error(f"--{name.replace('_', '-')} means nothing with {way}")
+    arguments = parsed(words)
     try:
         if arguments.generate is not None:
             make(arguments.run, arguments)

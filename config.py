@@ -78,6 +78,10 @@ def _words():
     return field(default=(), metadata={"words": True})
 
 
+MODELS = (
+    *("Autoencoder", "VAE", "InfoVAE", "MMD-AE", "BetaTCVAE", "IWAE"),
+    *("SemiSupervisedVAE", "M2", "AAE", "IntroVAE", "SoftIntroVAE", "ASIntroVAE"),
+)
 MOST_ITEMS = 64  # of a tuple: no network has more stages
 
 
@@ -121,21 +125,7 @@ class Settings:
     labelled_share: float = _within(0.5, 0.0, 1.0)  # of each training batch
 
     # Model
-    model: str = _among(
-        "VAE",
-        "Autoencoder",
-        "VAE",
-        "InfoVAE",
-        "MMD-AE",
-        "BetaTCVAE",
-        "IWAE",
-        "SemiSupervisedVAE",
-        "M2",
-        "AAE",
-        "IntroVAE",
-        "SoftIntroVAE",
-        "ASIntroVAE",
-    )
+    model: str = _among("VAE", *MODELS)
     latent_dim: int = _within(16, 1, 4096)
     widths: tuple[int, ...] = _within((32, 64), 1, 4096)  # filters of each convolution stage
     kernel_sizes: tuple[int, ...] = _within((3,), 1, 31)  # one for each stage, or one for all
@@ -240,11 +230,8 @@ class Settings:
         With `shortened=False` the epochs are those of `values`, whatever ATLAS_EPOCHS says: a run
         that was begun keeps its own.
         """
-        names = [each.name for each in fields(cls)]
         for name in values:
-            if name not in names:
-                close = difflib.get_close_matches(name, names, n=3) or names
-                raise ValueError(f"no setting is called {name!r}; allowed: {', '.join(close)}")
+            _field(name)
         settings = cls(**values)
         if not shortened and "epochs" in values:
             object.__setattr__(settings, "epochs", values["epochs"])
@@ -253,6 +240,33 @@ class Settings:
     def to_dict(self) -> dict:
         """Plain values that JSON can hold and `from_dict` takes back."""
         return asdict(self)
+
+
+def checked(name: str, value):
+    """The value of one setting in its own type, checked by itself.
+
+    Raises:
+        ValueError: where there is no such setting, or it cannot have this value.
+    """
+    if name == "image_shape" and isinstance(value, int):
+        return value  # a size, of which the dataset makes a shape
+    return _checked(_field(name), value)
+
+
+def _field(name):
+    known = {each.name: each for each in fields(Settings)}
+    if name not in known:
+        close = difflib.get_close_matches(name, known, n=3) or known
+        raise ValueError(f"no setting is called {name!r}; allowed: {', '.join(close)}")
+    return known[name]
+
+
+def quiet():
+    """Silences TensorFlow's log lines, unless TF_CPP_MIN_LOG_LEVEL asks for some.
+
+    For commands, before TensorFlow is imported.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
 def nearest(word: str, words) -> str:

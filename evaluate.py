@@ -5,9 +5,63 @@ python evaluate.py RUN --images PATH --to FILE.json      # other images than the
 """
 
 import argparse
-import math
 import sys
 from pathlib import Path
+
+import config
+
+SAMPLES = 5000  # of each posterior: Burda et al., 2016
+
+
+def parsed(words=None):
+    """What the command line says, checked."""
+    parser = argparse.ArgumentParser(description="Measure trained runs on their test images.")
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN")
+    parser.add_argument(
+        "--nll",
+        type=int,
+        nargs="?",
+        const=SAMPLES,
+        default=0,
+        metavar="SAMPLES",
+        help="the likelihood too, by importance sampling: minutes",
+    )
+    parser.add_argument(
+        "--judge",
+        action="store_true",
+        help="compare samples with real images in the features of a classifier, trained once: "
+        "a minute at 28x28, an hour at 256x256",
+    )
+    parser.add_argument(
+        "--inception",
+        type=Path,
+        metavar="WEIGHTS",
+        help="Keras' file of InceptionV3's ImageNet weights without the top, for what is near FID",
+    )
+    parser.add_argument(
+        "--images",
+        type=Path,
+        metavar="PATH",
+        help="measure on these, laid out as those that the run was trained on (needs --to)",
+    )
+    parser.add_argument(
+        "--to", type=Path, metavar="FILE", help="where the numbers go; default: RUN/metrics.json"
+    )
+    arguments = parser.parse_args(words)
+    if arguments.nll < 0:
+        parser.error("--nll: samples are counted from 1")
+    if arguments.images and not arguments.to:
+        parser.error("--images needs --to FILE: other images' numbers do not replace the run's")
+    if arguments.to and len(arguments.runs) > 1:
+        parser.error("--to takes the numbers of one run")
+    return arguments
+
+
+if __name__ == "__main__":
+    config.quiet()
+    parsed()  # help and what is misspelt need no TensorFlow, whose import takes seconds
+
+import math
 
 import numpy as np
 import pandas as pd
@@ -464,45 +518,7 @@ def _images(run, path):
 
 
 def main(words=None):
-    parser = argparse.ArgumentParser(description="Measure trained runs on their test images.")
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN")
-    parser.add_argument(
-        "--nll",
-        type=int,
-        nargs="?",
-        const=likelihood.SAMPLES,
-        default=0,
-        metavar="SAMPLES",
-        help="the likelihood too, by importance sampling: minutes",
-    )
-    parser.add_argument(
-        "--judge",
-        action="store_true",
-        help="compare samples with real images in the features of a classifier, trained once: "
-        "a minute at 28x28, an hour at 256x256",
-    )
-    parser.add_argument(
-        "--inception",
-        type=Path,
-        metavar="WEIGHTS",
-        help="Keras' file of InceptionV3's ImageNet weights without the top, for what is near FID",
-    )
-    parser.add_argument(
-        "--images",
-        type=Path,
-        metavar="PATH",
-        help="measure on these, laid out as those that the run was trained on (needs --to)",
-    )
-    parser.add_argument(
-        "--to", type=Path, metavar="FILE", help="where the numbers go; default: RUN/metrics.json"
-    )
-    arguments = parser.parse_args(words)
-    if arguments.nll < 0:
-        parser.error("--nll: samples are counted from 1")
-    if arguments.images and not arguments.to:
-        parser.error("--images needs --to FILE: other images' numbers do not replace the run's")
-    if arguments.to and len(arguments.runs) > 1:
-        parser.error("--to takes the numbers of one run")
+    arguments = parsed(words)
     reports, unwritten = {}, []
     try:
         inception = arguments.inception and judges.inception(arguments.inception)

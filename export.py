@@ -9,12 +9,34 @@ with the model before the folder takes its name.
 """
 
 import argparse
+import sys
+from pathlib import Path
+
+import config
+
+FORMATS = ("keras", "saved_model", "onnx")
+
+
+def parsed(words=None):
+    """What the command line says, checked."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run", type=Path, help="folder of a trained run")
+    parser.add_argument("--to", type=Path, metavar="FOLDER", help="default: RUN/exported")
+    parser.add_argument(
+        "--as", dest="formats", nargs="+", metavar="FORMAT", help="of " + ", ".join(FORMATS)
+    )
+    arguments = parser.parse_args(words)
+    return arguments
+
+
+if __name__ == "__main__":
+    config.quiet()
+    parsed()  # help and what is misspelt need no TensorFlow, whose import takes seconds
+
 import importlib.util
 import os
-import sys
 import warnings
 from contextlib import contextmanager
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -23,7 +45,6 @@ import tensorflow as tf
 import train
 from storage import disk
 
-FORMATS = ("keras", "saved_model", "onnx")
 ONNX = ("onnx", "onnxruntime", "tf2onnx")
 CHECKED = 3  # inputs that every written file is tried with
 TOLERANCE = 1e-4  # of its outputs, relative to their largest
@@ -156,13 +177,7 @@ READERS = {
 
 
 def main(words=None):
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("run", type=Path, help="folder of a trained run")
-    parser.add_argument("--to", type=Path, metavar="FOLDER", help="default: RUN/exported")
-    parser.add_argument(
-        "--as", dest="formats", nargs="+", metavar="FORMAT", help="of " + ", ".join(FORMATS)
-    )
-    arguments = parser.parse_args(words)
+    arguments = parsed(words)
     folder = arguments.to or arguments.run / "exported"
     try:
         written = export(train.load(arguments.run), folder, arguments.formats)

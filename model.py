@@ -3,7 +3,7 @@
 A training step is `forward` (images to a `Pass`), `objective` (a `Pass` to named terms whose sum
 is minimised) and, inside the objective of the variational models, `regularizer`. All terms are in
 nats per image, summed over pixels and latent axes; the mean over the batch is taken in one place,
-`reduced`.
+`averages.reduced`.
 """
 
 import math
@@ -13,11 +13,11 @@ import keras
 import tensorflow as tf
 
 from nn import layers, losses, metrics, randomness, replicas
-from nn.averages import Averages
-from nn.batches import as_float
+from nn.averages import Averages, reduced
+from nn.batches import as_float, parts, rows_of_parts
+from nn.configured import Configured, one_of
 
 RECONSTRUCTIONS = ("bernoulli", "gaussian", "learned-gaussian")
-CORRUPTIONS = ("none", "gaussian", "mask")
 LOG_SIGMA_RANGE = (-6.0, 3.0)
 SSIM_IMAGES = 8  # of each training batch: on all of them it would cost more than it tells
 
@@ -45,43 +45,8 @@ class Pass(NamedTuple):
     by_class: tuple | None = None
 
 
-def parts(batch):
-    """Images and labels of a batch in any of the forms that `splits` makes.
-
-    Args:
-        batch: Images; `(images, labels)`; or `(images, labels, others)`, whose `others` are images
-            without a label, and whose labels are all known.
-
-    Returns:
-        `(images, labels)`; the labels of `others` are -1, and None stands for no labels at all.
-    """
-    if not isinstance(batch, tuple | list):
-        return batch, None
-    if len(batch) == 2:
-        return tuple(batch)
-    images, labels, others = batch
-    unknown = tf.fill((tf.shape(others)[0],), tf.constant(-1, labels.dtype))
-    return tf.concat([images, others], axis=0), tf.concat([labels, unknown], axis=0)
-
-
-def rows_of_parts(batch):
-    """Rows of each part of a batch of `(images, labels, others)`; None for a batch of one part.
-
-    Several replicas that share a batch each hold a slice of every part.
-    """
-    if not isinstance(batch, tuple | list) or len(batch) < 3:
-        return None
-    return tuple(tf.shape(each)[0] for each in (batch[0], batch[2]))
-
-
-def reduced(terms):
-    """Means of named terms, each `(batch,)` or a scalar, and the sum of them: `(dict, scalar)`."""
-    means = {name: tf.reduce_mean(term) for name, term in terms.items()}
-    return means, tf.add_n(list(means.values()))
-
-
 @keras.saving.register_keras_serializable("latent_atlas")
-class Autoencoder(keras.Model):
+class Autoencoder(Configured):
     """Deterministic autoencoder; denoising where `corrupt` is set.
 
     Minimises the reconstruction term alone, so nothing ties its latents to a prior: `sample` draws
@@ -132,7 +97,7 @@ class Autoencoder(keras.Model):
     ):
         super().__init__(**kwargs)
         one_of("reconstruction", reconstruction, RECONSTRUCTIONS)
-        one_of("corrupt", corrupt, CORRUPTIONS)
+        one_of("corrupt", corrupt, randomness.CORRUPTIONS)
         one_of("binarize", binarize, ("none", "dynamic"))
         self.encoder = encoder
         self.decoder = decoder
@@ -194,7 +159,8 @@ class Autoencoder(keras.Model):
         images, labels = parts(batch)
         images, rows = as_float(images), rows_of_parts(batch)
         targets = self._binarized(images, self.key("binarize", training, step, rows))
-        seen = self._corrupted(targets, self.key("corrupt", training, step, rows))
+        key = self.key("corrupt", training, step, rows)
+        seen = randomness.corrupted(targets, self.corrupt, self.corrupt_level, key)
         z_mean, z_log_var = self._posterior(seen, training)
         z = self.draw(z_mean, z_log_var, self.key("noise", training, step, rows))
         logits = self.logits_of(z, training)
@@ -258,61 +224,26 @@ class Autoencoder(keras.Model):
         """Nothing is left to build; Keras' own averages batches over workers: bytes refuse."""
 
     def make_train_function(self, force=False):
-        strategy = self.distribute_strategy
-        if strategy.num_replicas_in_sync == 1:
+        if self.distribute_strategy.num_replicas_in_sync == 1:
             return super().make_train_function(force)
-        if self.train_function is not None and not force:
-            return self.train_function
-
-        # Keras' own reduces what a step shows over workers in a way that fails on scalars; here
-        # every replica knows the sums over all.
-        @tf.function(reduce_retracing=True)
-        def train(iterator):
-            for _ in range(self.steps_per_execution):
-                shown = strategy.run(self.train_step, args=(next(iterator),))
-            return {
-                name: strategy.experimental_local_results(each)[0] for name, each in shown.items()
-            }
-
-        self.train_function = train
-        return train
+        if self.train_function is None or force:
+            self.train_function = replicas.train_function(self)
+        return self.train_function
 
     def make_test_function(self, force=False):
-        strategy = self.distribute_strategy
-        if strategy.num_replicas_in_sync == 1:
+        if self.distribute_strategy.num_replicas_in_sync == 1:
             return super().make_test_function(force)
-        if self.test_function is not None and not force:
-            return self.test_function
+        if self.test_function is None or force:
+            self.test_function = replicas.test_function(self)
+        return self.test_function
 
-        # Every worker sees all held-out images, so that noise and averages are those of one.
-        @tf.function(reduce_retracing=True)
-        def test(iterator):
-            batch = tf.nest.map_structure(
-                lambda each: strategy.experimental_local_results(each)[0], next(iterator)
-            )
-            return self.test_step(batch)
-
-        self.test_function = test
-        return test
-
-    def key(self, stream, training, step, parts=None):
+    def key(self, stream, training, step, rows=None):
         """Key of one draw of a pass; training and evaluation never share a stream."""
         family = "training" if training else "evaluation"
-        return randomness.key(self.seed, step, f"{family}/{stream}", parts)
+        return randomness.key(self.seed, step, f"{family}/{stream}", rows)
 
     def _binarized(self, images, key):
-        if self.binarize == "none":
-            return images
-        return tf.cast(randomness.uniform(key, tf.shape(images)) < images, tf.float32)
-
-    def _corrupted(self, images, key):
-        if self.corrupt == "gaussian":
-            noise = self.corrupt_level * randomness.normal(key, tf.shape(images))
-            return tf.clip_by_value(images + noise, 0.0, 1.0)
-        if self.corrupt == "mask":
-            kept = randomness.uniform(key, tf.shape(images)) >= self.corrupt_level
-            return images * tf.cast(kept, tf.float32)
-        return images
+        return images if self.binarize == "none" else randomness.binary(images, key)
 
     def _posterior(self, images, training):
         outputs = self.encoder(images, training=training)
@@ -326,14 +257,40 @@ class Autoencoder(keras.Model):
         log_sigma = tf.clip_by_value(self.log_sigma, *LOG_SIGMA_RANGE)
         return losses.gaussian_nll(targets, tf.sigmoid(logits), log_sigma)
 
-    def bound(self, result):
+    def bound(self, result, log_prior=None):
         """The two sides of the negative evidence lower bound at `beta = 1`, in nats.
+
+        Args:
+            result: `Pass`.
+            log_prior: See `rate`.
 
         Returns:
             `(distortion, rate)`, each `(batch,)`; without a posterior there is no bound, and the
             rate is None.
         """
-        return self.distortion(result.targets, result.logits), None
+        return self.distortion(result.targets, result.logits), self.rate(result, log_prior)
+
+    # --- the prior -----------------------------------------------------------------------------
+
+    def draw_prior(self, n, seed=0, prior=None):
+        """Latents `(n, latent_dim)` of a prior: of N(0, I), or by its `sample(n, seed)`."""
+        if prior is None:
+            return randomness.normal(randomness.key(seed, 0, "sample"), (n, self.latent_dim))
+        return tf.convert_to_tensor(prior.sample(n, seed), tf.float32)
+
+    def log_prior(self, z):
+        """Log-density of N(0, I) at latents `(batch, latent_dim)`, in nats; `(batch,)`."""
+        return tf.reduce_sum(losses.log_normal(z, 0.0, 0.0), axis=-1)
+
+    def rate(self, result, log_prior=None):
+        """KL of each posterior from the prior, in nats, `(batch,)`; None without a posterior.
+
+        Args:
+            result: `Pass`.
+            log_prior: Log-density of another prior, a function of latents: the KL is then
+                estimated from the one draw of the pass. None: that from N(0, I), exact.
+        """
+        return None
 
     # --- what users call -----------------------------------------------------------------------
 
@@ -360,9 +317,15 @@ class Autoencoder(keras.Model):
         """Images in [0, 1] decoded from the posterior means of `images`."""
         return self.describe(images)[-1]
 
-    def sample(self, n, seed=0):
-        """`n` images in [0, 1] decoded from draws of N(0, I); the same for the same seed."""
-        return self.decode(prior_draws(n, self.latent_dim, seed))
+    def sample(self, n, seed=0, prior=None):
+        """`n` images in [0, 1] decoded from draws of a prior; the same for the same seed.
+
+        Args:
+            n: Number of images.
+            seed: Of the draws.
+            prior: Anything with `sample(n, seed)`, latents `(n, latent_dim)`; None: N(0, I).
+        """
+        return self.decode(self.draw_prior(n, seed, prior))
 
     def call(self, images):
         return self.reconstruct(images)
@@ -386,34 +349,6 @@ class Autoencoder(keras.Model):
             "encoder": keras.Model(images, layers.stock(self.encoder)(images), name="encoder"),
             "decoder": keras.Model(z, keras.ops.sigmoid(logits), name="decoder"),
         }
-
-    # --- saving --------------------------------------------------------------------------------
-
-    def get_config(self):
-        config = {
-            name: getattr(self, name)
-            for name in (
-                "reconstruction",
-                "sigma",
-                "dssim_weight",
-                "perceptual_weight",
-                "binarize",
-                "corrupt",
-                "corrupt_level",
-                "seed",
-                "name",
-            )
-        }
-        for name in ("encoder", "decoder"):
-            config[name] = keras.saving.serialize_keras_object(getattr(self, name))
-        return config
-
-    @classmethod
-    def from_config(cls, config):
-        config = dict(config)
-        for name in ("encoder", "decoder"):
-            config[name] = keras.saving.deserialize_keras_object(config[name])
-        return cls(**config)
 
 
 @keras.saving.register_keras_serializable("latent_atlas")
@@ -482,25 +417,31 @@ class VAE(Autoencoder):
             return weight * losses.capacity(kl, target)
         return weight * kl
 
-    def bound(self, result):
-        distortion, _ = super().bound(result)
+    def rate(self, result, log_prior=None):
         if result.z_log_var is None:
-            return distortion, None
-        return distortion, losses.kl_to_standard_normal(result.z_mean, result.z_log_var)
+            return None
+        if log_prior is None:
+            return losses.kl_to_standard_normal(result.z_mean, result.z_log_var)
+        return self._log_posterior(result, result.z) - log_prior(result.z)
 
-    def log_weight(self, targets, posterior, z, logits):
+    def _log_posterior(self, posterior, z):
+        """Log-density of draws under what has their `z_mean` and `z_log_var`; `(batch,)`."""
+        known = losses.log_normal(z, posterior.z_mean, posterior.z_log_var)
+        return tf.reduce_sum(known, axis=-1)
+
+    def log_weight(self, targets, posterior, z, logits, log_prior=None):
         """Importance weight `log p(x | z) + log p(z) - log q(z | x)` of draws, in nats; `(batch,)`.
 
         Args:
             targets: What the likelihood is of.
             posterior: Has the `z_mean` and `z_log_var` that the draws `z` are from.
             z, logits: Draws and what they decode to.
+            log_prior: Log-density of another prior, a function of latents; None: of N(0, I).
         """
-        known = losses.log_normal(z, posterior.z_mean, posterior.z_log_var)
-        ratio = tf.reduce_sum(losses.log_normal(z, 0.0, 0.0) - known, axis=-1)
+        ratio = (log_prior or self.log_prior)(z) - self._log_posterior(posterior, z)
         return ratio - self.distortion(targets, logits)
 
-    def log_weights(self, result, draws, key):
+    def log_weights(self, result, draws, key, log_prior=None):
         """Importance weights of new draws of a pass's posteriors; `(draws, batch)`."""
         z_mean, z_log_var, targets = (
             tf.concat([each] * draws, axis=0)
@@ -508,24 +449,20 @@ class VAE(Autoencoder):
         )
         z = self.draw(z_mean, z_log_var, key)
         posterior = result._replace(z_mean=z_mean, z_log_var=z_log_var)
-        weights = self.log_weight(targets, posterior, z, self.logits_of(z, result.training))
+        logits = self.logits_of(z, result.training)
+        weights = self.log_weight(targets, posterior, z, logits, log_prior)
         return tf.reshape(weights, (draws, -1))
 
     def monitor(self, result):
-        if result.z_log_var is None:
-            return super().monitor(result)
-        kl = losses.kl_to_standard_normal(result.z_mean, result.z_log_var)
-        return {"kl": tf.reduce_mean(kl)} | super().monitor(result)
+        kl = self.rate(result)
+        shown = {} if kl is None else {"kl": tf.reduce_mean(kl)}
+        return shown | super().monitor(result)
 
     def _ramp(self, steps, training):
         """From 0 to 1 over `steps` training steps; 1 in evaluation."""
         if not steps or not training:
             return 1.0
         return tf.minimum(tf.cast(self.steps, tf.float32) / steps, 1.0)
-
-    def get_config(self):
-        names = ("beta", "kl_warmup_steps", "free_bits", "kl_capacity", "capacity_steps")
-        return super().get_config() | {name: getattr(self, name) for name in names}
 
 
 @keras.saving.register_keras_serializable("latent_atlas")
@@ -567,10 +504,6 @@ class InfoVAE(VAE):
             return weighted
         return weighted + (1.0 - self.alpha) * super().regularizer(result)
 
-    def get_config(self):
-        names = ("alpha", "lambda_mmd", "mmd_kernel")
-        return super().get_config() | {name: getattr(self, name) for name in names}
-
 
 @keras.saving.register_keras_serializable("latent_atlas")
 class MmdAutoencoder(InfoVAE):
@@ -580,9 +513,11 @@ class MmdAutoencoder(InfoVAE):
     """
 
     stochastic = False
+    refused = ("alpha", "beta", "free_bits", "kl_capacity", "capacity_steps")
 
     def __init__(self, encoder, decoder, alpha=1.0, **kwargs):
         super().__init__(encoder, decoder, alpha=alpha, **kwargs)
+        self._refuse()
 
 
 @keras.saving.register_keras_serializable("latent_atlas")
@@ -596,13 +531,14 @@ class BetaTCVAE(VAE):
     VAE with noise.
 
     Args:
-        encoder, decoder, **kwargs: See `VAE`; `free_bits` and `kl_capacity` have no meaning here.
+        encoder, decoder, **kwargs: See `VAE`; what replaces the KL has no meaning for its parts.
     """
+
+    refused = ("free_bits", "kl_capacity", "capacity_steps")
 
     def __init__(self, encoder, decoder, **kwargs):
         super().__init__(encoder, decoder, **kwargs)
-        if self.free_bits or self.kl_capacity:
-            raise ValueError("free_bits and kl_capacity replace the KL, which is in parts here")
+        self._refuse()
         self.images = self.add_weight(
             shape=(), dtype="int64", initializer="zeros", trainable=False, name="images"
         )
@@ -639,13 +575,11 @@ class IWAE(VAE):
         k: Draws.
     """
 
+    refused = ("beta", "kl_warmup_steps", "free_bits", "kl_capacity", "capacity_steps")
+
     def __init__(self, encoder, decoder, k=5, **kwargs):
         super().__init__(encoder, decoder, **kwargs)
-        if self.beta != 1.0 or self.kl_warmup_steps or self.free_bits or self.kl_capacity:
-            raise ValueError(
-                "the importance-weighted bound is one piece: beta must be 1, and kl_warmup_steps, "
-                "free_bits and kl_capacity 0"
-            )
+        self._refuse()
         self.k = k
 
     def objective(self, result):
@@ -654,7 +588,7 @@ class IWAE(VAE):
         if self.k > 1:
             # Each draw is a part: replicas take their rows of every one of them.
             draws = [tf.shape(result.z_mean)[0]] * (self.k - 1)
-            key = self.key("importance", result.training, result.step, parts=draws)
+            key = self.key("importance", result.training, result.step, rows=draws)
             weights = tf.concat([weights, self.log_weights(result, self.k - 1, key)], axis=0)
         both = {"reconstruction", "regularizer"}
         rest = {name: term for name, term in terms.items() if name not in both}
@@ -663,16 +597,3 @@ class IWAE(VAE):
     def monitor(self, result):
         distortion = self.distortion(result.targets, result.logits)
         return {"reconstruction": tf.reduce_mean(distortion)} | super().monitor(result)
-
-    def get_config(self):
-        return super().get_config() | {"k": self.k}
-
-
-def prior_draws(n: int, latent_dim: int, seed: int = 0):
-    """Draws of N(0, I), shape `(n, latent_dim)`, the same for the same seed."""
-    return randomness.normal(randomness.key(seed, 0, "sample"), (n, latent_dim))
-
-
-def one_of(name, value, allowed):
-    if value not in allowed:
-        raise ValueError(f"{name} = {value!r} is not possible; allowed: {', '.join(allowed)}")

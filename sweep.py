@@ -10,13 +10,39 @@ cluster every machine has this project, its environment and the data under the s
 """
 
 import argparse
+import sys
+from pathlib import Path
+
+import config
+
+
+def parsed(words=None):
+    """What the command line says, checked."""
+    parser = argparse.ArgumentParser(description="Train every combination of some settings.")
+    parser.add_argument("experiment", help=", ".join(config.EXPERIMENTS))
+    parser.add_argument("--over", action="append", required=True, metavar="FIELD=VALUES")
+    parser.add_argument("--model", help=", ".join(config.MODELS))
+    parser.add_argument("--epochs", type=int)
+    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--metric", default="negative_elbo", help="for the figure and the best")
+    parser.add_argument("--at-once", type=int, help="runs side by side; default: half the cores")
+    parser.add_argument("--gpus", type=float, help="of each run, or a share; default: 1 if any")
+    parser.add_argument("--prune", action="store_true", help="end runs that lag behind (ASHA)")
+    parser.add_argument("--address", help="of a Ray cluster; default: this machine")
+    arguments = parser.parse_args(words)
+    return arguments
+
+
+if __name__ == "__main__":
+    config.quiet()
+    parsed()  # help and what is misspelt need no TensorFlow, whose import takes seconds
+
 import importlib.util
 import itertools
 import json
 import math
 import os
-import sys
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -71,7 +97,10 @@ def plan(settings, swept) -> dict:
     planned = []
     for values in itertools.product(*swept.values()):
         changes = dict(zip(swept, values, strict=True))
-        chosen = config.Settings.from_dict(settings.to_dict() | changes)
+        values = {name: config.checked(name, value) for name, value in changes.items()}
+        model = values.pop("model", settings.model)
+        chosen = registry.with_model(settings, model, **values)
+        registry.require_fit(chosen)
         planned.append((changes, chosen))
     words = ["-".join(f"{name}={value}" for name, value in each.items()) for each, _ in planned]
     return dict(zip(disk.file_names(words), planned, strict=True))
@@ -290,19 +319,7 @@ def finish(trials, swept, out, metric):
 
 
 def main(words=None):
-    parser = argparse.ArgumentParser(description="Train every combination of some settings.")
-    parser.add_argument("experiment", help=", ".join(config.EXPERIMENTS))
-    parser.add_argument("--over", action="append", required=True, metavar="FIELD=VALUES")
-    parser.add_argument("--model", help=", ".join(registry.REGISTRY))
-    parser.add_argument("--epochs", type=int)
-    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR")
-    parser.add_argument("--metric", default="negative_elbo", help="for the figure and the best")
-    parser.add_argument("--at-once", type=int, help="runs side by side; default: half the cores")
-    parser.add_argument("--gpus", type=float, help="of each run, or a share; default: 1 if any")
-    parser.add_argument("--prune", action="store_true", help="end runs that lag behind (ASHA)")
-    parser.add_argument("--address", help="of a Ray cluster; default: this machine")
-    arguments = parser.parse_args(words)
+    arguments = parsed(words)
     try:
         swept = dict(values_of(each) for each in arguments.over)
         if len(swept) < len(arguments.over):

@@ -9,10 +9,88 @@ Both take --strategy auto|none|mirrored|multiworker.
 import argparse
 import ast
 import dataclasses
-import importlib.util
 import sys
 import textwrap
 from pathlib import Path
+
+import config
+
+
+def parse_value(text: str):
+    """A setting's value from the command line: a number, a tuple, True or False, else the text."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return text
+
+
+def given(arguments) -> dict:
+    """The settings that the command line names, each checked by itself.
+
+    Raises:
+        ValueError: naming the setting that does not exist or cannot have its value.
+    """
+    values = {}
+    for item in arguments.set:
+        name, sign, text = item.partition("=")
+        if not sign:
+            raise ValueError(f"--set {item}: write it as field=value")
+        values[name] = config.checked(name, parse_value(text))
+    for name in ("model", "epochs"):
+        if getattr(arguments, name) is not None:
+            values[name] = config.checked(name, getattr(arguments, name))
+    return values
+
+
+def _fields():
+    """All settings with their defaults, as a paragraph."""
+    named = (f"{each.name}={each.default!r}" for each in dataclasses.fields(config.Settings))
+    return textwrap.fill(
+        ", ".join(named), 96, initial_indent="  ", subsequent_indent="  ", break_long_words=False
+    )
+
+
+def parsed(words=None):
+    """What the command line says, checked."""
+    parser = argparse.ArgumentParser(
+        description="Train one experiment of config.py.",
+        epilog=f"Fields and their defaults (config.py says what each is):\n{_fields()}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("experiment", nargs="?", help=", ".join(config.EXPERIMENTS))
+    parser.add_argument("--model", help=", ".join(config.MODELS))
+    parser.add_argument("--epochs", type=int)
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="FIELD=VALUE", help="any field below"
+    )
+    parser.add_argument("--out", type=Path, metavar="DIR", help="default: a new folder in runs/")
+    parser.add_argument("--resume", type=Path, metavar="DIR", help="go on with the run in there")
+    parser.add_argument(
+        "--strategy",
+        default="auto",
+        help="auto, none, mirrored or multiworker: who shares the batch, all GPUs of this machine, "
+        "or the workers of TF_CONFIG or SLURM",
+    )
+    arguments = parser.parse_args(words)
+    others = (arguments.experiment, arguments.model, arguments.epochs, arguments.out)
+    if arguments.resume and (arguments.set or any(each is not None for each in others)):
+        parser.error("--resume stands alone: a run goes on as it was begun")
+    if not arguments.resume and not arguments.experiment:
+        parser.error(f"name an experiment: {', '.join(config.EXPERIMENTS)}")
+    try:
+        given(arguments)
+        if arguments.experiment:
+            config.settings(arguments.experiment)
+    except ValueError as error:
+        sys.exit(f"train.py: {error}")
+    return arguments
+
+
+if __name__ == "__main__":
+    config.quiet()
+    parsed()  # help and what is misspelt need no TensorFlow, whose import takes seconds
+
+import importlib.util
 
 import keras
 import pandas as pd
@@ -58,6 +136,7 @@ def fit(model, images, settings, run, verbose="auto", resume=False, callbacks=()
         KeyboardInterrupt: passed on after the state was saved, with the line to go on with.
         OSError: where the folder cannot be written or the disk is full; what is saved stays whole.
     """
+    registry.require_fit(settings)
     run, strategy = Path(run), model.distribute_strategy
     chief = distribution.is_chief(strategy)
     if resume:
@@ -216,64 +295,16 @@ class Samples(keras.callbacks.Callback):
 # --- command line --------------------------------------------------------------------------------
 
 
-def parse_value(text: str):
-    """A setting's value from the command line: a number, a tuple, True or False, else the text."""
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        return text
-
-
 def settings_from(arguments) -> config.Settings:
     """The experiment's settings with what the command line changes."""
-    values = config.settings(arguments.experiment).to_dict()
-    for item in arguments.set:
-        name, sign, text = item.partition("=")
-        if not sign:
-            raise ValueError(f"--set {item}: write it as field=value")
-        values[name] = parse_value(text)
-    settings = config.Settings.from_dict(values)
-    if arguments.model:
-        settings = dataclasses.replace(settings, model=arguments.model)
-    if arguments.epochs is not None:
-        settings = dataclasses.replace(settings, epochs=arguments.epochs)
-    return settings
-
-
-def _fields():
-    """All settings with their defaults, as a paragraph."""
-    named = (f"{each.name}={each.default!r}" for each in dataclasses.fields(config.Settings))
-    return textwrap.fill(
-        ", ".join(named), 96, initial_indent="  ", subsequent_indent="  ", break_long_words=False
-    )
+    settings, values = config.settings(arguments.experiment), given(arguments)
+    if "model" not in values:
+        return dataclasses.replace(settings, **values)
+    return registry.with_model(settings, values.pop("model"), **values)
 
 
 def main(words=None):
-    parser = argparse.ArgumentParser(
-        description="Train one experiment of config.py.",
-        epilog=f"Fields and their defaults (config.py says what each is):\n{_fields()}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("experiment", nargs="?", help=", ".join(config.EXPERIMENTS))
-    parser.add_argument("--model", help=", ".join(registry.REGISTRY))
-    parser.add_argument("--epochs", type=int)
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="FIELD=VALUE", help="any field below"
-    )
-    parser.add_argument("--out", type=Path, metavar="DIR", help="default: a new folder in runs/")
-    parser.add_argument("--resume", type=Path, metavar="DIR", help="go on with the run in there")
-    parser.add_argument(
-        "--strategy",
-        choices=distribution.NAMES,
-        default="auto",
-        help="who shares the batch: all GPUs of this machine, or the workers of TF_CONFIG or SLURM",
-    )
-    arguments = parser.parse_args(words)
-    others = (arguments.experiment, arguments.model, arguments.epochs, arguments.out)
-    if arguments.resume and (arguments.set or any(each is not None for each in others)):
-        parser.error("--resume stands alone: a run goes on as it was begun")
-    if not arguments.resume and not arguments.experiment:
-        parser.error(f"name an experiment: {', '.join(config.EXPERIMENTS)}")
+    arguments = parsed(words)
     try:
         strategy = distribution.strategy(arguments.strategy)
         if arguments.resume:
@@ -281,6 +312,7 @@ def main(words=None):
             images = data.images_of(arguments.resume)
         else:
             settings = settings_from(arguments)
+            registry.require_fit(settings)
             images = data.load(settings)
         with strategy.scope():
             model = registry.from_settings(settings)

@@ -8,12 +8,11 @@ import tensorflow as tf
 import model as models
 from nn.batches import in_batches
 
-SAMPLES = 5000  # Burda et al., 2016
 IMAGES = 2000
 TOGETHER = (2, 64)  # images, and draws of each, that are decoded at a time: what caches hold
 
 
-def importance_gap(model, images, samples, count=IMAGES, seed=0, progress=False):
+def importance_gap(model, images, samples, count=IMAGES, seed=0, progress=False, log_prior=None):
     """How much a model's bound lacks of the log-likelihood, and the standard error of that.
 
     Likelihoods of single images differ by tens of nats, what the bound lacks by about one; so the
@@ -27,14 +26,17 @@ def importance_gap(model, images, samples, count=IMAGES, seed=0, progress=False)
         count: Images to estimate it on, drawn at random: the first of a set may be its easier ones.
         seed: Of that draw.
         progress: Whether to show how far it is.
+        log_prior: See `log_likelihood`.
     """
     rows = np.random.default_rng(seed).permutation(len(images))[:count]
-    likelihood, negative_elbo = log_likelihood(model, images[np.sort(rows)], samples, progress)
+    likelihood, negative_elbo = log_likelihood(
+        model, images[np.sort(rows)], samples, progress, log_prior
+    )
     gap = negative_elbo + likelihood
     return gap.mean(), gap.std() / math.sqrt(len(gap))
 
 
-def log_likelihood(model, images, samples=SAMPLES, progress=False):
+def log_likelihood(model, images, samples, progress=False, log_prior=None):
     """Log-likelihood of each image by importance sampling from its posterior.
 
     `log mean_k p(x | z_k) p(z_k) / q(z_k | x)`, Eq. 8 of
@@ -47,6 +49,7 @@ def log_likelihood(model, images, samples=SAMPLES, progress=False):
             taken of each.
         samples: Draws of each posterior, in rounds of 64.
         progress: Whether to show how far it is.
+        log_prior: Log-density of a prior, a TensorFlow function of latents; None: of the model's.
 
     Returns:
         `(log_likelihood, negative_elbo)`, float32 `(n,)`, both from the same draws.
@@ -55,7 +58,8 @@ def log_likelihood(model, images, samples=SAMPLES, progress=False):
         ValueError: for a model whose bound is of another kind.
     """
     if (
-        getattr(type(model), "bound", None) is not models.VAE.bound
+        getattr(type(model), "rate", None) is not models.VAE.rate
+        or model.needs_class
         or len(model.encoder.outputs) < 2
     ):
         raise ValueError(
@@ -71,7 +75,8 @@ def log_likelihood(model, images, samples=SAMPLES, progress=False):
 
         def one_round(number, log_sum, total):
             step = tf.cast(rows[0], tf.int64) * rounds + tf.cast(number, tf.int64)
-            weights = model.log_weights(result, draws, model.key("importance", False, step))
+            key = model.key("importance", False, step)
+            weights = model.log_weights(result, draws, key, log_prior)
             log_sum = tf.reduce_logsumexp(tf.concat([log_sum[None], weights], axis=0), axis=0)
             return number + 1, log_sum, total + tf.reduce_sum(weights, axis=0)
 

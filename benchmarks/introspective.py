@@ -27,7 +27,6 @@ from rows import resumable, trained
 
 import config
 import data
-import model as models
 from analysis import judges, plots
 from nn import metrics
 from nn.batches import in_batches
@@ -114,7 +113,7 @@ def measured(model, real, judge, seed):
     }
 
     def samples(number):
-        draws = models.prior_draws(len(real), model.latent_dim, 100 * seed + number)
+        draws = model.draw_prior(len(real), 100 * seed + number)
         return in_batches(model.decode, draws)
 
     made = samples(0)

@@ -27,7 +27,6 @@ from PIL import Image
 
 import archive
 import config
-import model as models
 import train
 from analysis import latent, plots
 from families import registry
@@ -114,7 +113,7 @@ def archives():
 
 def gif():
     model = train.load(RUN)
-    ends = models.prior_draws(2, model.latent_dim).numpy()
+    ends = model.draw_prior(2).numpy()
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
         frames = in_batches(model.decode, latent.slerp(*ends, 200))

@@ -15,6 +15,8 @@ import tensorflow as tf
 
 import model as models
 from nn import losses, randomness, replicas
+from nn.averages import reduced
+from nn.configured import one_of
 
 CONTROLS = ("adaptive", "constant", "schedule")
 MEMORY = 0.99  # of the running means that the control of beta_neg looks at
@@ -87,9 +89,9 @@ class Alternating(models.VAE):
             tape.watch([each.value for each in first])
             result = self.forward(batch, training=True, step=self.steps)
             # What evaluation shows under the same names: an autoencoder's loss on real images.
-            bound, total = models.reduced(self.objective(result))
+            bound, total = reduced(self.objective(result))
             terms, kept = self.first_turn(result, bound)
-            means, loss = models.reduced(terms)
+            means, loss = reduced(terms)
             loss = replicas.share(loss)
         gradients = tape.gradient(loss, [each.value for each in first])
         replicas.apply(self.optimizer, gradients, first)
@@ -97,7 +99,7 @@ class Alternating(models.VAE):
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch([each.value for each in second])
             terms, seen = self.second_turn(result, kept)
-            second_means, second_loss = models.reduced(terms)
+            second_means, second_loss = reduced(terms)
             second_loss = replicas.share(second_loss)
         gradients = tape.gradient(second_loss, [each.value for each in second])
         replicas.apply(self.second_optimizer, gradients, second)
@@ -134,6 +136,8 @@ class AdversarialAutoencoder(Alternating):
     References: [Makhzani et al., 2015](https://arxiv.org/abs/1511.05644), Section 2.
     """
 
+    refused = ("beta", "free_bits", "kl_capacity", "capacity_steps")
+
     def __init__(
         self,
         encoder,
@@ -149,6 +153,7 @@ class AdversarialAutoencoder(Alternating):
         self.adversarial_weight = adversarial_weight
         self.r1 = r1
         self.instance_noise = instance_noise
+        self._refuse()
 
     def players(self):
         first = self.encoder.trainable_variables + self.drawing_weights()
@@ -186,17 +191,6 @@ class AdversarialAutoencoder(Alternating):
             z = z + self.instance_noise * (1.0 - self.progress()) * noise
         return self.discriminator(z, training=result.training)
 
-    def get_config(self):
-        names = ("adversarial_weight", "r1", "instance_noise")
-        config = super().get_config() | {name: getattr(self, name) for name in names}
-        config["discriminator"] = keras.saving.serialize_keras_object(self.discriminator)
-        return config
-
-    @classmethod
-    def from_config(cls, config):
-        found = keras.saving.deserialize_keras_object(config["discriminator"])
-        return super().from_config({**config, "discriminator": found})
-
 
 # --- the encoder as discriminator ----------------------------------------------------------------
 
@@ -229,8 +223,14 @@ class Introspective(Alternating):
         ema: Share of the old in the running mean of the decoder's weights.
     """
 
+    refused = (
+        *("binarize", "corrupt", "corrupt_level"),
+        *("free_bits", "kl_capacity", "capacity_steps"),
+    )
+
     def __init__(self, encoder, decoder, ema=0.999, **kwargs):
         super().__init__(encoder, decoder, **kwargs)
+        self._refuse()
         layers = [*encoder.layers, *decoder.layers]
         if any(isinstance(each, keras.layers.BatchNormalization) for each in layers):
             raise ValueError(
@@ -281,7 +281,7 @@ class Introspective(Alternating):
     def second_turn(self, result, kept):
         logits = self.logits_of(tf.concat(kept, axis=0), True)
         reconstructed, generated = self._seen(tf.sigmoid(logits), result.step, decode=False)
-        again, _ = models.reduced(self.objective(result._replace(logits=_halves(logits)[0])))
+        again, _ = reduced(self.objective(result._replace(logits=_halves(logits)[0])))
         terms = self.decoder_objective(_sides(again)[0], reconstructed, generated)
         kl_real = losses.kl_to_standard_normal(result.z_mean, result.z_log_var)
         kl_real, kl_generated = (
@@ -301,7 +301,7 @@ class Introspective(Alternating):
         error = None
         if decode:
             half = tf.shape(z_mean)[0] // 2
-            key = self.key("second noise", True, step, parts=(half, half))
+            key = self.key("second noise", True, step, rows=(half, half))
             z = self.draw(z_mean, z_log_var, key)
             error = self.error(images, self.logits_of(z, True))
         parts = [_halves(each) for each in (z_mean, z_log_var, kl, error) if each is not None]
@@ -340,9 +340,6 @@ class Introspective(Alternating):
     def logits_of(self, z, training):
         decoder = self.decoder if training else self.final_decoder
         return decoder(z, training=training)
-
-    def get_config(self):
-        return super().get_config() | {"ema": self.ema}
 
 
 def _halves(tensor):
@@ -390,10 +387,6 @@ class IntroVAE(Introspective):
             "decoder_reconstruction": reconstruction,
             "decoder_adversarial": self.margin_weight * (reconstructed.kl + generated.kl),
         }
-
-    def get_config(self):
-        names = ("margin", "margin_weight")
-        return super().get_config() | {name: getattr(self, name) for name in names}
 
 
 @keras.saving.register_keras_serializable("latent_atlas")
@@ -449,7 +442,7 @@ class SoftIntroVAE(Introspective):
         **kwargs,
     ):
         super().__init__(encoder, decoder, **kwargs)
-        models.one_of("beta_neg_control", beta_neg_control, CONTROLS)
+        one_of("beta_neg_control", beta_neg_control, CONTROLS)
         self.gamma = gamma
         self.beta_neg = beta_neg
         self.beta_neg_control = beta_neg_control
@@ -514,19 +507,6 @@ class SoftIntroVAE(Introspective):
             first, last = math.log(self.beta_neg), math.log(self.beta_neg_last)
             self.log_beta_neg.assign(first + (last - first) * self.progress())
         return {"beta_neg": tf.exp(self.log_beta_neg)}
-
-    def get_config(self):
-        names = (
-            "gamma",
-            "beta_neg",
-            "beta_neg_control",
-            "beta_neg_last",
-            "beta_neg_low",
-            "beta_neg_high",
-            "gap_target",
-            "most_push",
-        )
-        return super().get_config() | {name: getattr(self, name) for name in names}
 
 
 def next_log_beta_neg(log_beta_neg, gap, target, floor):

@@ -1,5 +1,6 @@
 """The model that settings describe: every name that `Settings.model` may have, in one table."""
 
+import dataclasses
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -83,52 +84,86 @@ def _shared(settings):
 
 
 class Entry(NamedTuple):
-    """How one model is made: its class, the settings that it takes, what builds its networks."""
+    """How one model is made: its class, what builds its networks, and the settings of those."""
 
     kind: type
-    taken: tuple[str, ...]
     networks: callable = _pair
+    settings: tuple[str, ...] = ()
 
-
-_PIXELS = ("reconstruction", "sigma", "dssim_weight", "perceptual_weight")
-_ANY = _PIXELS + ("binarize", "corrupt", "corrupt_level", "seed")
-_KL = ("beta", "kl_warmup_steps", "free_bits", "kl_capacity", "capacity_steps")
-_MMD = ("lambda_mmd", "mmd_kernel", "kl_warmup_steps")
-_INTRO = _PIXELS + ("seed", "beta", "kl_warmup_steps", "ema")
-_SOFT = _INTRO + (
-    "gamma",
-    "beta_neg",
-    "beta_neg_control",
-    "beta_neg_last",
-    "beta_neg_low",
-    "beta_neg_high",
-    "gap_target",
-    "most_push",
-)
-_M2 = ("reconstruction", "sigma", "binarize", "seed", "beta", "kl_warmup_steps", "class_weight")
 
 REGISTRY = {
-    "Autoencoder": Entry(models.Autoencoder, _ANY),
-    "VAE": Entry(models.VAE, _ANY + _KL),
-    "InfoVAE": Entry(models.InfoVAE, _ANY + _KL + _MMD + ("alpha",)),
-    "MMD-AE": Entry(models.MmdAutoencoder, _ANY + _MMD),
-    "BetaTCVAE": Entry(models.BetaTCVAE, _ANY + ("beta", "kl_warmup_steps")),
-    "IWAE": Entry(models.IWAE, _ANY + ("k",)),
+    "Autoencoder": Entry(models.Autoencoder),
+    "VAE": Entry(models.VAE),
+    "InfoVAE": Entry(models.InfoVAE),
+    "MMD-AE": Entry(models.MmdAutoencoder),
+    "BetaTCVAE": Entry(models.BetaTCVAE),
+    "IWAE": Entry(models.IWAE),
     "SemiSupervisedVAE": Entry(
-        semisupervised.SemiSupervisedVAE,
-        _ANY + _KL + ("class_weight", "classify_from"),
-        _with_classifier,
+        semisupervised.SemiSupervisedVAE, _with_classifier, ("classes", "class_widths")
     ),
-    "M2": Entry(semisupervised.M2, _M2, _by_class),
+    "M2": Entry(semisupervised.M2, _by_class, ("classes", "class_widths")),
     "AAE": Entry(
         adversarial.AdversarialAutoencoder,
-        _ANY + ("kl_warmup_steps", "adversarial_weight", "r1", "instance_noise"),
         _with_discriminator,
+        ("stochastic", "discriminator_widths"),
     ),
-    "IntroVAE": Entry(adversarial.IntroVAE, _INTRO + ("margin", "margin_weight")),
-    "SoftIntroVAE": Entry(adversarial.SoftIntroVAE, _SOFT),
-    "ASIntroVAE": Entry(adversarial.ASIntroVAE, _SOFT),
+    "IntroVAE": Entry(adversarial.IntroVAE),
+    "SoftIntroVAE": Entry(adversarial.SoftIntroVAE),
+    "ASIntroVAE": Entry(adversarial.ASIntroVAE),
 }
+
+
+# --- which settings a model takes ----------------------------------------------------------------
+
+
+def taken(name) -> set[str]:
+    """Names of the settings that a model takes and others need not."""
+    entry = REGISTRY[name]
+    return {*entry.kind.arguments(), *entry.settings}
+
+
+def unfit(settings, name) -> dict:
+    """Settings that were changed and that a model does not take, with their defaults."""
+    of_models = set().union(*map(taken, REGISTRY)) - taken(name)
+    defaults = {each.name: each.default for each in dataclasses.fields(settings)}
+    return {
+        each: default
+        for each, default in defaults.items()
+        if each in of_models and getattr(settings, each) != default
+    }
+
+
+def require_fit(settings):
+    """Refuses to train with a setting that the model would not look at.
+
+    Raises:
+        ValueError: naming the setting and the models that take it.
+    """
+    for name, default in unfit(settings, settings.model).items():
+        others = [each for each in REGISTRY if name in taken(each)]
+        raise ValueError(
+            f"settings: {name} = {getattr(settings, name)!r} is not taken by {settings.model}; "
+            f"models that take it: {', '.join(others)}. Leave it at {default!r}"
+        )
+
+
+def with_model(settings, name, **changes):
+    """The same settings for another model; what that does not take goes back to its default.
+
+    Args:
+        settings: `config.Settings`.
+        name: Of the model.
+        **changes: Other settings that change with it.
+
+    Returns:
+        `config.Settings`. What was dropped is said in one printed line.
+    """
+    dropped = {
+        each: default for each, default in unfit(settings, name).items() if each not in changes
+    }
+    if dropped:
+        print(f"{name} does not take, and goes without: {', '.join(dropped)}")
+    return dataclasses.replace(settings, **dropped, model=name, **changes)
 
 
 MOST_WEIGHTS = 500_000_000  # 2 GB; three times as much with the optimizer's state
@@ -197,8 +232,8 @@ def from_settings(settings):
             f"{MOST_WEIGHTS:,}; take fewer or smaller widths and dense_widths, or more strides"
         )
     entry = REGISTRY[settings.model]
-    taken = {name: getattr(settings, name) for name in entry.taken}
-    return entry.kind(**entry.networks(settings, entry.kind), **taken)
+    arguments = {name: getattr(settings, name) for name in entry.kind.arguments()}
+    return entry.kind(**entry.networks(settings, entry.kind), **arguments)
 
 
 def on_latents(m1, classes, latent_dim=32, widths=(500,), dropout=0.0, **kwargs):

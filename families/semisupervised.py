@@ -11,8 +11,9 @@ import numpy as np
 import tensorflow as tf
 
 import model as models
-from nn import layers, losses, randomness
-from nn.batches import as_float
+from nn import layers, losses
+from nn.batches import as_float, parts
+from nn.configured import one_of
 
 ATTEMPTS = 100  # batches of prior draws in which `generate` looks for what it is asked for
 
@@ -67,9 +68,6 @@ class Labelled(models.VAE):
         right = tf.cast(guessed == result.labels, tf.float32)
         return {"accuracy": mean_known(right, result.labels)}
 
-    def get_config(self):
-        return super().get_config() | {"class_weight": self.class_weight}
-
 
 @keras.saving.register_keras_serializable("latent_atlas")
 class SemiSupervisedVAE(Labelled):
@@ -87,7 +85,7 @@ class SemiSupervisedVAE(Labelled):
 
     def __init__(self, encoder, decoder, classifier, classify_from="mean", **kwargs):
         super().__init__(encoder, decoder, **kwargs)
-        models.one_of("classify_from", classify_from, ("mean", "sample"))
+        one_of("classify_from", classify_from, ("mean", "sample"))
         self.classifier = classifier
         self.classify_from = classify_from
 
@@ -115,8 +113,8 @@ class SemiSupervisedVAE(Labelled):
         likely = keras.ops.softmax(layers.stock(self.classifier)(z))
         return super().endpoints() | {"classifier": keras.Model(z, likely, name="classifier")}
 
-    def generate(self, n, seed=0, label=None, confidence=0.0):
-        """Images decoded from draws of N(0, I), each with the class that its latent lies in.
+    def generate(self, n, seed=0, label=None, confidence=0.0, prior=None):
+        """Images decoded from draws of a prior, each with the class that its latent lies in.
 
         Args:
             n: Number of images.
@@ -124,6 +122,7 @@ class SemiSupervisedVAE(Labelled):
             label: Keep draws of this class alone; None: of every class, as they come.
             confidence: Keep draws that the classifier gives at least this probability; between two
                 clusters lie images that are neither.
+            prior: See `sample`.
 
         Returns:
             `(images, labels)`: floats in [0, 1], `(n, height, width, channels)`, and `(n,)`.
@@ -134,8 +133,7 @@ class SemiSupervisedVAE(Labelled):
         _known_class(label, self.classifier.output_shape[-1])
         kept, found = [], 0
         for attempt in range(ATTEMPTS):
-            key = randomness.key(seed, attempt, "generate")
-            z = randomness.normal(key, (max(n, 256), self.latent_dim))
+            z = self.draw_prior(max(n, 256), ATTEMPTS * seed + attempt, prior)
             shares = self.classify_latents(z).numpy()
             labels = shares.argmax(axis=-1)
             fits = shares.max(axis=-1) >= confidence
@@ -153,18 +151,6 @@ class SemiSupervisedVAE(Labelled):
             )
         z, labels = (np.concatenate(each)[:n] for each in zip(*kept, strict=True))
         return self.decode(z), labels
-
-    def get_config(self):
-        classifier = keras.saving.serialize_keras_object(self.classifier)
-        return super().get_config() | {
-            "classifier": classifier,
-            "classify_from": self.classify_from,
-        }
-
-    @classmethod
-    def from_config(cls, config):
-        classifier = keras.saving.deserialize_keras_object(config["classifier"])
-        return super().from_config(config | {"classifier": classifier})
 
 
 class ByClass(NamedTuple):
@@ -209,11 +195,14 @@ class M2(Labelled):
     """
 
     needs_class = True
+    refused = (
+        *("free_bits", "kl_capacity", "capacity_steps"),
+        *("dssim_weight", "perceptual_weight", "corrupt", "corrupt_level"),
+    )
 
     def __init__(self, encoder, posterior, decoder, **kwargs):
         super().__init__(encoder, decoder, **kwargs)
-        if self.free_bits or self.kl_capacity or self.dssim_weight or self.corrupt != "none":
-            raise ValueError("M2 takes no free_bits, kl_capacity, dssim_weight or corrupt")
+        self._refuse()
         self.posterior = posterior
 
     @property
@@ -224,12 +213,12 @@ class M2(Labelled):
     def latent_dim(self):
         return self.decoder.input_shape[-1] - self.classes
 
-    def observed(self, images, training, step, parts):
+    def observed(self, images, training, step, rows):
         """What the encoder sees and the likelihood asks for: the images, binarised or not."""
-        return self._binarized(images, self.key("binarize", training, step, parts))
+        return self._binarized(images, self.key("binarize", training, step, rows))
 
     def forward(self, batch, training, step):
-        images, labels = models.parts(batch)
+        images, labels = parts(batch)
         images = as_float(images)
         # In the first part of a mixed batch one class is tried, elsewhere every one.
         count, first = _rows(images), 0
@@ -270,8 +259,10 @@ class M2(Labelled):
     def _with_class(self, z, labels):
         return tf.concat([z, tf.one_hot(labels, self.classes, dtype=z.dtype)], axis=-1)
 
-    def bound(self, result):
+    def bound(self, result, log_prior=None):
         """Distortion and rate, expected over the classes: their sum is Eq. 6 or Eq. 7."""
+        if log_prior is not None:
+            raise ValueError("the bound of an M2 is known under its own prior alone")
         pairs, count = result.by_class, tf.shape(result.z)[0]
 
         def expected(terms):
@@ -361,33 +352,25 @@ class M2(Labelled):
         )
         return tf.reshape(made, (count, self.classes, *made.shape[1:]))
 
-    def generate(self, n, seed=0, label=None):
-        """Images decoded from draws of N(0, I), each in the class that it was drawn in.
+    def generate(self, n, seed=0, label=None, prior=None):
+        """Images decoded from draws of a prior, each in the class that it was drawn in.
 
         Args:
             n: Number of images.
             seed: The same for the same seed.
             label: The class of all; None: every class in turn.
+            prior: Of the style, see `sample`.
 
         Returns:
             `(images, labels)`: floats in [0, 1], `(n, height, width, channels)`, and `(n,)`.
         """
         _known_class(label, self.classes)
         labels = np.arange(n) % self.classes if label is None else np.full(n, label)
-        return self.decode(models.prior_draws(n, self.latent_dim, seed), labels), labels
+        return self.decode(self.draw_prior(n, seed, prior), labels), labels
 
-    def sample(self, n, seed=0):
-        """`n` images in [0, 1], every class in turn; the same for the same seed."""
-        return self.generate(n, seed)[0]
-
-    def get_config(self):
-        posterior = keras.saving.serialize_keras_object(self.posterior)
-        return super().get_config() | {"posterior": posterior}
-
-    @classmethod
-    def from_config(cls, config):
-        posterior = keras.saving.deserialize_keras_object(config["posterior"])
-        return super().from_config(config | {"posterior": posterior})
+    def sample(self, n, seed=0, prior=None):
+        """As every model's, every class in turn."""
+        return self.generate(n, seed, prior=prior)[0]
 
 
 @keras.saving.register_keras_serializable("latent_atlas")
@@ -415,11 +398,11 @@ class M1M2(M2):
     def image_shape(self):
         return self.m1.image_shape
 
-    def observed(self, images, training, step, parts):
+    def observed(self, images, training, step, rows):
         posteriors = images
         if images.shape[1:] != (2, self.m1.latent_dim):
             posteriors = tf.stack(self.m1.encode(images), axis=1)
-        return self.draw(posteriors[:, 0], posteriors[:, 1], self.key("m1", training, step, parts))
+        return self.draw(posteriors[:, 0], posteriors[:, 1], self.key("m1", training, step, rows))
 
     def distortion(self, targets, outputs):
         return losses.diagonal_gaussian_nll(targets, outputs[:, 0], outputs[:, 1])
@@ -435,12 +418,3 @@ class M1M2(M2):
         if labels is None:
             raise ValueError("M1M2 draws a style in a class: call decode(z, labels)")
         return self.m1.decode(self.decoder(self._with_class(z, labels), training=False)[:, 0])
-
-    def get_config(self):
-        return super().get_config() | {"m1": keras.saving.serialize_keras_object(self.m1)}
-
-    @classmethod
-    def from_config(cls, config):
-        return super().from_config(
-            config | {"m1": keras.saving.deserialize_keras_object(config["m1"])}
-        )

@@ -1,4 +1,4 @@
-"""Running means of what a step shows."""
+"""Means: of the terms of one step, and running ones of what the steps show."""
 
 import math
 
@@ -7,6 +7,12 @@ import numpy as np
 import tensorflow as tf
 
 from nn import replicas
+
+
+def reduced(terms):
+    """Means of named terms, each `(batch,)` or a scalar, and the sum of them: `(dict, scalar)`."""
+    means = {name: tf.reduce_mean(term) for name, term in terms.items()}
+    return means, tf.add_n(list(means.values()))
 
 
 class Averages(keras.metrics.Metric):

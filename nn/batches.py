@@ -1,4 +1,4 @@
-"""Long arrays through a compiled function, a batch at a time."""
+"""Batches: the forms that one comes in, and long arrays through a function a batch at a time."""
 
 import math
 
@@ -61,3 +61,32 @@ def as_float(images):
     if images.dtype == tf.uint8:
         return tf.cast(images, tf.float32) / 255.0
     return tf.cast(images, tf.float32)
+
+
+def parts(batch):
+    """Images and labels of a batch in any of the forms that `splits` makes.
+
+    Args:
+        batch: Images; `(images, labels)`; or `(images, labels, others)`, whose `others` are images
+            without a label, and whose labels are all known.
+
+    Returns:
+        `(images, labels)`; the labels of `others` are -1, and None stands for no labels at all.
+    """
+    if not isinstance(batch, tuple | list):
+        return batch, None
+    if len(batch) == 2:
+        return tuple(batch)
+    images, labels, others = batch
+    unknown = tf.fill((tf.shape(others)[0],), tf.constant(-1, labels.dtype))
+    return tf.concat([images, others], axis=0), tf.concat([labels, unknown], axis=0)
+
+
+def rows_of_parts(batch):
+    """Rows of each part of a batch of `(images, labels, others)`; None for a batch of one part.
+
+    Several replicas that share a batch each hold a slice of every part.
+    """
+    if not isinstance(batch, tuple | list) or len(batch) < 3:
+        return None
+    return tuple(tf.shape(each)[0] for each in (batch[0], batch[2]))

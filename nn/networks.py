@@ -151,16 +151,9 @@ def _convolutions(layers, x, widths, kernel_sizes, strides, residual):
     return x
 
 
-def _trunk(layers, images, widths, kernel_sizes, strides, dense_widths, residual):
-    """Convolutions and dense layers: images to the features that heads read."""
-    x = _convolutions(layers, images, widths, kernel_sizes, strides, residual)
-    x = keras.layers.Flatten(dtype=layers.dtype)(x)
-    return layers.denses(x, dense_widths)
-
-
-def encoder(
+def _features(
+    name,
     image_shape,
-    latent_dim,
     widths=(32, 64),
     kernel_sizes=(3,),
     strides=(2,),
@@ -168,10 +161,23 @@ def encoder(
     residual=False,
     batch_norm=False,
     dropout=0.0,
-    stochastic=True,
     seed=0,
     precision="float32",
 ):
+    """Images, and the features that the heads of an encoder read.
+
+    Returns:
+        `(layers, images, features)`: what makes more layers of the network, its input, and a tensor
+        `(batch, units)`.
+    """
+    layers = _Layers(name, seed, precision, batch_norm, dropout)
+    images = keras.Input(image_shape, name="images")
+    x = _convolutions(layers, images, widths, kernel_sizes, strides, residual)
+    x = keras.layers.Flatten(dtype=layers.dtype)(x)
+    return layers, images, layers.denses(x, dense_widths)
+
+
+def encoder(image_shape, latent_dim, stochastic=True, **stages):
     """Network from images to the posterior's parameters.
 
     Strided convolutions with LeakyReLU, each followed by a residual block if asked, then dense
@@ -180,21 +186,19 @@ def encoder(
     Args:
         image_shape: `(height, width, channels)`, any size.
         latent_dim: Axes of the latent.
-        widths: Filters of each stage.
-        kernel_sizes, strides: One for each stage, or one for all.
-        dense_widths: Units of dense layers between the convolutions and the latent.
-        residual, batch_norm, dropout: What every stage has besides.
         stochastic: Whether there is a posterior variance.
-        seed: Of the initial weights and of the dropout masks.
-        precision: `"float32"` or `"bfloat16"` (the heads stay float32).
+        widths: Filters of each stage; default: `(32, 64)`.
+        kernel_sizes, strides: One for each stage, or one for all; default: `(3,)`, `(2,)`.
+        dense_widths: Units of dense layers between the convolutions and the latent; default: none.
+        residual, batch_norm, dropout: What every stage has besides; default: nothing.
+        seed: Of the initial weights and of the dropout masks; default: 0.
+        precision: `"float32"`, the default, or `"bfloat16"` (the heads stay float32).
 
     Returns:
         Functional model: float32 `(batch, *image_shape)` in [0, 1] to `[z_mean, z_log_var]`, or
         to `z_mean` alone, each `(batch, latent_dim)`; `z_log_var` lies in `LOG_VAR_RANGE`.
     """
-    layers = _Layers("encoder", seed, precision, batch_norm, dropout)
-    images = keras.Input(image_shape, name="images")
-    x = _trunk(layers, images, widths, kernel_sizes, strides, dense_widths, residual)
+    layers, images, x = _features("encoder", image_shape, **stages)
     outputs = layers.gaussian(x, latent_dim) if stochastic else layers.head(latent_dim, "z_mean")(x)
     return keras.Model(images, outputs, name="encoder")
 
@@ -305,32 +309,18 @@ def latent_classifier(latent_dim, classes, widths=(), dropout=0.0, seed=0, preci
     return keras.Model(z, logits, name="latent_classifier")
 
 
-def class_encoder(
-    image_shape,
-    classes,
-    widths=(32, 64),
-    kernel_sizes=(3,),
-    strides=(2,),
-    dense_widths=(),
-    residual=False,
-    batch_norm=False,
-    dropout=0.0,
-    seed=0,
-    precision="float32",
-):
+def class_encoder(image_shape, classes, **stages):
     """The convolutions of q(y|x) and q(z|x, y), which both read: computed once for all classes.
 
     Args:
         classes: How many the label has.
-        others: See `encoder`.
+        **stages: See `encoder`.
 
     Returns:
         Functional model: float32 `(batch, *image_shape)` in [0, 1] to `[features, logits]`, of
         shapes `(batch, units)` and `(batch, classes)`; the logits are float32.
     """
-    layers = _Layers("class_encoder", seed, precision, batch_norm, dropout)
-    images = keras.Input(image_shape, name="images")
-    x = _trunk(layers, images, widths, kernel_sizes, strides, dense_widths, residual)
+    layers, images, x = _features("class_encoder", image_shape, **stages)
     return keras.Model(images, [x, layers.head(classes, "logits")(x)], name="class_encoder")
 
 

@@ -22,6 +22,9 @@ class PartsKey(NamedTuple):
     rows: tuple
 
 
+CORRUPTIONS = ("none", "gaussian", "mask")
+
+
 def key(seed: int, step, stream: str, parts=None):
     """Key of one draw: equal arguments give equal numbers, other arguments independent ones.
 
@@ -101,3 +104,27 @@ def random_bytes(key, shape):
     size = tf.reduce_prod(shape) if tf.is_tensor(shape) else math.prod(shape)
     words = bits(key, ((size + 3) // 4,))
     return tf.reshape(tf.reshape(tf.bitcast(words, tf.uint8), (-1,))[:size], shape)
+
+
+def binary(images, key):
+    """Every pixel 1 with its grey value as the probability, else 0; same shape."""
+    return tf.cast(uniform(key, tf.shape(images)) < images, tf.float32)
+
+
+def corrupted(images, kind, level, key):
+    """What a denoiser is shown: images with noise.
+
+    Args:
+        images: Floats in [0, 1].
+        kind: One of `CORRUPTIONS`: `"gaussian"` noise, clipped to [0, 1]; `"mask"`: pixels set to
+            0; `"none"`.
+        level: Standard deviation of that noise, or share of pixels.
+        key: See `key`.
+    """
+    if kind == "gaussian":
+        noise = level * normal(key, tf.shape(images))
+        return tf.clip_by_value(images + noise, 0.0, 1.0)
+    if kind == "mask":
+        kept = uniform(key, tf.shape(images)) >= level
+        return images * tf.cast(kept, tf.float32)
+    return images

@@ -86,3 +86,37 @@ def update(variables, function, *values):
 
     plain = [tuple(getattr(each, "value", each) for each in row) for row in rows]
     tf.distribute.get_replica_context().merge_call(everywhere, args=(plain,))
+
+
+# --- what Keras calls ----------------------------------------------------------------------------
+
+
+def train_function(model):
+    """Steps of a model's `train_step` on every replica.
+
+    Keras' own reduces what a step shows over workers in a way that fails on scalars; here every
+    replica knows the sums over all.
+    """
+    strategy = model.distribute_strategy
+
+    @tf.function(reduce_retracing=True)
+    def train(iterator):
+        for _ in range(model.steps_per_execution):
+            shown = strategy.run(model.train_step, args=(next(iterator),))
+        return {name: strategy.experimental_local_results(each)[0] for name, each in shown.items()}
+
+    return train
+
+
+def test_function(model):
+    """A model's `test_step`: every worker sees all held-out images, as one alone would."""
+    strategy = model.distribute_strategy
+
+    @tf.function(reduce_retracing=True)
+    def test(iterator):
+        batch = tf.nest.map_structure(
+            lambda each: strategy.experimental_local_results(each)[0], next(iterator)
+        )
+        return model.test_step(batch)
+
+    return test

@@ -237,11 +237,10 @@ class ImageData:
         return {"train": self.train, "validation": self.validation, "test": self.test}
 
     def membership(self):
-        """One row per image: file, subject, split, size in bytes and digest of its pixels."""
+        """One row per image: file, subject, split and digest of its pixels."""
         parts = []
         for name, split in self.splits.items():
             rows = split.table[["file", "subject"]].assign(split=name)
-            rows["size"] = split.images.nbytes // max(len(split), 1)
             rows["digest"] = split.hashes()
             parts.append(rows)
         return pd.concat(parts, ignore_index=True)

@@ -156,7 +156,7 @@ def _written_split(run):
     Raises:
         ValueError: where it is missing or is no such table.
     """
-    path, needed = Path(run) / SPLIT, ["file", "subject", "split", "size", "digest"]
+    path, needed = Path(run) / SPLIT, ["file", "subject", "split", "digest"]
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False, lineterminator="\n")
         lacking = set(needed) - set(table)
@@ -171,4 +171,4 @@ def _written_split(run):
             "images that it has not seen can be written elsewhere: evaluate.py with --images PATH "
             "--to FILE"
         )
-    return table
+    return table[needed]

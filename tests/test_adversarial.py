@@ -11,10 +11,10 @@ from scipy import integrate, stats
 
 import config
 import data
-import model as models
 import train
 from families import adversarial, registry
 from nn import losses, networks, randomness
+from nn.averages import reduced
 from spots import blobs
 from storage import checkpoints
 
@@ -38,7 +38,7 @@ def made(tiny):
 def first_turn(model, images):
     """As the step begins: the `Pass`, the first turn's terms, and what the second needs."""
     result = model.forward(images, training=True, step=model.steps)
-    bound, _ = models.reduced(model.objective(result))
+    bound, _ = reduced(model.objective(result))
     return result, *model.first_turn(result, bound)
 
 

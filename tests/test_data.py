@@ -80,7 +80,7 @@ def test_a_given_test_set_is_kept_whole():
 def test_membership_tells_the_digest_of_every_image():
     images, labels = blobs(40)
     members = data.from_arrays(images, labels).membership()
-    assert list(members.columns) == ["file", "subject", "split", "size", "digest"]
+    assert list(members.columns) == ["file", "subject", "split", "digest"]
     assert len(members) == 40 and members["digest"].is_unique
 
 

@@ -1,6 +1,7 @@
 """Every model: it learns, XLA agrees, it comes back from disk, its objective is what it says."""
 
 import os
+import re
 import subprocess
 import sys
 from dataclasses import fields, replace
@@ -225,7 +226,8 @@ def test_a_denoiser_sees_a_corrupted_image_and_answers_for_the_clean_one(corrupt
     np.testing.assert_array_equal(result.targets, result.images)
     clean, _ = model.encode(result.images)
     assert np.abs(result.z_mean - clean).max() > 0.1
-    seen = model._corrupted(result.images, model.key("corrupt", True, 1)).numpy()
+    key = model.key("corrupt", True, 1)
+    seen = randomness.corrupted(result.images, corrupt, 0.5, key).numpy()
     assert seen.min() >= 0.0 and seen.max() <= 1.0
     if corrupt == "mask":
         lit = result.images.numpy() > 0
@@ -381,14 +383,87 @@ def test_every_registered_model_is_a_choice_of_the_settings():
 
 
 def test_every_setting_is_used_somewhere():
-    names = ("families/registry", "train", "data", "analysis/judges")
+    names = ("families/registry", "train", "data", "analysis/judges", "storage/keep")
     text = "".join((ROOT / f"{name}.py").read_text() for name in names)
+    used = set().union(*map(registry.taken, registry.REGISTRY))
     unused = [
         each.name
         for each in fields(config.Settings)
-        if f".{each.name}" not in text and f'"{each.name}"' not in text
+        if each.name not in used and f".{each.name}" not in text and f'"{each.name}"' not in text
     ]
     assert not unused
+
+
+# --- what a class takes --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", registry.REGISTRY)
+def test_what_a_class_takes_is_a_setting_with_the_same_default(kind):
+    known = {each.name: each for each in fields(config.Settings)}
+    arguments = registry.REGISTRY[kind].kind.arguments()
+    assert set(arguments) <= set(known)
+    for name in set(arguments) - {"seed"}:
+        assert arguments[name] == known[name].default
+
+
+def test_a_subclass_takes_what_the_constructors_above_take_less_what_it_refuses():
+    class Variant(models.VAE):
+        refused = ("beta", "sigma")
+
+        def __init__(self, encoder, decoder, strength=2.0, **kwargs):
+            super().__init__(encoder, decoder, **kwargs)
+            self.strength = strength
+            self._refuse()
+
+    inherited = set(models.VAE.arguments()) - {"beta", "sigma"}
+    assert set(Variant.arguments()) == {*inherited, "strength"}
+    parts = {"image_shape": SHAPE, "latent_dim": 2, "widths": (4,)}
+    pair = networks.encoder(**parts), networks.decoder(**parts)
+    again = Variant.from_config(Variant(*pair, strength=3.0, seed=5).get_config())
+    assert (again.strength, again.seed, again.beta) == (3.0, 5, 1.0)
+    with pytest.raises(ValueError, match="beta = 4.0 has no meaning for Variant; leave it at 1.0"):
+        Variant(*pair, beta=4.0)
+
+
+IGNORED = [
+    ("IWAE", {"beta": 4.0}, "VAE, InfoVAE, BetaTCVAE, SemiSupervisedVAE"),
+    ("M2", {"dssim_weight": 10.0}, "Autoencoder, VAE"),
+    ("BetaTCVAE", {"free_bits": 0.1}, "VAE, InfoVAE, SemiSupervisedVAE"),
+    ("VAE", {"discriminator_widths": (8,)}, "AAE"),
+    ("Autoencoder", {"k": 7}, "IWAE"),
+]
+
+
+@pytest.mark.parametrize(("kind", "changes", "others"), IGNORED)
+def test_a_changed_setting_that_the_model_does_not_take_is_refused(
+    kind, changes, others, tiny, spots, tmp_path
+):
+    settings = tiny(model=kind, **changes)
+    model = registry.from_settings(settings)  # as a run of before is opened
+    ((name, value),) = changes.items()
+    with pytest.raises(ValueError, match=re.escape(f"{name} = {value} is not taken by {kind}")):
+        train.fit(model, spots, settings, tmp_path / "run")
+    with pytest.raises(ValueError, match=f"models that take it: {others}"):
+        registry.require_fit(settings)
+    assert not (tmp_path / "run").exists()
+
+
+def test_settings_for_another_model_leave_out_what_it_does_not_take(tiny, capsys):
+    settings = tiny(beta=4.0, free_bits=0.1, dssim_weight=2.0)
+    other = registry.with_model(settings, "BetaTCVAE")
+    assert (other.model, other.beta, other.free_bits, other.dssim_weight) == (
+        *("BetaTCVAE", 4.0, 0.0, 2.0),
+    )
+    assert capsys.readouterr().out == "BetaTCVAE does not take, and goes without: free_bits\n"
+    registry.require_fit(other)
+    assert registry.with_model(settings, "VAE") == settings and not capsys.readouterr().out
+
+
+def test_what_is_asked_for_beside_another_model_is_not_left_out(tiny):
+    settings = registry.with_model(tiny(beta=4.0), "IWAE", beta=2.0, k=7)
+    assert (settings.beta, settings.k) == (2.0, 7)
+    with pytest.raises(ValueError, match="beta = 2.0 is not taken by IWAE"):
+        registry.require_fit(settings)
 
 
 @pytest.mark.parametrize("experiment", config.EXPERIMENTS)
@@ -445,5 +520,5 @@ def test_one_importance_weight_is_the_bound_and_more_are_tighter(tiny):
 @pytest.mark.parametrize("changes", [{"beta": 2.0}, {"free_bits": 0.1}, {"kl_warmup_steps": 5}])
 def test_the_importance_bound_is_one_piece(changes, tiny):
     parts = registry.from_settings(tiny(model="VAE"))
-    with pytest.raises(ValueError, match="is one piece"):
+    with pytest.raises(ValueError, match="has no meaning for IWAE"):
         models.IWAE(parts.encoder, parts.decoder, **changes)

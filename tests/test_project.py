@@ -92,6 +92,29 @@ def test_importing_everything_prints_nothing_and_writes_nothing(tmp_path):
     assert done.stdout == "" and not list(tmp_path.iterdir())
 
 
+COMMANDS = {
+    ("train.py", "--help"): "Fields and their defaults",
+    ("train.py", "digit"): "did you mean digits",
+    ("train.py", "digits", "--set", "betta=2"): "no setting is called 'betta'; allowed: beta",
+    ("train.py", "digits", "--set", "beta=-1"): "beta = -1 is not possible",
+    ("train.py", "digits", "--model", "vae"): "did you mean 'VAE'",
+    ("evaluate.py", "--help"): "RUN",
+    ("apply.py", "--help"): "--generate",
+    ("export.py", "--help"): "saved_model",
+    ("sweep.py", "--help"): "--over",
+}
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_help_and_misspelt_words_are_answered_without_tensorflow(words):
+    code = (
+        f"import runpy, sys; sys.argv = {list(words)!r}; sys.modules['tensorflow'] = None; "
+        f"runpy.run_path({words[0]!r}, run_name='__main__')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert COMMANDS[words] in done.stdout + done.stderr and "Traceback" not in done.stderr
+
+
 def test_the_lock_pins_every_dependency_to_one_version():
     lines = (ROOT / "requirements.txt").read_text().splitlines()
     assert all(re.match(r"[A-Za-z0-9._-]+==\S+( ; .+)?$", line) for line in lines if line)

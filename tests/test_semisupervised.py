@@ -322,7 +322,7 @@ def test_m2_says_what_it_does_not_do(made, tiny):
     with pytest.raises(ValueError, match=r"no class was named"):
         made().decode(np.zeros((1, 3), np.float32))
     model = made()
-    with pytest.raises(ValueError, match="M2 takes no free_bits"):
+    with pytest.raises(ValueError, match="free_bits = 0.1 has no meaning for M2"):
         semisupervised.M2(model.encoder, model.posterior, model.decoder, free_bits=0.1)
 
 
