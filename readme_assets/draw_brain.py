@@ -1,4 +1,4 @@
-"""The brain figures and table of the README, from a trained run.
+"""The brain figures and table of docs/results.md, from a trained run.
 
     OASIS_DIR=... python readme_assets/draw_brain.py runs/oasis --minutes 42
 

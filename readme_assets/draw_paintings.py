@@ -1,4 +1,4 @@
-"""The figure of paintings in the README, and its numbers, from a run of an introspective model.
+"""The figure and numbers of paintings in docs/results.md, from a run of an introspective model.
 
     IMAGES_DIR=... python readme_assets/draw_paintings.py RUN
 
