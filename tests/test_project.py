@@ -106,6 +106,20 @@ def test_the_lock_pins_every_dependency_to_one_version():
     assert wanted <= pinned()
 
 
+def test_every_place_names_the_same_versions_of_python():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    first, end = (int(each) for each in re.findall(r"3\.(\d+)", project["requires-python"]))
+    versions = [f"3.{minor}" for minor in range(first, end)]
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
+    assert workflow["jobs"]["readme-commands"]["strategy"]["matrix"]["python"] == versions
+    makefile = (ROOT / "Makefile").read_text()
+    assert f"(3, {first}) <= sys.version_info[:2] <= (3, {end - 1})" in makefile
+    assert " ".join(f"python{each}" for each in versions) in makefile
+    words = f"{', '.join(versions[:-1])} or {versions[-1]}"
+    for name in ("Makefile", "README.md", "docs/installation.md"):
+        assert f"Python {words}" in (ROOT / name).read_text(), name
+
+
 def test_the_citation_is_of_this_version():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -150,8 +164,13 @@ def test_the_readme_is_short():
 
 
 def prose(page):
-    """The text of a page without its blocks of code."""
-    return re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.M | re.S)
+    """The text of a page, or of a notebook's Markdown cells, without blocks of code."""
+    text = page.read_text()
+    if page.suffix == ".ipynb":
+        cells = json.loads(text)["cells"]
+        told = ["".join(each["source"]) for each in cells if each["cell_type"] == "markdown"]
+        text = "\n\n".join(told)
+    return re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S)
 
 
 def anchors(page):
@@ -165,7 +184,7 @@ def anchors(page):
     return found
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", PAGES + NOTEBOOKS, ids=lambda page: page.stem)
 def test_every_link_picture_and_anchor_of_the_documentation_exists(page):
     for target in re.findall(r"\]\((?!https?:|mailto:)([^)\s]+)\)", prose(page)):
         path, _, anchor = target.partition("#")
