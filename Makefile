@@ -1,6 +1,6 @@
-# `make run` and `make test` need nothing but Python 3.11 or 3.12 and a package registry.
-FITS = import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))
-PYTHON ?= $(shell for each in python3.11 python3.12 python3; do \
+# `make run` and `make test` need nothing but Python 3.11, 3.12 or 3.13 and a package registry.
+FITS = import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
+PYTHON ?= $(shell for each in python3.11 python3.12 python3.13 python3; do \
 	$$each -c '$(FITS)' 2>/dev/null && echo $$each && break; done)
 # `make GPU=1 ...` adds the CUDA libraries that this TensorFlow was built for (several GB).
 EXTRA = $(if $(GPU),"tensorflow[and-cuda]")
@@ -58,7 +58,7 @@ lock: $(READY)  ## choose versions anew (asks for uv)
 
 $(READY): requirements.txt
 	@$(PYTHON) -c '$(FITS)' 2>/dev/null \
-		|| { echo "Python 3.11 or 3.12 is needed; name it: make PYTHON=/path/to/python3.11 ..."; exit 1; }
+		|| { echo "Python 3.11, 3.12 or 3.13 is needed; name it: make PYTHON=/path/to/python3.11 ..."; exit 1; }
 	@echo "Making the environment in .venv (1.5 GB; a minute or two) ..."
 	@$(PYTHON) -m venv .venv
 	@$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt $(EXTRA)

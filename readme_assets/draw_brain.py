@@ -1,4 +1,4 @@
-"""The brain figures and table of the README, from a trained run.
+"""The brain figures and table of docs/results.md, from a trained run.
 
     OASIS_DIR=... python readme_assets/draw_brain.py runs/oasis --minutes 42
 
@@ -69,13 +69,13 @@ def main():
         f"{name}'s SSIM by subject has a standard deviation of {by_subject.std():.3f}. "
         f"{model.count_params():,} parameters, {len(history)} epochs on {len(images.train):,} "
         f"slices in {arguments.minutes} minutes on two CPU cores, one seed ({settings.seed}); "
-        "settings chosen on the validation subjects. PCA has as many numbers for each image as it "
-        "says, fitted on the same training slices.",
+        "settings chosen on the validation subjects. PCA is fitted on the same training slices "
+        "and keeps the stated number of components per image.",
         "",
         *(f"- `{key}`: {numbers[key]['protocol']}" for key in columns),
-        f"- Median distance of a random generation from its nearest training slice {near[0]:.2f}, "
-        f"of a test slice {near[1]:.2f} (Euclidean, both at 64x64): the smaller the first beside "
-        "the second, the smoother or the more copied the generations are.",
+        f"- Median distance of a random sample to its nearest training slice {near[0]:.2f}, of a "
+        f"test slice {near[1]:.2f} (Euclidean, both at 64x64). A smaller distance of samples means "
+        "that they are smoother than real slices, or copies.",
         f"- Active latent axes: {numbers['active_units']['value']} of {model.latent_dim}.",
         "",
     ]

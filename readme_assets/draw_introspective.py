@@ -1,4 +1,4 @@
-"""The table and figures of the README on introspective models, from benchmarks/introspective.py.
+"""Table and figures of introspective models in docs/results.md, of benchmarks/introspective.py.
 
     python readme_assets/draw_introspective.py FOLDER
 

@@ -1,4 +1,4 @@
-"""The MNIST figures and table of the README, from trained runs.
+"""The MNIST figures and table of docs/results.md, from trained runs.
 
     python readme_assets/draw_mnist.py runs/mnist --beside runs/keras-example
 

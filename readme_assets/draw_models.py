@@ -26,7 +26,7 @@ TITLES = {"mnist": "MNIST", "brain": "OASIS", "phantom": "Chest phantom"}
 RATE = (("rate", "rate, nats"), ("distortion", "distortion, nats"))
 SHARPNESS = ("sample_sharpness", "sharpness of samples / real images")
 MADE = """Every model with the same networks, images and number of epochs, measured on test images.
-Settings stand in `benchmarks/which_model.py`, which trains and measures
+Settings are in `benchmarks/which_model.py`, which trains and measures
 (`python benchmarks/which_model.py FOLDER --data mnist`, `brain` or `phantom`);
 `python readme_assets/draw_models.py FOLDER` draws.
 
@@ -75,7 +75,7 @@ def main():
         # Without the autoencoder, which has no prior to draw from and would flatten all others.
         prior = rows[rows["model"] != "Autoencoder"]
         panels[f"{title}: samples and time"] = (prior, ("seconds", "processor seconds"), samples)
-    text += ["- `seconds`: the processor's, of training"]
+    text += ["- `seconds`: CPU time of training"]
     protocols = {key: each for key, (_, _, each) in evaluate.PROTOCOL.items() if key in measured}
     text += [f"- `{key}`: {each}" for key, each in protocols.items()]
     (HERE / "which_model.md").write_text("\n".join([*text, ""]))

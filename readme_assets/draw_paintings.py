@@ -1,4 +1,4 @@
-"""The figure of paintings in the README, and its numbers, from a run of an introspective model.
+"""The figure and numbers of paintings in docs/results.md, from a run of an introspective model.
 
     IMAGES_DIR=... python readme_assets/draw_paintings.py RUN
 
@@ -57,7 +57,7 @@ def main():
     for what, others in {"samples": samples, "real paintings": real}.items():
         for level, value in metrics.sliced_wasserstein(held_out, others, seed=0).items():
             numbers[f"sliced Wasserstein {level}, held-out paintings and {what}"] = value
-    text = [f"{len(images.train)} paintings to learn from, {len(held_out)} held out.", ""]
+    text = [f"{len(images.train)} training paintings, {len(held_out)} held out.", ""]
     text += [
         "| | |",
         "|---|---|",

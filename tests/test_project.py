@@ -1,6 +1,7 @@
 """The project as a whole: one lock, one direction of imports, tidy notebooks and pages."""
 
 import ast
+import dataclasses
 import graphlib
 import json
 import os
@@ -8,10 +9,13 @@ import re
 import subprocess
 import sys
 import tomllib
+from collections import Counter
 from pathlib import Path
 
 import pytest
 import yaml
+
+import config
 
 ROOT = Path(__file__).parent.parent
 # The house from the ground up: a module may import from the floors below its own, and from its own
@@ -32,6 +36,8 @@ MODULES = {
     for place in PLACES
     for path in (*ROOT.glob(f"{place}.py"), *(ROOT / place).glob("[!_]*.py"))
 }
+PAGES = [ROOT / f"{name}.md" for name in ("README", "CONTRIBUTING", "CHANGELOG")]
+PAGES += sorted((ROOT / "docs").glob("*.md"))
 NOTEBOOKS = [ROOT / "run.ipynb", *sorted((ROOT / "notebooks").glob("*.ipynb"))]
 
 
@@ -123,6 +129,27 @@ def test_the_lock_pins_every_dependency_to_one_version():
     assert wanted <= pinned()
 
 
+def test_every_place_names_the_same_versions_of_python():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    first, end = (int(each) for each in re.findall(r"3\.(\d+)", project["requires-python"]))
+    versions = [f"3.{minor}" for minor in range(first, end)]
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
+    assert workflow["jobs"]["readme-commands"]["strategy"]["matrix"]["python"] == versions
+    makefile = (ROOT / "Makefile").read_text()
+    assert f"(3, {first}) <= sys.version_info[:2] <= (3, {end - 1})" in makefile
+    assert " ".join(f"python{each}" for each in versions) in makefile
+    words = f"{', '.join(versions[:-1])} or {versions[-1]}"
+    for name in ("Makefile", "README.md", "docs/installation.md"):
+        assert f"Python {words}" in (ROOT / name).read_text(), name
+
+
+def test_the_citation_is_of_this_version():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert citation["version"] == project["version"]
+    assert (ROOT / "LICENSE").read_text().startswith(f"{citation['license']} License")
+
+
 def test_conda_installs_what_the_lock_says():
     environment = yaml.safe_load((ROOT / "conda_env.yml").read_text())
     *conda, pip = environment["dependencies"]
@@ -148,16 +175,81 @@ def test_a_stored_notebook_is_small_executed_and_free_of_this_machine(path):
     assert len(checked) >= 5  # a printed number beside each figure
 
 
-def test_every_make_target_that_the_readme_names_exists():
+def test_every_make_target_that_the_documentation_names_exists():
     makefile = (ROOT / "Makefile").read_text()
-    for target in re.findall(r"`make ([a-z]+)", (ROOT / "README.md").read_text()):
-        assert re.search(rf"^{target}:", makefile, re.M), target
+    for page in PAGES:
+        for target in re.findall(r"(?:^|`)make ([a-z][a-z-]*)", page.read_text(), re.M):
+            assert re.search(rf"^{target}:", makefile, re.M), f"{page.name}: make {target}"
 
 
-def test_every_link_and_picture_of_the_pages_exists():
-    for page in ROOT.glob("*.md"):
-        for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text()):
-            assert (ROOT / target).exists(), f"{page.name}: {target}"
+def test_the_readme_is_short():
+    assert len((ROOT / "README.md").read_text()) <= 9000
+
+
+def prose(page):
+    """The text of a page, or of a notebook's Markdown cells, without blocks of code."""
+    text = page.read_text()
+    if page.suffix == ".ipynb":
+        cells = json.loads(text)["cells"]
+        told = ["".join(each["source"]) for each in cells if each["cell_type"] == "markdown"]
+        text = "\n\n".join(told)
+    return re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S)
+
+
+def anchors(page):
+    """What `#...` may name in a page, by GitHub's rule."""
+    seen, found = Counter(), set()
+    for heading in re.findall(r"^#+ +(.+?) *$", prose(page), re.M):
+        shown = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading)  # a link shows its text
+        name = re.sub(r"[^\w\- ]", "", shown.lower()).replace(" ", "-")
+        found.add(f"{name}-{seen[name]}" if seen[name] else name)
+        seen[name] += 1
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES + NOTEBOOKS, ids=lambda page: page.stem)
+def test_every_link_picture_and_anchor_of_the_documentation_exists(page):
+    for target in re.findall(r"\]\((?!https?:|mailto:)([^)\s]+)\)", prose(page)):
+        path, _, anchor = target.partition("#")
+        place = page.parent / path if path else page
+        assert place.exists(), target
+        assert place.resolve().is_relative_to(ROOT.resolve()), target
+        assert not anchor or anchor in anchors(place), target
+
+
+def rows_of(name):
+    """Rows of all tables of a page of docs/ as lists of cells, without the headings."""
+    lines = [line for line in prose(ROOT / "docs" / name).splitlines() if line.startswith("|")]
+    cells = [[each.strip() for each in line.strip("|").split(" | ")] for line in lines]
+    ruled = [number for number, line in enumerate(lines) if set(line) <= set("|-: ")]
+    headings = {number for each in ruled for number in (each - 1, each)}
+    return [each for number, each in enumerate(cells) if number not in headings]
+
+
+def test_every_file_of_the_architecture_exists():
+    named = [row[0].strip("`") for row in rows_of("architecture.md")]
+    files = [name for name in named if re.search(r"\.py$|\.ipynb$|/$", name)]
+    assert len(files) > 30
+    assert [name for name in files if not (ROOT / name).exists()] == []
+    assert set(MODULES) <= {name.removesuffix(".py").replace("/", ".") for name in files}
+
+
+def test_the_layers_of_the_architecture_are_those_of_the_floors():
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    drawn = text.split("## Layers of imports")[1].split("```")[1].split("\n")[1:-1]
+    assert [set(line.split(", ")) for line in drawn] == [set(each) for each in FLOORS[::-1]]
+
+
+def test_the_defaults_of_the_documentation_are_those_of_the_settings():
+    defaults = {each.name: repr(each.default) for each in dataclasses.fields(config.Settings)}
+    defaults["seed"] = "0"  # where ATLAS_SEED does not say another
+    named = {}
+    for name in ("images.md", "models.md", "training.md"):
+        rows = [row for row in rows_of(name) if len(row) == 3]
+        named |= {row[0].strip("`"): row[1] for row in rows if row[0].strip("`") in defaults}
+    assert len(named) > 60
+    for name, told in named.items():
+        assert told.strip("`").replace('"', "'") == defaults[name], name
 
 
 def test_the_shipped_run_opens_and_is_small():
@@ -169,7 +261,7 @@ def test_the_shipped_run_opens_and_is_small():
     assert model.sample(4).shape == (4, 32, 32, 1)
 
 
-# What the README promises under "What happens when...", and the test that holds it to it.
+# What docs/when_things_go_wrong.md promises, and the test that holds it to it.
 FAULTS = {
     "a path is wrong": "missing_or_empty_folder_names_setting_path_and_layout",
     "a file is truncated": "a_bad_file_is_named_with_its_reason_and_what_to_do",
@@ -222,10 +314,8 @@ FAULTS = {
 }
 
 
-def test_everything_that_the_readme_says_of_faults_has_its_test():
-    text = (ROOT / "README.md").read_text()
-    section = text.split("## What happens when...")[1].split("\n## ")[0]
-    rows = re.findall(r"^\| ([^|\s][^|]*) \|", section, re.MULTILINE)
+def test_everything_that_the_documentation_says_of_faults_has_its_test():
+    rows = [row[0] for row in rows_of("when_things_go_wrong.md")]
     assert len(rows) == len(FAULTS)
     tests = "".join(path.read_text() for path in (ROOT / "tests").glob("test_*.py"))
     for row, (beginning, name) in zip(rows, FAULTS.items(), strict=True):
