@@ -30,7 +30,8 @@ class Pass(NamedTuple):
     and logits have the shape `(batch, height, width, channels)`, latents `(batch, latent_dim)`;
     `z_log_var` is None for a deterministic encoder. `training` and `step` say which random numbers
     the pass draws from. `by_class` holds what a model that tries several classes on an image knows
-    besides (`semisupervised.M2`).
+    besides (`semisupervised.M2`); `conditions`, `(batch, width)`, what the table says of each image
+    (`sources.conditions`), or None.
     """
 
     images: tf.Tensor
@@ -43,6 +44,7 @@ class Pass(NamedTuple):
     training: bool
     step: tf.Tensor | int
     by_class: tuple | None = None
+    conditions: tf.Tensor | None = None
 
 
 @keras.saving.register_keras_serializable("latent_atlas")
@@ -164,7 +166,9 @@ class Autoencoder(Configured):
         z_mean, z_log_var = self._posterior(seen, training)
         z = self.draw(z_mean, z_log_var, self.key("noise", training, step, rows))
         logits = self.logits_of(z, training)
-        return Pass(images, targets, labels, z_mean, z_log_var, z, logits, training, step)
+        given = batch.get("conditions") if isinstance(batch, dict) else None
+        both = (images, targets, labels, z_mean, z_log_var, z, logits, training, step)
+        return Pass(*both, conditions=given)
 
     def draw(self, z_mean, z_log_var, key):
         """The latent that is decoded: here the code itself."""

@@ -53,6 +53,8 @@ class Reading:
         bits: Of pictures deeper than 8 bits: values from 0 to `2**bits - 1` become grey levels. 0:
             as many as hold the largest value of the file, which differs from file to file; those of
             a folder have one range (`files.with_bits`).
+        mask: Whether they are label maps, whose values are kept: brought to the shape by nearest
+            neighbour, neither scaled nor mixed. `image_shape` then has one channel.
     """
 
     image_shape: tuple[int, int, int]
@@ -60,6 +62,7 @@ class Reading:
     axis: int = 2
     span: tuple[float, float] = (0.35, 0.65)
     bits: int = 0
+    mask: bool = False
 
     @classmethod
     def of(cls, settings, bits=0) -> "Reading":
@@ -113,7 +116,8 @@ def read(path, reading):
         elif suffix(path) in DICOM:
             images = [fitted(_dicom(path), reading)]
         else:
-            images = [fitted(_picture(path, reading.bits), reading)]
+            picture = _label_map(path) if reading.mask else _picture(path, reading.bits)
+            images = [fitted(picture, reading)]
         return np.stack(images)
 
 
@@ -208,6 +212,30 @@ def _picture(path, bits):
     return image if image.mode in ("1", "L", "LA", "RGB", "RGBA") else image.convert("RGB")
 
 
+def _label_map(path):
+    """A Pillow image of mode L whose values are labels: those stored, of a palette its numbers."""
+    with Image.open(path, formats=FORMATS) as image:
+        if image.width * image.height > MAX_PIXELS:
+            raise BadFile(f"claims {image.width} x {image.height} pixels, too many to be true")
+        image = ImageOps.exif_transpose(image)
+        if image.mode not in ("1", "L", "P") and not _is_deep(image):
+            raise BadFile(f"is a mask in colour (mode {image.mode}); save it as grey levels")
+        values = np.asarray(image)
+    return Image.fromarray(_labels(values))
+
+
+def _labels(values):
+    """Values of a mask as uint8; an error where they are no labels from 0 to 255."""
+    values = np.asarray(values)
+    if not values.size or values.min() < 0 or values.max() > 255 or not _counts(values):
+        raise BadFile("is a mask with values that are not whole numbers from 0 to 255")
+    return values.astype(np.uint8)
+
+
+def _counts(values):
+    return np.issubdtype(values.dtype, np.integer) or np.array_equal(values, np.round(values))
+
+
 def _beginning(path):
     with open(path, "rb") as file:
         start = file.read(16)
@@ -258,6 +286,7 @@ def fitted(image, reading):
     if box != (0, 0, *size):
         smaller = size[0] * size[1] < (box[2] - box[0]) * (box[3] - box[1])
         kind = Image.Resampling.BOX if smaller else Image.Resampling.BICUBIC
+        kind = Image.Resampling.NEAREST if reading.mask else kind
         image = image.resize(size, kind, box=box)
     values = np.asarray(image)
     if values.dtype != np.uint8:
@@ -345,9 +374,9 @@ def _upright(values, header):
 
 
 def _volume_images(path, reading):
+    header, content = _nifti(path, whole=True)  # says so where nibabel is missing
     from nibabel.volumeutils import apply_read_scaling
 
-    header, content = _nifti(path, whole=True)
     shape, kind = header.get_data_shape(), header.get_data_dtype()
     stored = np.ndarray(shape, kind, content, header.get_data_offset(), order="F")
     slope, inter = header.get_slope_inter()
@@ -357,11 +386,15 @@ def _volume_images(path, reading):
 
     if not np.isfinite(scaled(np.array([stored.min(), stored.max()]))).all():
         raise BadFile("has NaN or infinite voxels")
-    low, high = _range(stored, scaled, falling=slope is not None and slope < 0)
+    if not reading.mask:
+        low, high = _range(stored, scaled, falling=slope is not None and slope < 0)
     upright = _upright(stored, header)
     for number in _slices(upright, reading):
         values = scaled(np.moveaxis(upright, reading.axis, 0)[number])
-        values = np.clip((values - low) / max(high - low, 1e-6), 0, 1) * 255
+        if reading.mask:
+            values = _labels(values)
+        else:
+            values = np.clip((values - low) / max(high - low, 1e-6), 0, 1) * 255
         image = Image.fromarray(np.ascontiguousarray(np.rot90(values)))  # the front, or the top, up
         yield fitted(image, reading)
 
