@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from families.priors import Prior, _checked, _refuse_condition
+from families.densities import Prior, checked, refuse_condition
 from nn import losses, randomness
 from nn.averages import Averages, reduced
 from nn.batches import in_batches
@@ -119,7 +119,7 @@ class Trained(keras.Model, Prior):
         return self.test_averages.result()
 
     @classmethod
-    def fit_on(
+    def fitted(
         cls, z, seed=0, table=None, conditions=None, steps=4000, folder=None, told=0, **sizes
     ):
         """Trained on latents.
@@ -134,7 +134,7 @@ class Trained(keras.Model, Prior):
             told: As `verbose` in Keras.
             **sizes: Of the network.
         """
-        z = _checked(z).astype(np.float32)
+        z = checked(z).astype(np.float32)
         model = cls(z.shape[1], conditions=conditions, seed=seed, **sizes)
         model.shift.assign(z.mean(axis=0))
         model.scale.assign(z.std(axis=0))
@@ -212,7 +212,7 @@ class Trained(keras.Model, Prior):
 
     def _given(self, n, condition):
         """Conditions of n draws, `(n, width)`, or None."""
-        _refuse_condition(self, condition)
+        refuse_condition(self, condition)
         if condition is None:
             return None
         if not isinstance(condition, pd.DataFrame):
@@ -461,7 +461,7 @@ class TwoStage(Trained):
         }
 
     def sample(self, n, seed=0, condition=None):
-        _refuse_condition(self, condition)
+        refuse_condition(self, condition)
         decoder = self.mean_network.get_layer("decoder")
 
         def drawn(u, noise):

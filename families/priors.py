@@ -6,306 +6,117 @@ leaves the networks as they are ([Ghosh et al., 2020](https://arxiv.org/abs/1903
 [Dai & Wipf, 2019](https://arxiv.org/abs/1903.05789)).
 
 A prior is an argument of the functions that draw (`model.sample(n, prior=...)`), never a part of
-the model. It gives and takes `(settings, arrays)`; `storage.runs` keeps these beside a run.
-Priors that are trained step by step stand in `flows.py`.
+the model. Several may lie beside a run; one of them is the run's own, which `apply.py --generate`
+draws from. A number without a suffix is under N(0, I), one under another prior is `name@prior`.
 """
 
-import time
-import warnings
-
 import numpy as np
-import tensorflow as tf
-from sklearn.covariance import LedoitWolf
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.mixture import GaussianMixture
 
-from nn import losses
+from families import densities, flows
+from nn.batches import in_batches, rows_at_a_time
 from sources.conditions import Conditions
+from storage import runs
 
-COMPONENTS = (1, 2, 5, 10, 20, 50, 100)  # that a mixture tries
-SEARCHED = 20_000  # draws, at most, on which the number of components is chosen
+KINDS = {
+    each.kind: each
+    for each in (
+        densities.Normal,
+        densities.Gaussian,
+        densities.Mixture,
+        flows.TwoStage,
+        flows.Coupling,
+        flows.Flow,
+    )
+}
+NORMAL = densities.Normal.kind
+CONDITIONAL = ("mixture", "coupling", "flow")
 MOST_DRAWS = 50_000  # that a prior is fitted on
-FLOOR = 1e-6  # variance that is added to every axis, in units of the mean variance
+# What a run gets at the end of its training; the search is short beside that.
+OWN_COMPONENTS, OWN_DRAWS = (1, 2, 5, 10, 20), 10_000
 
 
-class Prior:
-    """A density on latents.
-
-    Attributes:
-        kind: Its name in `KINDS` of `prior.py`.
-        latent_dim: Axes of the latent.
-        conditions: `Conditions` that it was fitted with, or None.
-        exact: Whether `log_prob` exists.
-    """
-
-    kind = ""
-    exact = True
-    conditions: Conditions | None = None
-
-    def sample(self, n, seed=0, condition=None):
-        """`n` latents, float32 `(n, latent_dim)`; the same for the same seed.
-
-        Args:
-            n: Number of draws.
-            seed: Of the draws.
-            condition: Dictionary of columns to values, or a table of n rows; only for a prior that
-                was fitted with conditions. None: as the training data have them.
-        """
-        raise NotImplementedError
-
-    def log_prob(self, z):
-        """Log-density in nats at latents `(batch, latent_dim)`; `(batch,)`.
-
-        A TensorFlow function, for `model.rate` and `model.log_weights`.
-        """
-        raise ValueError(f"a {self.kind} prior has no density that can be computed")
-
-    def parts(self):
-        """What it is made of: `(settings, arrays)`, plain values and named float32 arrays."""
-        raise NotImplementedError
-
-
-# --- closed forms --------------------------------------------------------------------------------
-
-
-class Normal(Prior):
-    """N(0, I), the model's own."""
-
-    kind = "normal"
-
-    def __init__(self, latent_dim):
-        self.latent_dim = latent_dim
-
-    @classmethod
-    def fit(cls, z, seed=0):
-        return cls(z.shape[1])
-
-    def sample(self, n, seed=0, condition=None):
-        _refuse_condition(self, condition)
-        return np.random.default_rng(seed).normal(size=(n, self.latent_dim)).astype(np.float32)
-
-    def log_prob(self, z):
-        return tf.reduce_sum(losses.log_normal(z, 0.0, 0.0), axis=-1)
-
-    def parts(self):
-        return {"kind": self.kind, "latent_dim": self.latent_dim}, {}
-
-    @classmethod
-    def of_parts(cls, settings, arrays):
-        return cls(settings["latent_dim"])
-
-
-class Mixture(Prior):
-    """Gaussians with full covariances; by class, where it was fitted with a condition.
+def draws(model, split, seed=0, most=MOST_DRAWS):
+    """What a prior is fitted on: a draw of the posterior of each image, or of images at random.
 
     Args:
-        weights: Shape `(components,)`, their sum is 1.
-        means: Shape `(components, latent_dim)`.
-        covariances: Shape `(components, latent_dim, latent_dim)`.
-        owners: Row of `values` that each component belongs to, `(components,)`; None without a
-            condition.
-        conditions: `Conditions` of one category.
-        searched: What `fit` tried: a dictionary of components to held-out nats per latent.
+        model: A trained model.
+        split: Of `data.ImageData`, the training split.
+        seed: Of the rows and the draws.
+        most: Images at most. They are taken at random: the rows of a folder lie in class order.
+
+    Returns:
+        `(z, rows)`: float32 `(n, latent_dim)`, means where the posteriors have no width; and which
+        images they are of.
     """
-
-    kind = "mixture"
-
-    def __init__(self, weights, means, covariances, owners=None, conditions=None, searched=None):
-        self.weights, self.means, self.covariances = (
-            np.asarray(each, np.float64) for each in (weights, means, covariances)
-        )
-        self.owners, self.conditions = owners, conditions
-        self.searched = searched or {}
-        self.latent_dim = self.means.shape[1]
-        self.roots = np.linalg.cholesky(self.covariances)
-
-    @classmethod
-    def fit(cls, z, seed=0, components=None, seconds=None, table=None, conditions=None):
-        """Fitted by expectation maximisation (scikit-learn).
-
-        Args:
-            z: Latents, shape `(n, latent_dim)`, rows in any order.
-            seed: Of the fit, and of the rows that are held out.
-            components: How many; None: the number of `COMPONENTS` under which held-out latents are
-                likeliest, tried in that order until they become less likely.
-            seconds: Of the clock; the search ends after the number during which they pass.
-            table: n rows; with conditions, each of the values is fitted by itself.
-            conditions: `Conditions` of one category.
-
-        Raises:
-            ValueError: for more covariance entries than the latents can tell.
-        """
-        z = _checked(z)
-        rows = np.random.default_rng(seed).permutation(len(z))
-        if conditions is None:
-            found = _mixture(z[rows], seed, components, seconds)
-            return cls(found.weights_, found.means_, found.covariances_, searched=found.searched)
-        (column,) = conditions.columns
-        if not column.values:
-            raise ValueError(
-                f"a mixture is fitted for each value of a category, and {column.name} is a number; "
-                "take kind flow"
-            )
-        known = table[column.name].astype(str).to_numpy()
-        fits, owners, shares = [], [], []
-        for number, value in enumerate(column.values):
-            own = rows[known[rows] == value]
-            limit = None if seconds is None else seconds / len(column.values)
-            fits.append(_mixture(z[own], seed, components, limit))
-            owners += [number] * len(fits[-1].weights_)
-            shares.append(len(own))
-        weights = [each.weights_ * share for each, share in zip(fits, shares, strict=True)]
-        whole = np.concatenate(weights) / np.sum(shares)
-        means, covariances = (
-            np.concatenate([getattr(each, name) for each in fits])
-            for name in ("means_", "covariances_")
-        )
-        return cls(whole, means, covariances, np.array(owners), conditions)
-
-    def sample(self, n, seed=0, condition=None):
-        random, weights = np.random.default_rng(seed), self.weights
-        if condition is not None:
-            _refuse_condition(self, condition)
-            (column,) = self.conditions.columns
-            value = _value_of(column, condition)
-            weights = np.where(self.owners == column.values.index(value), weights, 0.0)
-        chosen = random.choice(len(weights), size=n, p=weights / weights.sum())
-        noise = random.normal(size=(n, self.latent_dim))
-        made = np.empty((n, self.latent_dim), np.float32)
-        for component in np.unique(chosen):
-            rows = chosen == component
-            made[rows] = self.means[component] + noise[rows] @ self.roots[component].T
-        return made
-
-    def log_prob(self, z):
-        roots = tf.constant(self.roots, tf.float32)
-        away = z[None, :, :] - tf.constant(self.means, tf.float32)[:, None, :]  # (k, batch, axes)
-        white = tf.linalg.triangular_solve(roots, tf.linalg.matrix_transpose(away))
-        inside = tf.reduce_sum(losses.log_normal(white, 0.0, 0.0), axis=1)  # (k, batch)
-        volume = tf.reduce_sum(tf.math.log(tf.linalg.diag_part(roots)), axis=-1)
-        weights = tf.math.log(tf.constant(self.weights, tf.float32))
-        return tf.reduce_logsumexp(inside + (weights - volume)[:, None], axis=0)
-
-    def parts(self):
-        settings = {"kind": self.kind, "searched": self.searched}
-        if self.conditions is not None:
-            settings["conditions"] = self.conditions.to_json()
-        arrays = {
-            "weights": self.weights,
-            "means": self.means,
-            "covariances": self.covariances,
-        }
-        return settings, arrays | ({} if self.owners is None else {"owners": self.owners})
-
-    @classmethod
-    def of_parts(cls, settings, arrays):
-        conditions = settings.get("conditions")
-        conditions = conditions and Conditions.from_json(conditions)
-        return cls(**arrays, conditions=conditions, searched=settings["searched"])
+    random = np.random.default_rng(seed)
+    rows = np.sort(random.permutation(len(split))[:most])
+    chosen = split.only(rows)
+    size = rows_at_a_time(chosen.images.shape)
+    z_mean, z_log_var = in_batches(
+        lambda batch: model.encode(batch), chosen.images, batch_size=size
+    )
+    noise = random.normal(size=z_mean.shape)
+    return (z_mean + np.exp(0.5 * z_log_var) * noise).astype(np.float32), rows
 
 
-class Gaussian(Mixture):
-    """One Gaussian, its covariance shrunken as far as few latents ask for (Ledoit & Wolf, 2004)."""
+def fit(kind, model, split, seed=0, columns=(), **options):
+    """A prior fitted on a model's training latents.
 
-    kind = "gaussian"
+    Args:
+        kind: One of `KINDS`.
+        model, split: See `draws`.
+        seed: Of the draws and of the fit.
+        columns: Of the split's table, which it is conditioned on; for the kinds of `CONDITIONAL`.
+        **options: Of the kind: `components` of a mixture; `steps`, `folder` and `told` of what is
+            trained.
 
-    @classmethod
-    def fit(cls, z, seed=0):
-        z = _checked(z)
-        found = LedoitWolf().fit(z)
-        floor = FLOOR * np.mean(z.var(axis=0)) * np.eye(z.shape[1])
-        return cls([1.0], found.location_[None], (found.covariance_ + floor)[None])
-
-
-def _mixture(z, seed, components, seconds):
-    """scikit-learn's mixture; its `searched` says what was tried."""
-    _require_enough(z, components or 1)
-    if components is not None:
-        fitted = _fitted(z, components, seed)
-        fitted.searched = {}
-        return fitted
-    some = z[:SEARCHED]
-    held_out = some[: max(len(some) // 5, 1)]
-    kept, searched, begun = some[len(held_out) :], {}, time.monotonic()
-    for count in COMPONENTS:
-        if not _is_enough(kept, count):
-            break
-        searched[count] = float(_fitted(kept, count, seed).score(held_out))
-        late = seconds is not None and time.monotonic() - begun > seconds / 3  # the fit to come
-        if late or searched[count] < max(searched.values()):
-            break
-    best = max(searched, key=searched.get) if searched else 1
-    fitted = _fitted(z, best, seed)
-    fitted.searched = searched
-    return fitted
+    Raises:
+        ValueError: naming what cannot be fitted, and a kind that can.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"there is no kind of prior {kind!r}; allowed: {', '.join(KINDS)}")
+    z, rows = draws(model, split, seed)
+    if columns:
+        if kind not in CONDITIONAL:
+            allowed = ", ".join(CONDITIONAL)
+            raise ValueError(f"a {kind} prior takes no conditions; kinds that do: {allowed}")
+        table = split.table.iloc[rows].reset_index(drop=True)
+        options |= {"table": table, "conditions": Conditions.learn(table, columns)}
+    return KINDS[kind].fitted(z, seed, **options)
 
 
-def _fitted(z, components, seed):
-    floor = FLOOR * float(np.mean(z.var(axis=0)))
-    mixture = GaussianMixture(components, random_state=seed, reg_covar=floor, max_iter=100)
-    with warnings.catch_warnings():  # one that has not come to rest is measured like any other
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        return mixture.fit(z)
+def own(model, split, seed=0):
+    """The prior that a run gets when its training ends.
 
-
-def _is_enough(z, components):
-    """Whether every component has twice as many latents as axes, on average."""
-    return components * 2 * (z.shape[1] + 1) <= len(z)
-
-
-def _require_enough(z, components):
-    if not _is_enough(z, components):
-        raise ValueError(
-            f"{components} full covariances of {z.shape[1]} axes cannot be told from {len(z)} "
-            "latents; take kind gaussian, whose covariance is shrunken, or fewer components"
-        )
-
-
-def _checked(z):
-    z = np.asarray(z, np.float64)
-    if z.ndim != 2 or len(z) < 2:
-        raise ValueError(
-            f"a prior is fitted on latents (n, latent_dim), n at least 2; got {z.shape}"
-        )
-    if not np.isfinite(z).all():
-        raise ValueError("a prior is fitted on finite latents; some of these are not")
-    still = np.flatnonzero(z.var(axis=0) == 0)
-    if len(still):
-        raise ValueError(
-            f"axis {still[0]} of the latent is the same for every image and has no density; take "
-            "fewer axes (latent_dim)"
-        )
-    return z
-
-
-def _refuse_condition(prior, condition):
-    if condition is not None and prior.conditions is None:
-        raise ValueError(f"this {prior.kind} prior was fitted without conditions")
-
-
-def _value_of(column, condition):
-    if set(condition) != {column.name}:
-        raise ValueError(
-            f"the condition of this prior is {column.name}, not {', '.join(condition)}"
-        )
-    value = str(condition[column.name])
-    if value not in column.values:
-        raise ValueError(
-            f"{column.name} = {value} was not seen in training; known: {', '.join(column.values)}"
-        )
-    return value
-
-
-# --- what priors are fitted on -------------------------------------------------------------------
+    A mixture of Gaussians, of as many as held-out latents ask for; one Gaussian, shrunken, where
+    there are too few latents to tell full covariances. It costs a few seconds and repairs most of
+    what samples of N(0, I) lack (docs/results.md).
+    """
+    z, _ = draws(model, split, seed, OWN_DRAWS)
+    if 2 * (z.shape[1] + 1) * 2 > len(z):
+        return densities.Gaussian.fitted(z, seed)
+    return densities.Mixture.fitted(z, seed, tried=OWN_COMPONENTS)
 
 
 def restored(settings, arrays):
-    """The prior that `Prior.parts` gave, of a closed form."""
-    return {"normal": Normal, "gaussian": Gaussian, "mixture": Mixture}[settings["kind"]].of_parts(
-        settings, arrays
-    )
+    """The prior whose `parts` these are."""
+    return KINDS[settings["kind"]].of_parts(settings, arrays)
 
 
-def rows_for(n, seed=0, most=MOST_DRAWS):
-    """Rows of a training split that a prior is fitted on, at random: folders lie in class order."""
-    return np.sort(np.random.default_rng(seed).permutation(n)[:most])
+def of_run(run, name=None):
+    """A prior that lies beside a run.
+
+    Args:
+        run: Run folder.
+        name: Of the prior; `"normal"` is there always, None stands for the run's own.
+
+    Returns:
+        The prior, or None for N(0, I).
+
+    Raises:
+        ValueError: where there is none of this name, or it was fitted on other weights.
+    """
+    name = name or runs.own_prior(run) or NORMAL
+    if name == NORMAL:
+        return None
+    return restored(*runs.load_prior(run, name))
