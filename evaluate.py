@@ -226,7 +226,8 @@ def report(
         Dictionary of names (see `PROTOCOL`; under another prior `name@prior`) to `value`, `unit`,
         `better`, `split`, `n`, `standard_error` (over images, where the value is a mean) and
         `protocol`. A model without a posterior has no rate and no evidence lower bound; a source
-        without labels no purity, and one whose true factors are not known no scores of disentanglement.
+        without labels no purity, and one whose true factors are not known no scores of
+        disentanglement.
     """
     chosen = images.splits[split]
     per_image = _likelihoods(model, chosen.images, progress)
