@@ -1,10 +1,10 @@
 """An archive of images, however large, as one Parquet table: a row for each image.
 
 The files are encoded in parts. A part is a file of its own under a name that says what it was made
-from (the weights, the directions, the files' sizes and dates), so that an encoding that was ended
-goes on where it was. Parts are worked off one after the other on this machine, or by Ray on as many
-machines as see the same folders. In the end they are put together into one table, which is made
-anew when any file, weight or direction has changed.
+from (the weights, the directions, the files' sizes and dates), so that an interrupted encoding is
+resumed. Parts are worked off one after the other on this machine, or by Ray on as many machines as
+see the same folders. In the end they are put together into one table, which is made anew when any
+file, weight or direction has changed.
 """
 
 import hashlib
@@ -55,7 +55,9 @@ def names_in(folder) -> list[str]:
         raise FileNotFoundError(f"{folder} is not a folder")
     names = files.listed(folder)
     if not names:
-        raise ValueError(f"{folder} holds no image; looked for {', '.join(decoding.PICTURES)}, ...")
+        raise ValueError(
+            f"{folder} contains no image; looked for {', '.join(decoding.PICTURES)}, ..."
+        )
     return names
 
 
@@ -79,7 +81,7 @@ class Task:
         """The same with whole paths and known bits, which mean the same on every machine.
 
         Raises:
-            ValueError: where a direction is of another latent, or two have one name.
+            ValueError: if a direction is of another latent, or two have one name.
         """
         latent_dim = runs.load_settings(self.run).latent_dim
         whole = {str(Path(path).resolve()): None for path in self.directions}
@@ -216,8 +218,8 @@ def encode(task, to, address=None, told=True):
 
     Raises:
         ImportError: with the line to type, where pyarrow or Ray is missing.
-        ValueError: where no image can be read, or a direction is of another latent.
-        FileExistsError: where the file is a table of something else.
+        ValueError: if no image can be read, or a direction is of another latent.
+        FileExistsError: if the file is a table of something else.
     """
     needed = {"pyarrow": NO_ARROW} | ({"ray": NO_RAY} if address else {})
     for package, line in needed.items():

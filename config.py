@@ -246,7 +246,7 @@ def checked(name: str, value):
     """The value of one setting in its own type, checked by itself.
 
     Raises:
-        ValueError: where there is no such setting, or it cannot have this value.
+        ValueError: if there is no such setting, or it cannot have this value.
     """
     if name == "image_shape" and isinstance(value, int):
         return value  # a size, of which the dataset makes a shape
@@ -270,7 +270,7 @@ def quiet():
 
 
 def nearest(word: str, words) -> str:
-    """The one of some words that another was probably meant to be, whatever its case; or ""."""
+    """The closest match of a word among some words, ignoring case; or ""."""
     plain = {each.casefold(): each for each in words}
     close = difflib.get_close_matches(word.casefold(), plain, n=1)
     return plain[close[0]] if close else ""
@@ -282,7 +282,7 @@ def _refuse(name, value, allowed):
     except (ValueError, RecursionError):  # numbers of thousands of digits, lists of lists of lists
         shown = f"a {type(value).__name__}"
     shown = shown if len(shown) < 200 else f"{shown[:150]}... ({len(shown):,} characters)"
-    raise ValueError(f"settings: {name} = {shown} is not possible; allowed: {allowed}")
+    raise ValueError(f"settings: {name} = {shown} is not valid; allowed: {allowed}")
 
 
 def _checked(each, value):

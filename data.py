@@ -35,7 +35,7 @@ def load(settings, origin=None) -> ImageData:
 
     Raises:
         ValueError: naming the setting or the file that is wrong, and what to do.
-        FileNotFoundError: where a path leads nowhere.
+        FileNotFoundError: if a path leads nowhere.
     """
     here = Origin(config.paths(settings.dataset)) if origin is None else origin
     images = SOURCES[settings.dataset](settings, here)
@@ -73,7 +73,7 @@ def images_of(run) -> ImageData:
     here = config.paths(settings.dataset)
     if origin is None:
         places = ", ".join(f"{name} = {path}" for name, path in here.items())
-        print(f"{run} does not say where its images lay; taken: {places or 'the embedded images'}")
+        print(f"{run} does not record its images' paths; using {places or 'the embedded images'}")
         return load(settings)
     for name in config.PATHS_OF[settings.dataset]:
         own, other = origin.paths.get(name), here.get(name)
@@ -83,7 +83,7 @@ def images_of(run) -> ImageData:
             lay = "the embedded images" if own is None else own
             print(f"{run} was trained on {lay}; {name} = {other} is not used")
         else:
-            print(f"{own}, which {run} was trained on, is not there; taken: {name} = {other}")
+            print(f"{own}, which {run} was trained on, is missing; using {name} = {other}")
             origin.paths[name] = other
     return load(settings, origin)
 
@@ -92,8 +92,8 @@ def _ask_what_was_meant(dataset):
     """Refuses to train on stand-ins where a variable looks like a misspelt path."""
     for name, meant in config.misspelt(dataset).items():
         raise ValueError(
-            f"the environment has {name}, which nothing here reads: is {meant} meant? Rename it; "
-            f"or unset it for the embedded images"
+            f"the environment variable {name} is not used; did you mean {meant}? Rename it, or "
+            "unset it to use the embedded images"
         )
 
 
@@ -109,7 +109,7 @@ def load_labelled(settings):
     images = load(settings)
     if images.label is not None and len(images.classes) > 1:
         return settings, images
-    print(f"{images.name} has no labels; this needs some and goes on with the embedded digits")
+    print(f"{images.name} has no labels, which are needed here; using the embedded digits")
     settings = config.settings("digits")
     return settings, load(settings)
 
@@ -120,7 +120,7 @@ def load_labelled(settings):
 def digits(settings, origin) -> ImageData:
     """scikit-learn's 1,797 handwritten digits (8x8, real, by 43 people), enlarged to 32x32."""
     bunch = load_digits()
-    # They touch their frame; a margin of one pixel sets them free, as MNIST's are.
+    # The digits touch the border; add a margin of one pixel, as in MNIST.
     small = np.pad(bunch.images / 16.0, ((0, 0), (1, 1), (1, 1)))
     height, width, _ = settings.image_shape
     large = resize(small, (len(small), height, width), order=3, mode="edge", anti_aliasing=False)
@@ -218,7 +218,7 @@ def _folder(name, path, layout):
     if not path.is_dir():
         raise FileNotFoundError(
             f"{name}: there is no folder {path}; correct it in config.py or the environment, or "
-            f"unset it for the embedded images. Expected there: {layout}"
+            f"unset it to use the embedded images. Expected layout: {layout}"
         )
     return path
 

@@ -62,8 +62,8 @@ def export(model, folder, formats=None):
         Table of what was written, as in `networks.json`: name to inputs, outputs, files.
 
     Raises:
-        FileExistsError: where the folder exists.
-        ModuleNotFoundError: where ONNX is asked for and cannot be written, with the line to type.
+        FileExistsError: if the folder exists.
+        ModuleNotFoundError: if ONNX is asked for and cannot be written, with the line to type.
         ValueError: for an unknown format, or where a file does not give the model's numbers.
     """
     folder = Path(folder)
@@ -138,7 +138,7 @@ def _require_equal(expected, found, name):
     for one, other in zip(expected, found, strict=True):
         gap = np.abs(one - other).max() / max(np.abs(one).max(), 1e-6)
         if not gap < TOLERANCE:
-            raise ValueError(f"{name} gives other numbers than the model, by {gap:.1e}; not kept")
+            raise ValueError(f"{name} differs from the model by {gap:.1e} and was discarded")
 
 
 def _write_onnx(network, path):

@@ -19,11 +19,11 @@ from nn.configured import Configured, one_of
 
 RECONSTRUCTIONS = ("bernoulli", "gaussian", "learned-gaussian")
 LOG_SIGMA_RANGE = (-6.0, 3.0)
-SSIM_IMAGES = 8  # of each training batch: on all of them it would cost more than it tells
+SSIM_IMAGES = 8  # of each training batch: SSIM of all of them would be too slow
 
 
 class Pass(NamedTuple):
-    """What one forward pass knows; the hooks read from it.
+    """The results of one forward pass, which the hooks read.
 
     `images` are clean and grey or coloured, in [0, 1]; `targets` what the likelihood asks for
     (binarised where the model binarises); `labels` None where the batch has none. Images, targets
@@ -49,8 +49,8 @@ class Pass(NamedTuple):
 class Autoencoder(Configured):
     """Deterministic autoencoder; denoising where `corrupt` is set.
 
-    Minimises the reconstruction term alone, so nothing ties its latents to a prior: `sample` draws
-    from N(0, I) like every model's, and what comes out shows why a VAE has a KL term.
+    Minimises the reconstruction term alone. Its latents follow no prior, so images decoded from
+    `sample`'s draws of N(0, I) are usually not meaningful.
 
     Args:
         encoder: From `networks.encoder`.
@@ -195,7 +195,7 @@ class Autoencoder(Configured):
     # --- the step ------------------------------------------------------------------------------
 
     def plan(self, steps, images=0):
-        """Hears before a training how many steps it has and how many images it is of."""
+        """Called before training with the number of steps and of training images."""
 
     def _step(self, batch, training):
         # Evaluation counts the images since the last reset, so a validation draws the same noise
@@ -297,7 +297,7 @@ class Autoencoder(Configured):
     def encode(self, images):
         """Posterior of each image: `(z_mean, z_log_var)`, each `(batch, latent_dim)`.
 
-        A deterministic encoder is a posterior without width: its `z_log_var` is minus infinity.
+        A deterministic encoder has no variance: its `z_log_var` is minus infinity.
         """
         z_mean, z_log_var = self._posterior(as_float(tf.convert_to_tensor(images)), training=False)
         if z_log_var is None:
@@ -332,7 +332,7 @@ class Autoencoder(Configured):
 
     @property
     def final_decoder(self):
-        """The decoder that draws outside training."""
+        """The decoder that is used outside training."""
         return self.decoder
 
     def endpoints(self):
@@ -356,10 +356,10 @@ class VAE(Autoencoder):
     """Variational autoencoder with a diagonal Gaussian posterior.
 
     Minimises `reconstruction + regularizer`, at `beta = 1` the negative evidence lower bound in
-    nats per image. A variant overrides `regularizer` alone. The three usual means against collapse
-    are arguments: the weight may warm up, each axis may keep some free nats, or the KL may be held
-    at a capacity. What warms up holds its final value in evaluation, so that `val_loss` can be
-    compared between epochs.
+    nats per image. A variant overrides `regularizer` alone. Three remedies against posterior
+    collapse are arguments: the weight may warm up, each axis may keep some free nats, or the KL may
+    be held at a capacity. A weight that warms up has its final value in evaluation, so that
+    `val_loss` can be compared between epochs.
 
     Args:
         encoder, decoder, **kwargs: See `Autoencoder`.
@@ -467,7 +467,7 @@ class VAE(Autoencoder):
 
 @keras.saving.register_keras_serializable("latent_atlas")
 class InfoVAE(VAE):
-    """InfoVAE: the posteriors *together* are drawn to the prior, by maximum mean discrepancy.
+    """InfoVAE: matches the aggregated posterior to the prior by maximum mean discrepancy.
 
     The regularizer is `(1 - alpha) KL + (alpha + lambda - 1) MMD`, Eq. 6 of
     [Zhao et al., 2019](https://arxiv.org/abs/1706.02262), whose own choice is `alpha = 0`,
@@ -522,7 +522,7 @@ class MmdAutoencoder(InfoVAE):
 
 @keras.saving.register_keras_serializable("latent_atlas")
 class BetaTCVAE(VAE):
-    """beta-TC-VAE: weighs only what makes latent axes depend on each other.
+    """beta-TC-VAE: weighs the total correlation of the latent axes.
 
     Eq. 4 of [Chen et al., 2018](https://arxiv.org/abs/1802.04942), with `alpha = gamma = 1`: the KL
     is mutual information of image and latent, plus total correlation, plus what each axis is away
@@ -570,8 +570,8 @@ class IWAE(VAE):
     the VAE with a sampled KL. The decoder runs `k` times for an image, the encoder once.
 
     Args:
-        encoder, decoder, **kwargs: See `VAE`. The bound is one piece: `beta` is 1, and nothing
-            warms up, is free or at a capacity.
+        encoder, decoder, **kwargs: See `VAE`. `beta` must be 1; warm-up, free bits and capacity are
+            not available.
         k: Draws.
     """
 

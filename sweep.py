@@ -1,4 +1,4 @@
-"""Many runs of one experiment, on as many cores, GPUs or machines as there are.
+"""Many runs of one experiment, on all available cores, GPUs or machines.
 
 python sweep.py chest --over beta=1,4,16 --over seed=0:5 --out sweeps/beta [--metric NAME]
     [--at-once N] [--gpus SHARE] [--prune] [--address HOST:PORT] [--set field=value ...]
@@ -27,8 +27,12 @@ def parsed(words=None):
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
     parser.add_argument("--metric", default="negative_elbo", help="for the figure and the best")
     parser.add_argument("--at-once", type=int, help="runs side by side; default: half the cores")
-    parser.add_argument("--gpus", type=float, help="of each run, or a share; default: 1 if any")
-    parser.add_argument("--prune", action="store_true", help="end runs that lag behind (ASHA)")
+    parser.add_argument(
+        "--gpus", type=float, help="GPUs per run, or a fraction; default: 1 if there are any"
+    )
+    parser.add_argument(
+        "--prune", action="store_true", help="stop runs early whose validation loss lags (ASHA)"
+    )
     parser.add_argument("--address", help="of a Ray cluster; default: this machine")
     arguments = parser.parse_args(words)
     return arguments
@@ -123,7 +127,7 @@ def trial(settings, run, told=None) -> dict:
         The values of `evaluate.report`.
 
     Raises:
-        ValueError: where the folder holds a run of other settings.
+        ValueError: if the folder holds a run of other settings.
     """
     run = Path(run)
     _refuse_other(run, settings)
@@ -177,7 +181,7 @@ def run_all(trials, out, at_once=None, address=None, prune=False, gpus=None) -> 
 
     Raises:
         ImportError: with the line to type, where Ray is not installed and is asked for something.
-        ValueError: where a folder holds a run of other settings.
+        ValueError: if a folder holds a run of other settings.
     """
     alone = importlib.util.find_spec("ray") is None
     if alone and (at_once or address or prune or gpus is not None):
@@ -281,7 +285,9 @@ def direction_of(metric) -> str:
     """`"higher"` or `"lower"`, whichever is better; an error where neither is."""
     ranked = [name for name, (_, better, *_) in evaluate.PROTOCOL.items() if better]
     if metric not in ranked:
-        raise ValueError(f"--metric {metric} ranks nothing; these do: {', '.join(ranked)}")
+        raise ValueError(
+            f"--metric {metric} has no better direction; choose one of: {', '.join(ranked)}"
+        )
     return evaluate.PROTOCOL[metric][1]
 
 
@@ -298,7 +304,7 @@ def finish(trials, swept, out, metric):
         raise ValueError(f"no run in {out} is finished")
     if metric not in table:
         known = ", ".join(name for name in evaluate.PROTOCOL if name in table)
-        raise ValueError(f"--metric {metric} was not measured; there are {known}")
+        raise ValueError(f"--metric {metric} was not measured; measured were: {known}")
     with disk.replacing(out / "sweep.csv") as temporary:
         table.to_csv(temporary, index=False)
     fields = [name for name in swept if name != "seed"]
@@ -327,7 +333,7 @@ def main(words=None):
         direction_of(arguments.metric)
         trials = plan(train.settings_from(arguments), swept)
         done = sum(over(arguments.out / name, arguments.prune) for name in trials)
-        print(f"{len(trials)} runs in {arguments.out}, {done} of them over")
+        print(f"{len(trials)} runs in {arguments.out}, {done} of them finished")
         failed = run_all(
             trials,
             arguments.out,
@@ -338,7 +344,7 @@ def main(words=None):
         )
         table, best = finish(trials, swept, arguments.out, arguments.metric)
     except KeyboardInterrupt:
-        print("\nsweep.py: stopped; the same line goes on", file=sys.stderr)
+        print("\nsweep.py: stopped; run the same command to continue", file=sys.stderr)
         sys.exit(130)
     except (ValueError, OSError, ImportError) as error:
         sys.exit(f"sweep.py: {error}")

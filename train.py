@@ -51,10 +51,11 @@ def _fields():
 
 
 def parsed(words=None):
-    """What the command line says, checked."""
+    """The arguments of the command line, checked."""
     parser = argparse.ArgumentParser(
         description="Train one experiment of config.py.",
-        epilog=f"Fields and their defaults (config.py says what each is):\n{_fields()}",
+        epilog="Fields and their defaults (explained in config.py and docs/models.md):\n"
+        + _fields(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("experiment", nargs="?", help=", ".join(config.EXPERIMENTS))
@@ -64,17 +65,19 @@ def parsed(words=None):
         "--set", action="append", default=[], metavar="FIELD=VALUE", help="any field below"
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="default: a new folder in runs/")
-    parser.add_argument("--resume", type=Path, metavar="DIR", help="go on with the run in there")
+    parser.add_argument("--resume", type=Path, metavar="DIR", help="resume the run in this folder")
     parser.add_argument(
         "--strategy",
         default="auto",
-        help="auto, none, mirrored or multiworker: who shares the batch, all GPUs of this machine, "
-        "or the workers of TF_CONFIG or SLURM",
+        help="auto, none, mirrored or multiworker: divide the batch among all GPUs of this "
+        "machine, or among the workers of TF_CONFIG or SLURM",
     )
     arguments = parser.parse_args(words)
     others = (arguments.experiment, arguments.model, arguments.epochs, arguments.out)
     if arguments.resume and (arguments.set or any(each is not None for each in others)):
-        parser.error("--resume stands alone: a run goes on as it was begun")
+        parser.error(
+            "--resume takes no other option but --strategy: a run is resumed with its own settings"
+        )
     if not arguments.resume and not arguments.experiment:
         parser.error(f"name an experiment: {', '.join(config.EXPERIMENTS)}")
     try:
@@ -115,7 +118,7 @@ def fit(model, images, settings, run, verbose="auto", resume=False, callbacks=()
     The folder gets `settings.json`, `split.csv`, `history.csv` (a row per epoch), `samples/` (the
     same latent points, decoded after every epoch), the weights with their SHA-256 (the best ones
     where training stops early), the two newest `checkpoints/`, and `logs/` where TensorBoard is
-    installed. A run that was ended in any way goes on with `resume=True` as if it had not been: to
+    installed. An interrupted run is resumed with `resume=True` and ends with the same weights, to
     the bit, on the same machine.
 
     Args:
@@ -131,10 +134,10 @@ def fit(model, images, settings, run, verbose="auto", resume=False, callbacks=()
         The history as a table: `epoch` and one column per term and monitor, `val_` ones beside.
 
     Raises:
-        ValueError: where model, images and settings do not fit together, or are not the run's.
-        FloatingPointError: where the loss stops being a finite number.
-        KeyboardInterrupt: passed on after the state was saved, with the line to go on with.
-        OSError: where the folder cannot be written or the disk is full; what is saved stays whole.
+        ValueError: if model, images and settings do not fit together, or are not the run's.
+        FloatingPointError: if the loss stops being a finite number.
+        KeyboardInterrupt: passed on after the state was saved, with the command to resume.
+        OSError: if the folder cannot be written or the disk is full; what is saved stays whole.
     """
     registry.require_fit(settings)
     run, strategy = Path(run), model.distribute_strategy
@@ -270,8 +273,8 @@ def load(run):
     """The trained model of a run folder, in this process or a fresh one.
 
     Raises:
-        FileNotFoundError: where there is no run, or one without weights.
-        ValueError: where the weights are not the ones that were written.
+        FileNotFoundError: if there is no run, or one without weights.
+        ValueError: if the weights are not the ones that were written.
     """
     settings = load_settings(run)
     checkpoints.require_plausible(run, registry.count_weights(settings))
@@ -325,11 +328,11 @@ def main(words=None):
         )
         fit(model, images, settings, run, resume=arguments.resume is not None)
     except KeyboardInterrupt as stopped:
-        print(f"\ntrain.py: {stopped or 'stopped before training began'}", file=sys.stderr)
+        print(f"\ntrain.py: {stopped or 'stopped before training started'}", file=sys.stderr)
         sys.exit(130)
     except (ValueError, OSError, FloatingPointError) as error:
         sys.exit(f"train.py: {error}")
-    print(f"Done: {run}. Its numbers: python evaluate.py {run}")
+    print(f"Done: {run}. To measure it: python evaluate.py {run}")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,7 @@
 """Directions of a label in a latent space, how far to trust them, and what they do to images.
 
-A direction is easy to get: the mean of ten latents less the mean of the others. Whether it means
-anything is the question, and `evidence` answers it on subjects that the direction has not seen.
-Arrays and callables in, arrays out; no model is known here.
+A direction can always be fitted; `evidence` tests it on unseen subjects. Arrays and callables in,
+arrays out; no model is known here.
 """
 
 import json
@@ -51,12 +50,12 @@ def fit(z, target, method="mean", covariates=None):
         float64 `(latent_dim,)` of length 1.
 
     Raises:
-        ValueError: where the target does not vary, or only together with the covariates.
+        ValueError: if the target does not vary, or only together with the covariates.
     """
     z = np.asarray(z, np.float64)
     target = np.asarray(target, np.float64)
     if method not in METHODS:
-        raise ValueError(f"method = {method!r} is not possible; allowed: {', '.join(METHODS)}")
+        raise ValueError(f"method = {method!r} is not valid; allowed: {', '.join(METHODS)}")
     others = np.empty((len(z), 0)) if covariates is None else np.asarray(covariates, np.float64)
     if len(np.unique(target)) < 2:
         raise ValueError("all rows have the same label: there is no direction between them")
@@ -106,11 +105,10 @@ def without(values, covariates, rows=slice(None)):
 def design(table, columns):
     """Columns of a table as numbers to adjust for.
 
-    Numbers are standardised and get a second column, so that what depends on them may bend: a
-    restricted cubic spline of three knots, at observed values. (What depends on the square of an
-    age is not removed by a straight line.) Words become one column per value but the first. Where
-    a number is missing, its mean stands in and a column of its own says so; those rows are not
-    adjusted for the number.
+    Numbers are standardised and get a second column, for non-linear dependence: a restricted cubic
+    spline of three knots, at observed values. (What depends on the square of an age is not removed
+    by a straight line.) Words become one column per value but the first. Where a number is missing,
+    its mean stands in and a column of its own says so; those rows are not adjusted for the number.
 
     Args:
         table: One row per image.
@@ -120,7 +118,7 @@ def design(table, columns):
         float64 `(n, k)`.
 
     Raises:
-        ValueError: where a column of numbers has none.
+        ValueError: if a column of numbers has none.
 
     Reference:
         [Harrell, 2015](https://doi.org/10.1007/978-3-319-19425-7), Section 2.4.5.
@@ -172,7 +170,7 @@ class Direction:
         source: Free text: run, data, date.
 
     Raises:
-        ValueError: where the vector is no row of finite numbers, or the spread not above 0.
+        ValueError: if the vector is no row of finite numbers, or the spread not above 0.
     """
 
     name: str
@@ -299,21 +297,21 @@ class Evidence(NamedTuple):
 
     @property
     def caution(self) -> str:
-        """What cannot be concluded; empty where nothing speaks against the numbers."""
+        """What cannot be concluded; empty if nothing limits the conclusion."""
         said = []
         if np.isnan(self.low):
-            said.append("not established: no interval from so few subjects with the label")
+            said.append("not established: too few subjects with the label for an interval")
         elif not self.established:
-            said.append("not established: chance would do as well often enough")
+            said.append("not established: not significant in the permutation test")
         if self.subjects[0] < FEW:
             said.append(
-                f"only {self.subjects[0]} subjects have the label: neither the size of the effect "
-                f"nor its absence can be concluded from fewer than {FEW}"
+                f"only {self.subjects[0]} subjects have the label: an effect can neither be sized "
+                f"nor excluded with fewer than {FEW}"
             )
         if np.isnan(self.stability):
-            said.append("halves of the subjects are too few for a direction each")
+            said.append("half of the subjects is too few to fit a direction")
         elif self.stability < 0.5:
-            said.append("two halves of the subjects give different directions")
+            said.append("directions of two halves of the subjects differ")
         return "; ".join(said)
 
     def __str__(self):
@@ -346,12 +344,13 @@ def evidence(
 
     Subjects are dealt into folds without a look at the labels; each fold is projected on the
     direction of the others. The AUC counts pairs within folds. Its interval is that of the whole
-    procedure, directions fitted anew, on subjects drawn anew with replacement, those with the
-    label apart from those without. (To draw scores alone would take the directions for given, and
-    held 0.5 for too few coin flips.) The p-value repeats the whole procedure with labels exchanged
-    between subjects of equally many images, `(1 + k) / (1 + B)` with k the permutations that do as
-    well ([Phipson & Smyth, 2010](https://doi.org/10.2202/1544-6115.1585)). The stability is the
-    mean cosine between the directions of two random halves of the subjects.
+    procedure, directions fitted anew, on subjects drawn anew with replacement, those with the label
+    apart from those without. (Resampling scores alone treats the directions as fixed, and its
+    intervals were too narrow: they excluded 0.5 for too many random labels.) The p-value repeats
+    the whole procedure with labels exchanged between subjects of equally many images,
+    `(1 + k) / (1 + B)` with k the permutations that do as well
+    ([Phipson & Smyth, 2010](https://doi.org/10.2202/1544-6115.1585)). The stability is the mean
+    cosine between the directions of two random halves of the subjects.
 
     With covariates the null hypothesis is that the latent depends on them alone: a label that goes
     with age tells nothing beyond age. The held-out projections are adjusted too, by a regression on
@@ -380,7 +379,7 @@ def evidence(
         `Evidence`.
 
     Raises:
-        ValueError: where labels are missing, or too few subjects have the label for a direction
+        ValueError: if labels are missing, or too few subjects have the label for a direction
             without each fold.
     """
     missing = int(pd.isna(labels).sum())
@@ -583,7 +582,7 @@ def sweep(decode, z, direction, strengths):
 
 
 def dose_response(images, score) -> pd.DataFrame:
-    """What an independent judge of images makes of a sweep.
+    """Response of an independent classifier or regressor to a sweep.
 
     Args:
         images: From `sweep`.

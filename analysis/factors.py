@@ -1,4 +1,4 @@
-"""Do single latent axes stand for single factors? Four scores where the factors are known.
+"""Disentanglement: four scores where the true factors are known.
 
 All take a table of latents and a table of true factors, row by row. They ask different questions
 and disagree often ([Locatello et al., 2019](https://arxiv.org/abs/1811.12359)); every one is 1 for
@@ -54,7 +54,7 @@ def binned(values, bins=BINS):
 
 
 def mutual_information_gap(z, values):
-    """MIG: how much more the best axis tells of a factor than the second best, in its entropy.
+    """MIG: gap in mutual information between a factor's two best axes, as a share of its entropy.
 
     Eq. 6 of [Chen et al., 2018](https://arxiv.org/abs/1802.04942); latents and continuous factors
     in 20 equally filled bins. Mean over factors.
@@ -83,7 +83,7 @@ def separated_predictability(z, values):
 
 
 def factor_vae_score(z, values, seed=0, votes=800, together=64):
-    """FactorVAE's score: does the axis that stays still tell which factor was held?
+    """FactorVAE's score: does the axis with the least variance identify the factor that was fixed?
 
     Section 4 of [Kim & Mnih, 2018](https://arxiv.org/abs/1802.05983): rows that share a factor's
     value (here: its bin) are drawn, the axis with the least variance relative to its own casts a

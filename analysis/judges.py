@@ -1,7 +1,7 @@
-"""Networks trained on images alone, to judge what a latent does to them.
+"""Classifiers and regressors trained on images alone, to measure models independently.
 
-A judge never saw a latent, so it can say whether "add a hernia" added one. It is worth as much as
-it is right on images that it has not seen, which stands beside everything that it says.
+They never see a latent, so they can tell whether "add a hernia" added one. Their own held-out
+accuracy or correlation is reported with every conclusion.
 """
 
 import hashlib
@@ -28,8 +28,8 @@ class Judge(NamedTuple):
     """A network trained on images, which never saw a latent, to judge what models make.
 
     How far it can be trusted itself, on the `n` held-out test images: `accuracy`, and with two
-    classes `auc`, of a classifier (`judge`); `correlation` of a measuring one (`gauge`). NaN where
-    they do not apply.
+    classes `auc`, of a classifier (`judge`); `correlation` of a regressor (`gauge`). NaN where they
+    do not apply.
     """
 
     network: keras.Model
@@ -56,7 +56,7 @@ class Judge(NamedTuple):
         return self.outputs(images).argmax(axis=-1)
 
     def values(self, images):
-        """What a gauge reads off each image, or a judge's log-odds of class 1; shape `(n,)`."""
+        """Prediction of a regressor, or a classifier's log-odds of class 1; shape `(n,)`."""
         outputs = self.outputs(images)
         return outputs[:, 0] if outputs.shape[1] == 1 else outputs[:, 1] - outputs[:, 0]
 
@@ -120,7 +120,7 @@ def classifier(images, labels=None, seed=0, steps=2000, widths=(32, 64), cache=N
 
 
 def gauge(images, column, seed=0, steps=2000, widths=(32, 64), cache=None) -> Judge:
-    """Trains a network to read a number off images, or reads it from the cache.
+    """Trains a regressor from images to a number, or reads it from the cache.
 
     The test split measures its correlation. Images without the number are left out.
 
@@ -166,7 +166,7 @@ def _judging(images, name, targets, outputs, loss, metric, seed, steps, widths, 
     content = hashlib.blake2s(digest_size=8)
     for part in (images.train.images[:], targets["train"], np.array([seed, steps, *widths])):
         content.update(np.ascontiguousarray(part))
-    if config.MOST_EPOCHS:  # a shortened judge must not be taken for a whole one
+    if config.MOST_EPOCHS:  # a shortened training must not replace a full one
         content.update(str(config.MOST_EPOCHS).encode())
     folder = Path(cache or config.RUNS_DIR / "judges")
     named = disk.file_name(f"{images.name}-{name}-{content.hexdigest()}")
@@ -210,7 +210,7 @@ def _read_whole(network, kept):
             return True
     except (OSError, ValueError, KeyError):
         pass
-    print(f"{kept} is damaged; the judge is trained again")
+    print(f"{kept} is damaged; the network is trained again")
     return False
 
 
@@ -235,8 +235,8 @@ def feature_maps(images, settings):
         its gradient reaches the images.
 
     Raises:
-        ValueError: where there is no label to learn.
-        OSError: where the weights are neither on disk nor to be had.
+        ValueError: if there is no label to learn.
+        OSError: if the weights are neither on disk nor to be had.
     """
     if settings.perceptual == "none":
         return None
@@ -278,7 +278,7 @@ def inception(weights):
         Function from uint8 images or floats in [0, 1] to features `(n, 2048)`.
 
     Raises:
-        OSError: where the file is not there or does not hold these weights.
+        OSError: if the file is not there or does not hold these weights.
     """
     if not Path(weights).is_file():
         raise OSError(f"{weights} is not there; name Keras' file of InceptionV3's weights")
@@ -308,7 +308,7 @@ def conclusion(judge, response, what) -> str:
         kind, value = "correlation", judge.correlation
         if not math.isnan(judge.auc):
             kind, value = "AUC", judge.auc
-        return f"no conclusion: the judge's own {kind} is {value:.2f}, under {TRUST}"
+        return f"no conclusion: the network's own held-out {kind} is {value:.2f}, under {TRUST}"
     means = response["mean"].to_numpy()
     change, error = means[-1] - means[0], response["standard_error"].iloc[-1]
     if abs(change) < 2 * error:

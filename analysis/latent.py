@@ -1,4 +1,4 @@
-"""Instruments for latent spaces: arrays and callables in, arrays out."""
+"""Tools for latent spaces. They take and return arrays."""
 
 import hashlib
 import zipfile
@@ -94,7 +94,7 @@ def plane(z, kind=None, seed=0):
         except ImportError:
             raise ValueError('kind="umap" needs umap-learn: pip install umap-learn') from None
         return UMAP(random_state=seed).fit_transform(z), float("nan")
-    raise ValueError(f"kind = {kind!r} is not possible; allowed: {', '.join(PLANES)}")
+    raise ValueError(f"kind = {kind!r} is not valid; allowed: {', '.join(PLANES)}")
 
 
 def manifold(side, extent=2.0):
@@ -113,7 +113,7 @@ def manifold(side, extent=2.0):
 
 
 def by_kl(z_mean, z_log_var):
-    """Latent axes, those that say most of the images first.
+    """Latent axes, the most informative first.
 
     Args:
         z_mean, z_log_var: From `encode`; minus infinity for a posterior without width, for which
@@ -162,18 +162,18 @@ def nearest(points, among):
 
 
 def lerp(start, end, steps):
-    """Straight path from one latent to another, both ends included; `(steps, latent_dim)`."""
+    """Linear interpolation between two latents, both ends included; `(steps, latent_dim)`."""
     share = np.linspace(0.0, 1.0, steps, dtype=np.float32)[:, None]
     return (1.0 - share) * np.asarray(start) + share * np.asarray(end)
 
 
 def slerp(start, end, steps):
-    """Path from one latent to another along the sphere, both ends included.
+    """Spherical interpolation between two latents, both ends included.
 
     `sin((1 - t) a) / sin(a) start + sin(t a) / sin(a) end`, with `a` the angle between them
-    ([White, 2016](https://arxiv.org/abs/1609.04468)): it keeps the length that latents of the
-    prior have, where a straight path cuts through the thinly settled middle. Where the formula has
-    no answer (parallel, opposite or zero vectors) the path is the straight one.
+    ([White, 2016](https://arxiv.org/abs/1609.04468)): it keeps the length that latents of the prior
+    have, while a linear path passes through the sparse centre. Where the formula has no answer
+    (parallel, opposite or zero vectors) the path is the straight one.
 
     Returns:
         float32 `(steps, latent_dim)`.
@@ -192,7 +192,7 @@ def through_data(z, start, end, neighbours=8):
     """Rows of the shortest path from one latent to another that steps only on latents.
 
     The graph joins every latent with its nearest neighbours; an edge costs its squared length, so
-    that many small steps are preferred to one leap across an empty region.
+    that many short edges are preferred to a long one across an empty region.
 
     Args:
         z: Shape `(n, latent_dim)`.
@@ -203,7 +203,7 @@ def through_data(z, start, end, neighbours=8):
         Rows of z, from `start` to `end`.
 
     Raises:
-        ValueError: where the two lie in parts of the graph that are not joined.
+        ValueError: if the two lie in parts of the graph that are not joined.
     """
     z = np.asarray(z, np.float64)
     graph = kneighbors_graph(z, min(neighbours, len(z) - 1), mode="distance")
@@ -240,7 +240,7 @@ def along(points, steps):
 
 
 def analogy(a, b, c):
-    """`a - b + c`: what a has and b lacks, given to c."""
+    """`a - b + c`: adds the difference between a and b to c."""
     return np.asarray(a) - np.asarray(b) + np.asarray(c)
 
 
@@ -250,9 +250,9 @@ def analogy(a, b, c):
 class Sampler:
     """Draws from a Gaussian mixture fitted on latents, to sample beside the prior.
 
-    One component is the Gaussian of the aggregated posterior, several follow its clusters: what
-    the decoder has seen, where the prior promises it only
-    ([Ghosh et al., 2020](https://arxiv.org/abs/1903.12436), Section 4).
+    One component is the Gaussian of the aggregated posterior, several follow its clusters: regions
+    that the decoder was trained on, unlike arbitrary draws of the prior ([Ghosh et al.,
+    2020](https://arxiv.org/abs/1903.12436), Section 4).
 
     Args:
         z: Training latents, shape `(n, latent_dim)`: draws of the posteriors, or their means where

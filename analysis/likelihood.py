@@ -13,11 +13,11 @@ TOGETHER = (2, 64)  # images, and draws of each, that are decoded at a time: wha
 
 
 def importance_gap(model, images, samples, count=IMAGES, seed=0, progress=False, log_prior=None):
-    """How much a model's bound lacks of the log-likelihood, and the standard error of that.
+    """The gap between a model's bound and the log-likelihood, and its standard error.
 
-    Likelihoods of single images differ by tens of nats, what the bound lacks by about one; so the
-    mean gap of some images, taken off the bound of all, is a far better estimate than the mean
-    likelihood of those images.
+    Likelihoods of single images differ by tens of nats, gaps by about one. The mean gap of some
+    images with the bound of all is therefore a better estimate than the mean likelihood of those
+    images.
 
     Args:
         model: A VAE.

@@ -1,10 +1,9 @@
 """Autoencoders trained by two optimizers in turns, each working against the other.
 
 A step of `Alternating` is two turns on one batch, each with weights, an optimizer and a loss of its
-own. Only a turn's own weights are watched, so that the other side stands still in it. The
-introspective models need no discriminator: the encoder learns to give generated images another
-posterior than real ones, and the decoder to leave it no way to. A variant of these is two
-equations, `encoder_objective` and `decoder_objective`.
+own. Each turn updates only its own weights. The introspective models need no discriminator: the
+encoder learns to give generated images another posterior than real ones, and the decoder learns to
+prevent it. A variant of these is two equations, `encoder_objective` and `decoder_objective`.
 """
 
 import math
@@ -114,21 +113,21 @@ class Alternating(models.VAE):
 
 @keras.saving.register_keras_serializable("latent_atlas")
 class AdversarialAutoencoder(Alternating):
-    """Adversarial autoencoder: a discriminator on the latents stands where the VAE has its KL.
+    """Adversarial autoencoder: a discriminator on the latents replaces the VAE's KL.
 
-    First turn, encoder and decoder: the reconstruction, and `w * -log D(z)`, what it costs a latent
-    to be told from a draw of the prior. Second turn, the discriminator: it tells them apart. The
-    paper takes reconstruction and deception in two steps; one step on their sum needs one weight
-    and half of the passes.
+    First turn, encoder and decoder: the reconstruction, and `w * -log D(z)`, the cost of a latent
+    that is distinguished from a draw of the prior. Second turn, the discriminator: it tells them
+    apart. The paper takes reconstruction and deception in two steps; one step on their sum needs
+    one weight and half of the passes.
 
     Args:
         encoder: From `networks.encoder`, with a variance or without.
         decoder: From `networks.decoder`.
         discriminator: From `networks.latent_classifier` with one logit.
         adversarial_weight: `w`, in nats of reconstruction per nat of deception.
-        r1: Weight of the squared gradient of the discriminator at draws of the prior, which keeps
-            it from growing steep ([Mescheder et al., 2018](https://arxiv.org/abs/1801.04406)). With
-            0.1 in the place of 3 the latents ran away in most trials.
+        r1: Weight of the squared gradient of the discriminator at draws of the prior, which limits
+            its slope ([Mescheder et al., 2018](https://arxiv.org/abs/1801.04406)). With 0.1 instead
+            of 3 the latents diverged in most trials.
         instance_noise: Standard deviation of noise on all that the discriminator sees, falling to 0
             over the training: [Sønderby et al., 2017](https://arxiv.org/abs/1610.04490).
         **kwargs: Of `model.Autoencoder`, and `kl_warmup_steps`, which holds for `w`.
@@ -163,7 +162,7 @@ class AdversarialAutoencoder(Alternating):
         return bound, None
 
     def regularizer(self, result):
-        """What the latents pay for being told from the prior, weighted: `(batch,)`."""
+        """Weighted cost of latents that are distinguished from the prior: `(batch,)`."""
         weight = self.adversarial_weight * self._ramp(self.kl_warmup_steps, result.training)
         return weight * losses.critic_nll(self._told(result, result.z, "deceit"), real=True)
 
@@ -234,7 +233,7 @@ class Introspective(Alternating):
         layers = [*encoder.layers, *decoder.layers]
         if any(isinstance(each, keras.layers.BatchNormalization) for each in layers):
             raise ValueError(
-                "batch_norm = True is not possible for introspective models: real and generated "
+                "batch_norm = True is not valid for introspective models: real and generated "
                 "images have different statistics; set it to False"
             )
         self.ema = ema
@@ -354,15 +353,15 @@ def _sides(bound):
 
 @keras.saving.register_keras_serializable("latent_atlas")
 class IntroVAE(Introspective):
-    """IntroVAE: generated images must have a KL beyond a margin, says the encoder.
+    """IntroVAE: the encoder pushes the KL of generated images beyond a margin.
 
     Eq. 11 and 12 of [Huang et al., 2018](https://arxiv.org/abs/1807.06358), in nats per image:
 
         encoder: KL(x) + alpha * sum_s [m - KL(x_s)]^+ + reconstruction
         decoder:         alpha * sum_s KL(x_s)         + reconstruction
 
-    where s are the reconstruction and the generated image. Known to be hard to balance: the margin
-    must lie somewhat above the KL that a plain VAE ends with on the same images.
+    where s are the reconstruction and the generated image. Hard to balance: the margin must lie
+    somewhat above the KL that a plain VAE ends with on the same images.
 
     Args:
         encoder, decoder, **kwargs: See `Introspective`.
@@ -403,20 +402,20 @@ class SoftIntroVAE(Introspective):
     decoder also has `gamma_r rec(x_s)`, with `gamma_r = 1e-8`; it is left out, since it costs two
     more passes and is too small to be told from nothing.
 
-    `beta_neg` decides how strange a generated image must look to the encoder before the threshold
-    lets go: a small one makes a fierce encoder, a large one a mild one, and where it is too large
-    the exponential is 0 and nothing adversarial is left. The papers set it by hand for each data
-    set. The control looks at the gap `KL(generated) - KL(real)`: it raises `beta_neg` while the gap
-    is above `gap_target` times `KL(real)`, the encoder winning, and lowers it while it is below,
-    but not under `least_beta_neg` at the KL of real images; a step changes it by 1 % at most.
-    (Without that floor a gap that the decoder keeps closing would call for an ever fiercer encoder,
-    which raises the KL of real images as well: seen to double it, and reconstructions were lost.)
+    `beta_neg` sets how unlikely a generated image must be before the threshold saturates. A small
+    value makes the encoder act strongly, a large one weakly; if it is too large, the exponential is
+    0 and the adversarial term vanishes. The papers set it by hand for each data set. The control
+    looks at the gap `KL(generated) - KL(real)`: it raises `beta_neg` while the gap is above
+    `gap_target` times `KL(real)`, the encoder winning, and lowers it while it is below, but not
+    under `least_beta_neg` at the KL of real images; a step changes it by 1 % at most. (Without that
+    floor a gap that the decoder keeps closing would strengthen the encoder without limit. That also
+    raises the KL of real images: it doubled, and reconstructions failed.)
 
     Args:
         encoder, decoder, **kwargs: See `Introspective`.
         gamma: Weight of generated images for the decoder, that of Section 4 of the paper, which
-            sets it to 1. They pull towards what the encoder finds likely, so that a large one
-            draws the same few things again and again.
+            sets it to 1. They pull towards what the encoder finds likely, so a large weight leads
+            to mode collapse.
         beta_neg: Where it starts; where it stays if `"constant"`.
         beta_neg_control: `"adaptive"`, `"constant"`, or `"schedule"`, which goes to `beta_neg_last`
             over the training, evenly in the logarithm.

@@ -223,7 +223,7 @@ def from_settings(settings):
     """The model that a `config.Settings` describes, with fresh weights, not yet compiled.
 
     Raises:
-        ValueError: where it would have more than `MOST_WEIGHTS` weights.
+        ValueError: if it would have more than `MOST_WEIGHTS` weights.
     """
     weights = count_weights(settings)
     if weights > MOST_WEIGHTS:

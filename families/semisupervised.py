@@ -1,4 +1,4 @@
-"""Variational autoencoders that know labels: of every image, or of a few.
+"""Variational autoencoders that learn from labels: of every image, or of a few.
 
 A label is a whole number, -1 where an image has none. Both models are trained on the batches of
 `splits.Split.mixed_batches`, and answer alike: `classify` images, `generate` images with a label.
@@ -71,7 +71,7 @@ class Labelled(models.VAE):
 
 @keras.saving.register_keras_serializable("latent_atlas")
 class SemiSupervisedVAE(Labelled):
-    """VAE with a classifier on its latent, which draws the clusters of the classes apart.
+    """VAE with a classifier on its latent, which separates the classes.
 
     Minimises the negative evidence lower bound of all images, and beside it the cross-entropy of
     the classifier on those that have a label: images without one count for the bound alone.
@@ -120,15 +120,15 @@ class SemiSupervisedVAE(Labelled):
             n: Number of images.
             seed: The same for the same seed.
             label: Keep draws of this class alone; None: of every class, as they come.
-            confidence: Keep draws that the classifier gives at least this probability; between two
-                clusters lie images that are neither.
+            confidence: Keep draws that the classifier gives at least this probability; images
+                between two clusters belong to neither.
             prior: See `sample`.
 
         Returns:
             `(images, labels)`: floats in [0, 1], `(n, height, width, channels)`, and `(n,)`.
 
         Raises:
-            ValueError: where no such latents are found in `ATTEMPTS` batches of draws.
+            ValueError: if no such latents are found in `ATTEMPTS` batches of draws.
         """
         _known_class(label, self.classifier.output_shape[-1])
         kept, found = [], 0
@@ -311,8 +311,8 @@ class M2(Labelled):
         """Images in [0, 1] of latents `(batch, latent_dim)` and classes `(batch,)`."""
         if labels is None:
             raise ValueError(
-                "the latent of an M2 is a style within a class, and no class was named: give "
-                "decode the classes too, one for each latent, as from classify(images)"
+                "an M2 decodes a latent and a class: pass one class per latent to decode, for "
+                "example those of classify(images)"
             )
         return tf.sigmoid(self.decoder(self._with_class(z, labels), training=False))
 

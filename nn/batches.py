@@ -26,7 +26,7 @@ def in_batches(function, *arrays, batch_size=None, told=""):
     """
     n = len(arrays[0])
     if not n:
-        raise ValueError("in_batches: there are no rows to work on")
+        raise ValueError("in_batches: the arrays are empty")
     # One trace serves the full batches and the shorter last one.
     specs = [tf.TensorSpec((None, *each.shape[1:]), tf.as_dtype(each.dtype)) for each in arrays]
     compiled = tf.function(function).get_concrete_function(*specs)

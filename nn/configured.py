@@ -71,4 +71,4 @@ class Configured(keras.Model):
 
 def one_of(name, value, allowed):
     if value not in allowed:
-        raise ValueError(f"{name} = {value!r} is not possible; allowed: {', '.join(allowed)}")
+        raise ValueError(f"{name} = {value!r} is not valid; allowed: {', '.join(allowed)}")

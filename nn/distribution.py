@@ -16,18 +16,18 @@ def strategy(name: str = "auto") -> tf.distribute.Strategy:
             `"none"`; or `"auto"`: what the environment asks for, several GPUs where there are some.
 
     Raises:
-        ValueError: where the environment does not say which workers there are.
+        ValueError: if the environment does not say which workers there are.
     """
     if name not in NAMES:
-        raise ValueError(f"strategy = {name!r} is not possible; allowed: {', '.join(NAMES)}")
+        raise ValueError(f"strategy = {name!r} is not valid; allowed: {', '.join(NAMES)}")
     # Those of a step: a batch script that calls no srun is one process, whatever it was given.
     tasks = int(os.environ.get("SLURM_STEP_NUM_TASKS", "1"))
     told = "TF_CONFIG" in os.environ or tasks > 1
     if name == "multiworker" and not told:
         raise ValueError(
-            "strategy = 'multiworker' must be told of the workers: set TF_CONFIG on each, as in "
-            '\'{"cluster": {"worker": ["host1:2222", "host2:2222"]}, "task": {"type": "worker", '
-            '"index": 0}}\', or start with srun'
+            "strategy = 'multiworker' needs the list of workers: set TF_CONFIG on each, as in "
+            '\'{"cluster": {"worker": ["host1:2222", "host2:2222"]}, "task": {"type": '
+            '"worker", "index": 0}}\', or start with srun'
         )
     if name == "multiworker" or (name == "auto" and told):
         resolver = None  # TensorFlow reads TF_CONFIG
@@ -63,7 +63,7 @@ def worker_lost(error) -> str:
     words = ("heartbeat", "Collective", "coordination", "unhealthy", "Socket closed")
     if isinstance(error, gone) or any(word in str(error) for word in words):
         return (
-            "another worker of this training is gone, and without it no step can be taken "
+            "lost contact with another worker; training cannot continue without it "
             f"({str(error).splitlines()[0][:200]}); start all workers again with --resume"
         )
     return ""

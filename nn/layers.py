@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from nn import randomness, replicas
 
-MOST_CHANNELS = 3  # out of a convolution that the ways of `Conv2D` pay for
+MOST_CHANNELS = 3  # output channels up to which the alternatives in `Conv2D` are faster
 
 
 @keras.saving.register_keras_serializable("latent_atlas")
@@ -27,7 +27,7 @@ class Dropout(keras.layers.Layer):
     def __init__(self, rate, seed=0, **kwargs):
         super().__init__(**kwargs)
         if not 0.0 <= rate < 1.0:
-            raise ValueError(f"rate = {rate!r} is not possible; allowed: from 0 to below 1")
+            raise ValueError(f"rate = {rate!r} is not valid; allowed: from 0 to below 1")
         self.rate = rate
         self.seed = seed
         self.dropped = min(round(256 * rate), 255)  # of 256 bytes
@@ -59,7 +59,7 @@ class Dropout(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable("latent_atlas")
 class LeakyReLU(keras.layers.LeakyReLU):
-    """Keras' layer, whose gradient looks at what came out instead of what went in.
+    """Keras' layer with a gradient computed from the output instead of the input.
 
     Both have the same sign, so it is the same gradient. What went in is then needed no more, and
     TensorFlow adds the bias and the slope while it convolves, in one pass over the map. (With
@@ -85,10 +85,10 @@ class LeakyReLU(keras.layers.LeakyReLU):
 class Conv2D(keras.layers.Conv2D):
     """Keras' layer, faster where one to three channels come out, as at the end of a decoder.
 
-    On a CPU TensorFlow's kernels compute sixteen channels where one is asked for. The same sums can
-    be had in two other ways. One channel out: a depthwise convolution, then the sum over its
-    channels. The gradient of the weights: that of a convolution *from* few channels, in which the
-    incoming gradient plays the image, and the image plays the gradient.
+    On a CPU TensorFlow's kernels compute sixteen channels where one is asked for. Two alternatives
+    compute the same sums. One channel out: a depthwise convolution, then the sum over its channels.
+    The gradient of the weights: that of a convolution *from* few channels, in which the incoming
+    gradient plays the image, and the image plays the gradient.
     """
 
     def convolution_op(self, inputs, kernel):
@@ -98,7 +98,7 @@ class Conv2D(keras.layers.Conv2D):
 
     @property
     def _few(self):
-        """Whether the other ways are right, and pay."""
+        """Whether the alternatives apply and are faster."""
         plain = {"strides": (1, 1), "dilation_rate": (1, 1), "groups": 1, "padding": "same"}
         plain["data_format"] = "channels_last"
         odd = all(size % 2 for size in self.kernel_size)  # an even kernel pads its sides unlike

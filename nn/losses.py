@@ -22,7 +22,7 @@ def bernoulli_nll(targets, logits):
     """Negative log-likelihood of pixels under independent Bernoullis, in nats.
 
     A likelihood where the targets are 0 or 1. For grey values in between it is the cross-entropy:
-    fit to train on, but bounded below by the targets' own entropy, and no likelihood.
+    usable for training, but bounded below by the entropy of the targets and not a likelihood.
 
     Args:
         targets: Floats in [0, 1], shape `(batch, height, width, channels)`.
@@ -249,7 +249,7 @@ def mmd(x, y, kernel="imq"):
         may be so.
     """
     if kernel not in KERNELS:
-        raise ValueError(f"kernel = {kernel!r} is not possible; allowed: {', '.join(KERNELS)}")
+        raise ValueError(f"kernel = {kernel!r} is not valid; allowed: {', '.join(KERNELS)}")
     widths = 2.0 * x.shape[-1] * tf.constant(SCALES)[:, None, None]
 
     def similarity(a, b):
@@ -312,8 +312,8 @@ def expelbo(error, divergence, weight, pixels):
     """The soft threshold of Soft-IntroVAE: half of `exp(-2 (error + weight * divergence) / D)`.
 
     Second term of Eq. 5 of [Daniel & Tamar, 2021](https://arxiv.org/abs/2012.13253) with its
-    `alpha = 2`. An image that the model explains well, of small energy, is near 1/2; one that it
-    holds for strange is near 0. In nats per image the exponential would underflow, so energies are
+    `alpha = 2`. An image that the model explains well, of small energy, is near 1/2; an
+    unlikely one is near 0. In nats per image the exponential would underflow, so energies are
     divided by the number of pixel values, as in the authors' code.
 
     Args:
@@ -367,7 +367,7 @@ def similarity_distance(means_a, log_vars_a, means_b, log_vars_b):
 
 
 def critic_nll(logits, real):
-    """What a discriminator pays, in nats: `-log sigmoid` of its log-odds of being real.
+    """Loss of a discriminator, in nats: `-log sigmoid` of its log-odds of being real.
 
     Args:
         logits: Shape `(batch, 1)`.

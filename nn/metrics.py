@@ -29,9 +29,9 @@ def ssim(images, reconstructions):
 def ssim_foreground(images, reconstructions, level=0.05):
     """SSIM averaged over the places where the original is not black.
 
-    Black margins are easy to draw again, and where they fill half of an image they lift its SSIM
-    whatever the rest looks like. A place counts where the window's mean of the original, over all
-    channels, exceeds `level`; an image without such a place gets 1.
+    Black margins are easy to reconstruct and raise the SSIM of the whole image. A place counts
+    where the window's mean of the original, over all channels, exceeds `level`; an image without
+    such a place gets 1.
 
     Returns:
         Shape `(batch,)`.
@@ -113,7 +113,7 @@ def psnr(images, reconstructions):
 
 
 def active_units(z_mean, threshold=0.01):
-    """How many latent axes say something about the image.
+    """How many latent axes are active.
 
     An axis is active where the variance of its posterior mean over the images exceeds `threshold`
     (Section 5.2 of [Burda et al., 2016](https://arxiv.org/abs/1509.00519)). An axis that has
@@ -162,9 +162,9 @@ def calibration_error(probabilities, labels, bins=15):
 def knn_purity(z, labels, neighbours=10):
     """Mean share of a point's nearest neighbours that carry its own label.
 
-    1 where every class is an island of its own, the classes' summed squared shares where labels
-    and positions have nothing in common. A point is not its own neighbour. Points without a label
-    are left out.
+    1 if every class forms its own cluster; the sum of the squared class shares if labels and
+    positions are independent. A point is not its own neighbour. Points without a label are left
+    out.
 
     Args:
         z: Shape `(images, latent_dim)`; distances are Euclidean.
@@ -246,7 +246,7 @@ def kernel_distance(features, others, block=1000):
 
 
 def precision_recall(features, others, neighbours=REACH):
-    """How much of what was made looks real, and how much of what is real can be made.
+    """Precision and recall of generated images.
 
     [Kynkaanniemi et al., 2019](https://arxiv.org/abs/1904.06991), Eq. 1 and 2: an image reaches as
     far as its neighbour number `neighbours` of its own set; precision is the share of `others` that
@@ -286,7 +286,7 @@ def sliced_wasserstein(images, others, seed=0):
 
     Section 5 of [Karras et al., 2018](https://arxiv.org/abs/1710.10196): patches of 7x7 pixels at
     random places of every level, each channel brought to mean 0 and sd 1, compared along random
-    directions. It needs no network. The finest level speaks of sharpness and noise, the coarsest of
+    directions. It needs no network. The finest level measures sharpness and noise, the coarsest
     large structures. The sets must be of one size; the smaller it is, the larger the distance
     between two draws of one distribution, so state that floor beside it.
 

@@ -93,7 +93,7 @@ class _Layers:
         z_mean = self.head(latent_dim, "z_mean")(x)
         z_log_var = self.head(latent_dim, "z_log_var")(x)
         # The gradient passes as if nothing were clipped: the first steps may throw a posterior out
-        # of the range, and a plain clip, whose gradient is 0 there, would leave it out for ever.
+        # of the range, and a plain clip, whose gradient is 0 there, would keep it out permanently.
         value = keras.ops.stop_gradient(keras.ops.clip(z_log_var, *LOG_VAR_RANGE))
         zero = z_log_var - keras.ops.stop_gradient(z_log_var)
         return [z_mean, value + zero]
@@ -276,7 +276,7 @@ def maps(network, layers):
         Functional model from the network's input to a list of the layers' outputs.
 
     Raises:
-        ValueError: where a layer is missing, naming those that there are.
+        ValueError: if a layer is missing, naming those that there are.
     """
     there = [layer.name for layer in network.layers]
     for name in layers:

@@ -1,4 +1,4 @@
-"""The one owner of random numbers in a graph: reproducible, resumable, the same under XLA.
+"""All random numbers of a graph: reproducible, resumable, the same under XLA.
 
 TensorFlow's stateless *floats* differ between XLA and the plain graph when the seed is known only
 at run time; its *integers* agree. So every number here is made from philox integers. A draw is a

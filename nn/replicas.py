@@ -1,4 +1,4 @@
-"""What a training step must know of its twins on other devices or machines.
+"""What a training step needs from replicas on other devices or machines.
 
 Under a `tf.distribute` strategy every replica has a slice of the batch and the same weights. These
 functions give it what belongs to the whole batch; alone, a replica *is* the whole, and they change

@@ -190,14 +190,16 @@ def _picture(path, bits):
     try:
         with Image.open(path, formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
-                raise BadFile(f"claims {image.width} x {image.height} pixels, too many to be true")
+                raise BadFile(
+                    f"claims {image.width} x {image.height} pixels, more than are accepted"
+                )
             if image.format == "TIFF" and image.tag_v2.get(274, 1) > 4:
                 raise BadFile("is a TIFF turned by its orientation tag; save it upright")
             ImageOps.exif_transpose(image, in_place=True)
     except UnidentifiedImageError:
         raise BadFile(f"is no {', '.join(FORMATS)} image ({_beginning(path)})") from None
     except Image.DecompressionBombError:
-        raise BadFile("claims more pixels than can be true") from None
+        raise BadFile("claims more pixels than are accepted") from None
     if _is_deep(image):
         values = np.asarray(image)
         del image  # there are never more than two copies of a large picture
@@ -408,7 +410,7 @@ def _dicom(path):
     if frames != 1:
         raise BadFile(f"has pixels of shape {(frames, rows, columns)}, not those of one image")
     if rows * columns > MAX_PIXELS or rows * columns * samples * file.BitsAllocated > 8 * MAX_BYTES:
-        raise BadFile(f"claims {columns} x {rows} pixels, too many to be true")
+        raise BadFile(f"claims {columns} x {rows} pixels, more than are accepted")
     missing = _missing_decoder(file, decoder)
     if missing:
         raise NoReader(f"is {decoder.UID.name}, for which a decoder is missing: {missing}")

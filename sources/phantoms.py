@@ -1,9 +1,9 @@
 """Embedded stand-ins for images that cannot be shipped, with factors that are known.
 
-None of them is what it stands for, and none may be called so: the chest phantom is drawn by
-formulas, the brain slices are one averaged brain under random warps, the photos are crops of
-scikit-image's. What they have and patients lack is the truth: the factors behind every image, and
-the same image with one of them changed.
+None of them is the real data, and none may be called so: the chest phantom is drawn by formulas,
+the brain slices are one averaged brain under random warps, the photos are crops of scikit-image's.
+Unlike patients, their factors are known, and the same image can be rendered with one factor
+changed.
 """
 
 import numpy as np

@@ -183,7 +183,7 @@ class Split:
                 f"batch_size to {most} or less"
             )
         steps, rounds = rest.steps(batch_size - count), labelled.steps(count)
-        # The labelled images come round at their own pace; a run goes on where it was.
+        # The labelled images come round at their own pace; a run is resumed at its position.
         done = first_epoch * steps
         first = labelled.batches(count, True, seed, done // rounds, labels, shift, flip, part)
         others = rest.batches(batch_size - count, True, seed, first_epoch, None, shift, flip, part)
@@ -251,7 +251,7 @@ def _rows(images, rows):
 
 
 def _untuned(batches):
-    """The batches, without `tf.data`'s tuner: nothing here is left for it to choose.
+    """The batches, with `tf.data` autotuning turned off: there is nothing to tune.
 
     Its thread sleeps for 10 ms, then twice as long, and so on, and the end of an iterator often
     waits until it wakes: a `fit` that is done after 6 seconds then returns after 10.
@@ -293,8 +293,9 @@ def from_table(images, table, places, name, label=None, classes=(), note="", **k
     both = shared(table["subject"], places)
     if both:
         raise ValueError(
-            f"{name}: {len(both)} subjects stand in more than one split, {both[0]!r} for one; "
-            "a number measured so would be too good. Put all images of a subject into one split"
+            f"{name}: {len(both)} subjects are in more than one split, {both[0]!r} for example; "
+            "numbers measured on such a split would be too optimistic. Put all images of a subject "
+            "into one split"
         )
     digests = table["digest"].to_numpy() if "digest" in table else None
     table = table.drop(columns="digest", errors="ignore")
@@ -497,9 +498,8 @@ def two_parts(rows, strata, share, seed=0):
 def few_labels(images, per_class, seed=0) -> ImageData:
     """The same images with the labels of all but a few training images taken out of the table.
 
-    What is hidden is not there to be read. Validation and test keep their labels: nothing is
-    trained on those, but a choice made on a validation set of thousands of labels is no choice
-    made with few.
+    Hidden labels are removed from the table. Validation and test keep theirs. Choosing settings on
+    a large labelled validation set is not few-label learning.
 
     Args:
         images: `ImageData` with a label.
@@ -527,7 +527,7 @@ def few_labels(images, per_class, seed=0) -> ImageData:
 
 
 def shared(subjects, places):
-    """Subjects that stand in more than one split; an honest split has none."""
+    """Subjects that stand in more than one split; a valid split has none."""
     where = {}
     for subject, place in zip(subjects, places, strict=True):
         where.setdefault(subject, set()).add(place)

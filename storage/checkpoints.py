@@ -1,4 +1,4 @@
-"""Weights and training states on disk: whole, verified, and found again after any end.
+"""Weights and training states on disk: written whole, verified, recoverable after an interruption.
 
 Whatever is written is first written under another name in the same folder, flushed to the disk,
 read back and compared, and only then takes its name; so a name never stands for half a file. A
@@ -32,7 +32,7 @@ OPTIMIZERS = ("optimizer", "second_optimizer")  # where a model may have them
 
 
 class State(NamedTuple):
-    """Where a training stands, beside its weights and optimizers.
+    """Position of a training, besides its weights and optimizers.
 
     Args:
         epoch: Epochs that are over.
@@ -60,8 +60,8 @@ def save(model, run):
     The optimizers' state stays out: it is twice the size, and using a model does not need it.
 
     Raises:
-        FloatingPointError: where a weight is not finite; the old file stays.
-        OSError: where it cannot be written (a full disk); the old file stays.
+        FloatingPointError: if a weight is not finite; the old file stays.
+        OSError: if it cannot be written (a full disk); the old file stays.
     """
     run = Path(run)
     with disk.replacing(run / WEIGHTS) as temporary, _without_optimizers(model):
@@ -81,12 +81,12 @@ def load(model, run):
     """Reads a run's weights into a model.
 
     Raises:
-        FileNotFoundError: where there are none.
-        ValueError: where they are not the ones that were written, or another model's.
+        FileNotFoundError: if there are none.
+        ValueError: if they are not the ones that were written, or another model's.
     """
     weights, digests = Path(run) / WEIGHTS, Path(run) / DIGEST
     if not weights.is_file():
-        raise FileNotFoundError(f"{run} has no {WEIGHTS}: its training was ended before it had any")
+        raise FileNotFoundError(f"{run} has no {WEIGHTS}: training ended before any were saved")
     known = digests.read_text().split() if digests.is_file() else ()
     if sha256(weights) not in known:
         raise ValueError(f"{weights} is damaged: its SHA-256 is not the one in {DIGEST}")
@@ -109,7 +109,7 @@ def require_plausible(run, weights):
     if weights > 2 * stored + 10**6:
         raise ValueError(
             f"{run}: settings.json describes a model of {weights:,} weights, and {WEIGHTS} holds "
-            f"at most {stored:,}; one of the two is not of this run"
+            f"at most {stored:,}; they do not belong to the same run"
         )
 
 
@@ -125,7 +125,7 @@ def _write_weights(model, path):
         value = np.asarray(variable)
         if not np.isfinite(value).all():
             raise FloatingPointError(
-                f"{variable.path} is not finite; what was saved before is kept. {ADVICE}"
+                f"{variable.path} is not finite; files saved earlier are kept. {ADVICE}"
             )
     expected = _count(_saved(model))
     try:
@@ -141,8 +141,8 @@ def _write_weights(model, path):
         free = shutil.disk_usage(path.parent).free / 1e6
         raise OSError(
             errno.EIO,
-            f"cannot write the weights ({str(error).splitlines()[0]}; {free:,.0f} MB free); "
-            "what was saved before is kept",
+            f"cannot write the weights ({str(error).splitlines()[0]}; {free:,.0f} MB free); files "
+            "saved earlier are kept",
             str(path.parent),
         ) from error
     if stored != expected:
@@ -244,7 +244,7 @@ def read(model, run, tell=print):
         `State`; that of a training which has not begun where there is no checkpoint.
 
     Raises:
-        ValueError: where there are checkpoints and none is whole.
+        ValueError: if there are checkpoints and none is whole.
     """
     damaged = {}
     for place in _all(run):
@@ -280,7 +280,7 @@ def require_room(run, model):
     """Makes sure before training that a run can be written; takes away what a kill left half done.
 
     Raises:
-        OSError: where the folder cannot be written, or the disk is too full for the checkpoints.
+        OSError: if the folder cannot be written, or the disk is too full for the checkpoints.
     """
     run = Path(run)
     _write_text(run / f"{disk.SAVING}probe", "")

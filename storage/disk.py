@@ -1,4 +1,4 @@
-"""Whole files or none, and names of files that no text can lead astray."""
+"""Files written whole or not at all, and safe file names."""
 
 import hashlib
 import json

@@ -22,7 +22,7 @@ LOOK_STEPS = 20  # between two looks at the loss
 
 
 class Keep(keras.callbacks.Callback):
-    """Keeps a training's history, weights and checkpoints, and ends it where it should end.
+    """Saves history, weights and checkpoints, and stops the training (early stopping, interrupts).
 
     Args:
         model: Compiled. Where the run holds a checkpoint, its state is read into it.
@@ -57,7 +57,7 @@ class Keep(keras.callbacks.Callback):
         self.averages = state.averages
         self.asked = False
         self.looked = 0  # steps of this epoch after which the loss was last looked at
-        self.written = -math.inf  # when, on the clock that never turns back
+        self.written = -math.inf  # seconds of the monotonic clock
 
     @property
     def over(self):
@@ -74,9 +74,9 @@ class Keep(keras.callbacks.Callback):
             verbose: As in Keras.
 
         Raises:
-            FloatingPointError: where the loss stops being a finite number.
+            FloatingPointError: if the loss stops being a finite number.
             KeyboardInterrupt: with the line to go on with.
-            ConnectionError: where another worker was lost.
+            ConnectionError: if another worker was lost.
         """
         while not self.over:
             training, validation = batches(self.epoch, self.batch)
@@ -148,7 +148,7 @@ class Keep(keras.callbacks.Callback):
             self._write()
         return (
             f"training was interrupted in epoch {self.epoch + 1} of {self.settings.epochs}. "
-            f"To go on where it was: {self.again}"
+            f"To resume: {self.again}"
         )
 
     def _write(self):
@@ -165,7 +165,7 @@ class Keep(keras.callbacks.Callback):
         self.written = time.monotonic()
 
     def _require_finite(self, logs):
-        advice = "what was saved before is kept. " + checkpoints.ADVICE
+        advice = "files saved earlier are kept. " + checkpoints.ADVICE
         if not math.isfinite(logs["loss"]):
             step = int(self.model.averages.finite_until.numpy()) // self.settings.batch_size + 1
             raise FloatingPointError(

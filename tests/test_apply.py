@@ -88,7 +88,7 @@ def test_an_m2_is_not_moved_along_a_direction(tmp_path, folder, direction, spots
     train.fit(model, spots, settings, tmp_path / "m2", verbose=0)
     with pytest.raises(SystemExit, match="a style within a class.*SemiSupervisedVAE"):
         apply.main([str(tmp_path / "m2"), str(folder), "--direction", str(direction)])
-    with pytest.raises(ValueError, match="no class was named"):
+    with pytest.raises(ValueError, match="pass one class per latent"):
         model.decode(np.zeros((1, 3), np.float32))
 
 
@@ -134,7 +134,7 @@ def test_what_cannot_work_is_said_before_anything_is_written(
 
     assert "is not a folder" in refused(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
-    assert "holds no image" in refused(tmp_path / "empty")
+    assert "contains no image" in refused(tmp_path / "empty")
     assert "no file 'x.png'" in refused(folder, "--between", "x.png", "2.png")
     Direction("left", np.ones(5), spread=0.5).save(direction)
     assert "5 axes and the run's latent 3" in refused(folder, "--direction", direction)

@@ -124,7 +124,7 @@ def test_a_finished_run_goes_on_to_nothing(run, spots, tiny):
 
 
 def test_a_run_goes_on_only_with_its_own_settings_and_images(run, spots, tiny):
-    with pytest.raises(ValueError, match="begun with epochs = 2, not 3"):
+    with pytest.raises(ValueError, match="started with epochs = 2, not 3"):
         trained(tiny(epochs=3), spots, run, resume=True)
     others = data.from_arrays(*blobs(seed=9), name="others", label="half")
     with pytest.raises(ValueError, match="the images of others are not those"):
@@ -423,7 +423,7 @@ def test_a_full_disk_is_told_and_harms_no_file(run, spots, tiny):
     with files_of_at_most(4096), pytest.raises(OSError, match="cannot write the weights"):
         checkpoints.save(model, run)
     train.compile_model(model, tiny(), 1)
-    with files_of_at_most(4096), pytest.raises(OSError, match="what was saved before is kept"):
+    with files_of_at_most(4096), pytest.raises(OSError, match="files saved earlier are kept"):
         checkpoints.write(model, run, checkpoints.State(epoch=3))
     after = {each: each.read_bytes() for each in sorted(run.rglob("*")) if each.is_file()}
     assert before == after
@@ -459,7 +459,7 @@ def test_weights_that_are_not_finite_are_never_written(run, spots, tiny):
     kernel.assign(np.where(np.arange(kernel.shape[-1]) == 0, np.nan, kernel))
     with pytest.raises(FloatingPointError, match=re.escape(kernel.path)):
         checkpoints.save(model, run)
-    with pytest.raises(FloatingPointError, match="what was saved before is kept"):
+    with pytest.raises(FloatingPointError, match="files saved earlier are kept"):
         checkpoints.write(model, run, checkpoints.State(epoch=3))
     assert (run / checkpoints.WEIGHTS).read_bytes() == before
     assert len(list((run / checkpoints.FOLDER).iterdir())) == 2
@@ -475,7 +475,7 @@ def test_a_loss_that_stops_being_finite_stops_at_its_step(tmp_path, spots, tiny,
             self.model.encoder.trainable_variables[0].assign_add(np.inf)
 
     monkeypatch.setattr(train.Samples, "on_train_batch_end", poison)
-    with pytest.raises(FloatingPointError, match="at step 2 of epoch 3; what was saved before"):
+    with pytest.raises(FloatingPointError, match="at step 2 of epoch 3; files saved earlier"):
         train.fit(model, spots, settings, tmp_path / "run", verbose=0)
     monkeypatch.undo()
     _, history = trained(settings, spots, tmp_path / "run", resume=True)

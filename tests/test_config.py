@@ -50,7 +50,7 @@ def test_an_impossible_value_names_field_value_and_what_is_allowed(field, value)
     with pytest.raises(ValueError) as caught:
         replace(config.Settings(), **{field: value})
     message = str(caught.value)
-    assert f"{field} = {value!r} is not possible" in message
+    assert f"{field} = {value!r} is not valid" in message
     assert "allowed: " in message
 
 
@@ -135,7 +135,7 @@ def test_a_misspelt_path_is_asked_about_before_stand_ins_are_taken():
     words = [sys.executable, "train.py", "gallery", "--epochs", "1"]
     done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 1
-    assert "IMAGE_DIR, which nothing here reads: is IMAGES_DIR meant?" in done.stderr
+    assert "IMAGE_DIR is not used; did you mean IMAGES_DIR?" in done.stderr
 
 
 def test_every_training_can_be_shortened_and_a_begun_run_keeps_its_epochs(monkeypatch):

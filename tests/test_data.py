@@ -336,7 +336,7 @@ def test_an_oasis_run_is_resumed(tmp_path, paths, monkeypatch):
 def test_an_oasis_subject_in_two_splits_is_refused(tmp_path, paths):
     write_pictures(tmp_path, [*OASIS_NAMES, "keras_png_slices_test/case_001_slice_3.nii.png"])
     paths("OASIS_DIR", tmp_path)
-    with pytest.raises(ValueError, match="OASIS: 1 subjects stand in more than one split, '001'"):
+    with pytest.raises(ValueError, match="OASIS: 1 subjects are in more than one split, '001'"):
         data.load(OASIS)
 
 

@@ -376,7 +376,7 @@ def test_two_subjects_give_numbers_and_a_caution():
     found = directions.evidence(z, subjects < 2, subjects, folds=folds, permutations=49)
     assert 0 <= found.auc <= 1 and 0 < found.p_value <= 1 and np.isfinite(found.stability)
     assert np.isnan(found.low) and np.isnan(found.high) and not found.established
-    assert "no interval from so few subjects" in found.caution
+    assert "too few subjects with the label" in found.caution
     assert "no interval" in str(found) and "nan" not in str(found)
     with pytest.raises(ValueError, match=r"not all of them in one fold"):
         directions.evidence(z, np.isin(subjects, (0, 5)), subjects, folds=folds)
@@ -391,7 +391,7 @@ def test_what_cannot_be_computed_establishes_nothing():
     for unknown in ({"p_value": np.nan}, {"low": np.nan, "high": np.nan}):
         assert not found._replace(**unknown).established
     text = str(found._replace(stability=np.nan))
-    assert "no split-half cosine" in text and "too few for a direction each" in text
+    assert "no split-half cosine" in text and "too few to fit a direction" in text
     none = directions.evidence(z, labels, subjects, permutations=1, bootstraps=0, halves=0)
     assert np.isnan(none.low) and np.isnan(none.stability) and "nan" not in str(none)
 

@@ -339,7 +339,7 @@ def test_a_run_is_measured_on_the_images_that_it_was_trained_on(of_folder, monke
     assert f"was trained on {place}; IMAGES_DIR = {place.parent / 'elsewhere'} is not used" in told
     moved = place.rename(place.parent / "elsewhere")
     evaluate.main([str(run)])
-    assert f"{place}, which {run} was trained on, is not there; taken: IMAGES_DIR = {moved}" in (
+    assert f"{place}, which {run} was trained on, is missing; using IMAGES_DIR = {moved}" in (
         capsys.readouterr().out
     )
 
@@ -409,7 +409,7 @@ def test_a_run_that_does_not_say_where_its_images_lay_says_so(of_folder, capsys)
     (run / "settings.json").write_text(json.dumps(known))
     with pytest.raises(SystemExit, match="the images are not those of the training"):
         evaluate.main([str(run)])
-    assert "does not say where its images lay; taken: the embedded images" in (
+    assert "does not record its images' paths; using the embedded images" in (
         capsys.readouterr().out
     )
 

@@ -107,7 +107,7 @@ def test_a_file_that_gives_other_numbers_is_not_kept(tmp_path, tiny, monkeypatch
     read = export.READERS["keras"]
     wrong = {"keras": lambda *words: [1.01 * each for each in read(*words)]}
     monkeypatch.setattr(export, "READERS", wrong)
-    with pytest.raises(ValueError, match="encoder.keras gives other numbers"):
+    with pytest.raises(ValueError, match="encoder.keras differs from the model"):
         export.export(model, tmp_path / "out", ["keras"])
     assert not list(tmp_path.iterdir())
 

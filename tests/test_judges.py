@@ -51,7 +51,7 @@ def test_a_damaged_judge_is_trained_again(spots, tmp_path, capsys):
     for damaged in (bytes(content), content[:100]):
         kept.write_bytes(damaged)
         again = judges.judge(spots, **options)
-        assert "is damaged; the judge is trained again" in capsys.readouterr().out
+        assert "is damaged; the network is trained again" in capsys.readouterr().out
         np.testing.assert_array_equal(
             again.outputs(spots.test.images), judge.outputs(spots.test.images)
         )
@@ -88,7 +88,7 @@ def test_conclusions_follow_the_curve_and_its_judge():
     assert "not steadily" in judges.conclusion(good, rising.assign(mean=[0.0, 4.0, 3.0]), "x")
     assert "no change" in judges.conclusion(good, rising.assign(mean=[0.0, 0.1, 0.2]), "x")
     assert judges.conclusion(poor, rising, "hernia") == (
-        "no conclusion: the judge's own AUC is 0.70, under 0.8"
+        "no conclusion: the network's own held-out AUC is 0.70, under 0.8"
     )
     weak = Judge(None, 9, correlation=0.5)
     assert "correlation is 0.50" in judges.conclusion(weak, rising, "hernia")

@@ -373,7 +373,7 @@ def test_uint8_and_float_images_give_the_same_latents(tiny):
 def test_an_unknown_choice_is_refused_by_name(name):
     options = {"image_shape": SHAPE, "latent_dim": 2, "widths": (4,)}
     networks_made = networks.encoder(**options), networks.decoder(**options)
-    with pytest.raises(ValueError, match=f"{name} = 'mdd' is not possible; allowed: "):
+    with pytest.raises(ValueError, match=f"{name} = 'mdd' is not valid; allowed: "):
         models.VAE(*networks_made, **{name: "mdd"})
 
 

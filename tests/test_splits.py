@@ -45,7 +45,7 @@ def test_a_rare_label_reaches_every_part():
 def test_a_subject_in_two_splits_is_refused_by_name():
     images, _ = blobs(4)
     table = pd.DataFrame({"file": list("abcd"), "subject": ["s", "t", "s", "u"]})
-    with pytest.raises(ValueError, match="1 subjects stand in more than one split, 's'"):
+    with pytest.raises(ValueError, match="1 subjects are in more than one split, 's'"):
         splits.from_table(images, table, ["train", "train", "test", "validation"], "four")
 
 
