@@ -26,7 +26,7 @@ class Pass(NamedTuple):
     """The results of one forward pass, which the hooks read.
 
     `images` are clean and grey or coloured, in [0, 1]; `targets` what the likelihood asks for
-    (binarised where the model binarises); `labels` None where the batch has none. Images, targets
+    (binarised where the model binarises); `labels` None if the batch has none. Images, targets
     and logits have the shape `(batch, height, width, channels)`, latents `(batch, latent_dim)`;
     `z_log_var` is None for a deterministic encoder. `training` and `step` say which random numbers
     the pass draws from. `by_class` holds what a model that tries several classes on an image knows

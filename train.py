@@ -1,4 +1,4 @@
-"""Training into a run folder, and a run folder back into a model.
+"""Trains models into run folders, and loads them from there.
 
 python train.py EXPERIMENT [--model NAME] [--epochs N] [--set field=value ...] [--out DIR]
 python train.py --resume DIR
@@ -17,7 +17,7 @@ import config
 
 
 def parse_value(text: str):
-    """A setting's value from the command line: a number, a tuple, True or False, else the text."""
+    """A setting's value from the command line: number, tuple, True or False, otherwise text."""
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
@@ -25,10 +25,10 @@ def parse_value(text: str):
 
 
 def given(arguments) -> dict:
-    """The settings that the command line names, each checked by itself.
+    """The settings given on the command line, each checked by itself.
 
     Raises:
-        ValueError: naming the setting that does not exist or cannot have its value.
+        ValueError: if a setting does not exist or its value is not valid; it is named.
     """
     values = {}
     for item in arguments.set:
@@ -79,7 +79,7 @@ def parsed(words=None):
             "--resume takes no other option but --strategy: a run is resumed with its own settings"
         )
     if not arguments.resume and not arguments.experiment:
-        parser.error(f"name an experiment: {', '.join(config.EXPERIMENTS)}")
+        parser.error(f"give an experiment: {', '.join(config.EXPERIMENTS)}")
     try:
         given(arguments)
         if arguments.experiment:
@@ -91,7 +91,7 @@ def parsed(words=None):
 
 if __name__ == "__main__":
     config.quiet()
-    parsed()  # help and what is misspelt need no TensorFlow, whose import takes seconds
+    parsed()  # help and errors come before TensorFlow, whose import takes seconds
 
 import importlib.util
 
@@ -109,7 +109,7 @@ from storage import checkpoints, runs
 from storage.keep import Keep, Progress
 from storage.runs import load_settings, new_run
 
-SAMPLES = 64  # latent points that are drawn after every epoch, always the same
+SAMPLES = 64  # latent points that are decoded after every epoch, always the same
 
 
 def fit(model, images, settings, run, verbose="auto", resume=False, callbacks=()):
@@ -117,27 +117,28 @@ def fit(model, images, settings, run, verbose="auto", resume=False, callbacks=()
 
     The folder gets `settings.json`, `split.csv`, `history.csv` (a row per epoch), `samples/` (the
     same latent points, decoded after every epoch), the weights with their SHA-256 (the best ones
-    where training stops early), the two newest `checkpoints/`, and `logs/` where TensorBoard is
-    installed. An interrupted run is resumed with `resume=True` and ends with the same weights, to
-    the bit, on the same machine.
+    with early stopping), the two newest `checkpoints/`, and `logs/` if TensorBoard is installed. An
+    interrupted run is resumed with `resume=True` and ends with the same weights, to the bit, on the
+    same machine.
 
     Args:
         model: From `registry.from_settings`; compiled here.
         images: `data.ImageData`; the test split is not touched.
         settings: `config.Settings`.
-        run: Folder; made where it is missing, refused where it holds a run already.
+        run: Folder; made if it is missing, refused if it already contains a run.
         verbose: As in Keras: `"auto"` a progress bar, 2 a line per epoch, 0 nothing.
-        resume: Whether the folder holds a run of these settings and images that is to go on.
-        callbacks: More of Keras' callbacks.
+        resume: Whether to resume the run in the folder, which must have these settings and images.
+        callbacks: Additional Keras callbacks.
 
     Returns:
-        The history as a table: `epoch` and one column per term and monitor, `val_` ones beside.
+        The history as a table: `epoch`, and for training and validation (`val_`) one column per
+            term and monitor.
 
     Raises:
         ValueError: if model, images and settings do not fit together, or are not the run's.
-        FloatingPointError: if the loss stops being a finite number.
+        FloatingPointError: if the loss is not finite.
         KeyboardInterrupt: passed on after the state was saved, with the command to resume.
-        OSError: if the folder cannot be written or the disk is full; what is saved stays whole.
+        OSError: if the folder cannot be written or the disk is full; saved files stay whole.
     """
     registry.require_fit(settings)
     run, strategy = Path(run), model.distribute_strategy
@@ -148,7 +149,9 @@ def fit(model, images, settings, run, verbose="auto", resume=False, callbacks=()
         resumed = (
             f", or resume it (python train.py --resume {run})" if checkpoints.begun(run) else ""
         )
-        raise FileExistsError(f"{run} holds a trained run already; choose another folder{resumed}")
+        raise FileExistsError(
+            f"{run} already contains a trained run; choose another folder{resumed}"
+        )
     if model.image_shape != images.image_shape:
         raise ValueError(
             f"the model takes images of {model.image_shape}, {images.name} has "
@@ -173,7 +176,7 @@ def fit(model, images, settings, run, verbose="auto", resume=False, callbacks=()
         keep.catch_up()
     every = [keep, Progress(), *callbacks]
     if chief:
-        every = [Samples(run), *every]  # a kill after a checkpoint finds its samples drawn
+        every = [Samples(run), *every]  # samples are written before the checkpoint
         if importlib.util.find_spec("tensorboard"):
             every.append(keras.callbacks.TensorBoard(run / "logs", write_graph=False))
     keep.fit(lambda *done: _batches(model, images, settings, *done)[:2], every, verbose)
@@ -189,7 +192,7 @@ def _divisors(steps):
 
 
 def _batches(model, images, settings, first_epoch=0, skipped=0):
-    """What `fit` trains on after some batches, what it validates on, and the steps of an epoch."""
+    """Training batches from a position on, validation batches, and the steps of an epoch."""
     size = settings.batch_size
     options = {"seed": settings.seed, "shift": settings.shift, "flip": settings.flip}
     options["first_epoch"] = first_epoch
@@ -212,7 +215,7 @@ def _batches(model, images, settings, first_epoch=0, skipped=0):
         return batches.skip(skipped), validation, steps
 
     def read(context):
-        """What the replicas of one worker read, slice after slice."""
+        """The slices of the batches that the replicas of one worker read."""
         of = context.num_replicas_in_sync
         count = of // context.num_input_pipelines
         part = splits.Part(context.input_pipeline_id * count, count, of)
@@ -235,15 +238,13 @@ def _require_classes(images, settings):
         raise ValueError(f"{settings.model} learns from labels, and {images.name} has none")
     most = max(split.labels(images.label).max() for split in images.splits.values())
     if most >= settings.classes:
-        raise ValueError(
-            f"the labels of {images.name} go from 0 to {most}; set classes = {most + 1}"
-        )
+        raise ValueError(f"the labels of {images.name} are 0 to {most}; set classes = {most + 1}")
 
 
 def compile_model(model, settings, steps, images=0):
     """Compiles a model with Adam and the settings' schedule over epochs of `steps` steps.
 
-    `images` is how many it is trained on, for models that ask.
+    `images` is the number of training images, which some models need.
     """
     total = steps * settings.epochs
     rate = settings.learning_rate
@@ -257,24 +258,24 @@ def compile_model(model, settings, steps, images=0):
         raise ValueError(
             'jit_compile = "on" is not possible with several replicas; set it to "auto"'
         )
-    # See `replicas.apply`: what each clips is an equal share of the gradient.
+    # See `replicas.apply`: each replica clips an equal share of the gradient.
     clip = settings.clip_norm / replicas if settings.clip_norm else None
-    with model.distribute_strategy.scope():  # else replicas would have optimizers of their own
+    with model.distribute_strategy.scope():  # otherwise each replica would have its own optimizer
         model.compile(
             optimizer=keras.optimizers.Adam(rate, global_clipnorm=clip),
             jit_compile={"auto": "auto", "on": True, "off": False}[settings.jit_compile],
             steps_per_execution=settings.steps_per_execution,
         )
-        if not model.optimizer.built:  # so that a checkpoint finds its place
+        if not model.optimizer.built:  # so that a checkpoint can be read into it
             model.optimizer.build(model.trainable_variables)
 
 
 def load(run):
-    """The trained model of a run folder, in this process or a fresh one.
+    """Loads the trained model of a run folder.
 
     Raises:
-        FileNotFoundError: if there is no run, or one without weights.
-        ValueError: if the weights are not the ones that were written.
+        FileNotFoundError: if there is no run or it has no weights.
+        ValueError: if the weights were changed after they were written.
     """
     settings = load_settings(run)
     checkpoints.require_plausible(run, registry.count_weights(settings))
@@ -284,7 +285,7 @@ def load(run):
 
 
 class Samples(keras.callbacks.Callback):
-    """After every epoch, the images at the same latent points: `samples/epoch_001.png`, ..."""
+    """Writes images of the same latent points after every epoch: `samples/epoch_001.png`, ..."""
 
     def __init__(self, run):
         super().__init__()
@@ -299,7 +300,7 @@ class Samples(keras.callbacks.Callback):
 
 
 def settings_from(arguments) -> config.Settings:
-    """The experiment's settings with what the command line changes."""
+    """The experiment's settings with the changes of the command line."""
     settings, values = config.settings(arguments.experiment), given(arguments)
     if "model" not in values:
         return dataclasses.replace(settings, **values)

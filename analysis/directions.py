@@ -277,7 +277,7 @@ class Evidence(NamedTuple):
 
     `auc` with its 95 % interval `low` to `high`, `p_value`, `stability`; `scores` are the held-out
     projections, adjusted where there are covariates, and `folds` the fold of each row. Interval
-    and stability are NaN where too few subjects have the label to compute them.
+    and stability are NaN if too few subjects have the label to compute them.
     """
 
     auc: float
@@ -413,7 +413,7 @@ def evidence(
         return auc_within(scores, wanted, place), scores
 
     def attempt(*drawn):
-        """The AUC of what was drawn; NaN where it has no direction."""
+        """The AUC of what was drawn; NaN if it has no direction."""
         try:
             return held_out(*drawn)[0]
         except ValueError:
@@ -469,7 +469,7 @@ def evidence(
 def _interval(auc, drawn):
     """95 % around a value from its bootstrap's spread, on the log-odds scale; within [0, 1].
 
-    NaN where so many draws failed (are NaN) that those left would flatter the spread.
+    NaN if so many draws failed (are NaN) that those left would flatter the spread.
     """
 
     def logit(share):
@@ -532,7 +532,7 @@ def auc_within(scores, labels, folds=None) -> float:
         folds: Shape `(n,)`, or None for one fold.
 
     Returns:
-        In [0, 1]; NaN where there is no pair.
+        In [0, 1]; NaN if there is no pair.
     """
     scores, labels = np.asarray(scores, np.float64), np.asarray(labels, bool)
     folds = np.zeros(len(scores), int) if folds is None else np.asarray(folds)
@@ -614,7 +614,7 @@ def latent_shift(decode, score, z, shifts):
 
     Returns:
         `(images, gradients)`: shapes `(shifts, n, height, width, channels)` and
-        `(n, latent_dim)`, the latter of length 1 (0 where the score is flat).
+        `(n, latent_dim)`, the latter of length 1 (0 if the score is flat).
     """
 
     def gradient(points):

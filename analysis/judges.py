@@ -28,7 +28,7 @@ class Judge(NamedTuple):
     """A network trained on images, which never saw a latent, to judge what models make.
 
     How far it can be trusted itself, on the `n` held-out test images: `accuracy`, and with two
-    classes `auc`, of a classifier (`judge`); `correlation` of a regressor (`gauge`). NaN where they
+    classes `auc`, of a classifier (`judge`); `correlation` of a regressor (`gauge`). NaN if they
     do not apply.
     """
 
@@ -201,7 +201,7 @@ def _judging(images, name, targets, outputs, loss, metric, seed, steps, widths, 
 
 
 def _read_whole(network, kept):
-    """Reads a judge's weights; False where they are damaged, which is said."""
+    """Reads a judge's weights; False if they are damaged, which is said."""
     digest = kept.with_suffix(".sha256")
     try:
         # Judges of before there were digests have none; the file's own format must do.

@@ -77,7 +77,7 @@ class Alternating(models.VAE):
         self.total_steps.assign(steps)
 
     def progress(self):
-        """Share of the training that is over, from 0 to 1; 1 where its length is not known."""
+        """Share of the training that is over, from 0 to 1; 1 if its length is not known."""
         done, total = tf.cast(self.steps, tf.float32), tf.cast(self.total_steps, tf.float32)
         return tf.where(total > 0.0, tf.minimum(done / tf.maximum(total, 1.0), 1.0), 1.0)
 
@@ -198,7 +198,7 @@ class Seen(NamedTuple):
     """What the model makes of images of its own: reconstructions, or generated ones.
 
     `z_mean`, `z_log_var`: `(batch, latent_dim)`. `kl` of that posterior and `error` of the images
-    decoded from it (nats above the least possible; None where they were not decoded): `(batch,)`.
+    decoded from it (nats above the least possible; None if they were not decoded): `(batch,)`.
     """
 
     z_mean: tf.Tensor

@@ -1,6 +1,6 @@
 """Variational autoencoders that learn from labels: of every image, or of a few.
 
-A label is a whole number, -1 where an image has none. Both models are trained on the batches of
+A label is a whole number, -1 if an image has none. Both models are trained on the batches of
 `splits.Split.mixed_batches`, and answer alike: `classify` images, `generate` images with a label.
 """
 
@@ -19,7 +19,7 @@ ATTEMPTS = 100  # batches of prior draws in which `generate` looks for what it i
 
 
 def mean_known(terms, labels):
-    """Mean of terms over the images that have a label; 0 where none has."""
+    """Mean of terms over the images that have a label; 0 if none has."""
     known = tf.cast(labels >= 0, terms.dtype)
     return tf.math.divide_no_nan(tf.reduce_sum(known * terms), tf.reduce_sum(known))
 

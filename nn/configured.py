@@ -46,7 +46,7 @@ class Configured(keras.Model):
         return [each.name for each in cls._parameters() if each.default is each.empty]
 
     def _refuse(self):
-        """Raises an error where a refused argument was given; for the end of a constructor."""
+        """Raises an error if a refused argument was given; for the end of a constructor."""
         for name in self.refused:
             value, default = getattr(self, name), self._defaults()[name]
             if value != default:

@@ -183,7 +183,7 @@ def kl_to_uniform(logits):
 
 
 def label_nll(labels, logits):
-    """`-log q(y|x)` of each image's label, in nats; 0 where it has none.
+    """`-log q(y|x)` of each image's label, in nats; 0 if it has none.
 
     Args:
         labels: Whole numbers, shape `(batch,)`; -1: no label.
@@ -244,7 +244,7 @@ def mmd(x, y, kernel="imq"):
         kernel: `"imq"` or `"rbf"`.
 
     Returns:
-        Scalar, no unit, at most `2 * len(SCALES)`: it compares two sets, not images. 0 where one of
+        Scalar, no unit, at most `2 * len(SCALES)`: it compares two sets, not images. 0 if one of
         the sets has a single point, of which nothing can be estimated: a last batch in evaluation
         may be so.
     """

@@ -108,7 +108,7 @@ def mse(images, reconstructions):
 
 
 def psnr(images, reconstructions):
-    """Peak signal-to-noise ratio of each image in dB; shape `(batch,)`, infinite where equal."""
+    """Peak signal-to-noise ratio of each image in dB; shape `(batch,)`, infinite if equal."""
     return -10.0 * tf.math.log(mse(images, reconstructions)) / tf.math.log(10.0)
 
 
@@ -231,7 +231,7 @@ def kernel_distance(features, others, block=1000):
         block: Images of either set that are compared at once.
 
     Returns:
-        `(mean, standard error over blocks)`; the error is NaN where there is one block.
+        `(mean, standard error over blocks)`; the error is NaN if there is one block.
     """
     features, others = np.asarray(features, np.float64), np.asarray(others, np.float64)
     size = min(block, len(features), len(others))
@@ -359,7 +359,7 @@ def _patches(images, random):
 
 
 def sharpness(images):
-    """Variance of each image's Laplacian: 0 where it is flat, large where edges are hard.
+    """Variance of each image's Laplacian: 0 if it is flat, large where edges are hard.
 
     The focus measure of [Pech-Pacheco et al., 2000](https://doi.org/10.1109/ICPR.2000.903548).
     Noise counts as sharpness: compare it with that of real images, and more is not always better.

@@ -133,7 +133,7 @@ def padding(image_shape, strides, stages):
     """Rows and columns to add so that every stride divides its map.
 
     Returns:
-        `((top, bottom), (left, right))`, all 0 where the sides are multiples already.
+        `((top, bottom), (left, right))`, all 0 if the sides are multiples already.
     """
     factor = math.prod(strides * stages if len(strides) == 1 else strides)
     extra = [-side % factor for side in image_shape[:2]]

@@ -220,7 +220,7 @@ def _grey(values, bits):
     """Numbers beyond 8 bits as a Pillow image of mode F from 0 to 255."""
     if not values.size:
         raise BadFile("has no pixels")
-    low, high = values.min().item(), values.max().item()  # NaN where there is one
+    low, high = values.min().item(), values.max().item()  # NaN if there is one
     if not (math.isfinite(low) and math.isfinite(high)):
         raise BadFile("has NaN or infinite pixels")
     if low < 0:

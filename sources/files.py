@@ -177,7 +177,7 @@ def bits_of(root, names, cache) -> int:
         root, names, cache: See `gather`.
 
     Returns:
-        8 to 32, or 0 where no file is deeper than 8 bits.
+        8 to 32, or 0 if no file is deeper than 8 bits.
     """
     root, cache = Path(root), Path(cache)
     cache.mkdir(parents=True, exist_ok=True)
@@ -229,7 +229,7 @@ def mark(path):
 
 
 def _remembered(base, reading):
-    """What the cache holds: an entry per file, and the array; empty where it holds nothing good."""
+    """What the cache holds: an entry per file, and the array; empty if it holds nothing good."""
     index = base.with_suffix(".json")
     if not index.exists():
         return {}, None

@@ -55,7 +55,7 @@ class Split:
         return [files.digest(each) for each in self.images] if known is None else list(known)
 
     def labels(self, column: str):
-        """Integer labels of one column, shape `(n,)`; -1 where the table has none."""
+        """Integer labels of one column, shape `(n,)`; -1 if the table has none."""
         if column not in self.table:
             known = ", ".join(self.table.columns)
             raise ValueError(f"the table has no column {column!r}; it has: {known}")
@@ -191,7 +191,7 @@ class Split:
         return pairs.map(lambda known, others: (*known, others)), steps
 
     def steps(self, batch_size):
-        """Full batches in an epoch; an error where the split does not fill one."""
+        """Full batches in an epoch; an error if the split does not fill one."""
         if batch_size > len(self):
             raise ValueError(
                 f"batch_size = {batch_size} is more than the {len(self)} training images; "
@@ -213,7 +213,7 @@ class ImageData:
         factors: Columns of the tables that hold the true factors behind every image, where known.
         paths: Where they lie, by the names of `config.PATHS_OF`; empty for embedded images, None
             where it is not known, as of arrays.
-        bits: Of pictures deeper than 8 bits: how many their values have; 0 where there are none.
+        bits: Of pictures deeper than 8 bits: how many their values have; 0 if there are none.
     """
 
     name: str
@@ -371,7 +371,7 @@ def from_arrays(
 
     Args:
         images: See `as_uint8`.
-        labels: Whole numbers, shape `(n,)`, -1 where an image has none; or None.
+        labels: Whole numbers, shape `(n,)`, -1 if an image has none; or None.
         test_images, test_labels: A test set that is given; else one is split off.
         label: Name of the label's column in the tables.
         classes: Names of the classes 0, 1, ...; default: the numbers that occur, as names, and in
@@ -406,9 +406,7 @@ def _coded(labels, test_labels, classes):
     given = [None if each is None else np.asarray(each) for each in (labels, test_labels)]
     for each in given:
         if each is not None and not (each.dtype == bool or np.issubdtype(each.dtype, np.integer)):
-            raise ValueError(
-                f"labels: dtype {each.dtype}; give whole numbers, -1 where there is none"
-            )
+            raise ValueError(f"labels: dtype {each.dtype}; give whole numbers, -1 if there is none")
     known = np.unique(
         np.concatenate([each.ravel().astype(int) for each in given if each is not None])
     )

@@ -148,7 +148,7 @@ def test_what_cannot_be_done_is_told_before_it_is_begun(task, folder, tmp_path, 
     Direction("left", np.array([0.0, 0.0, 1.0]), spread=0.5).save(twin)
     Direction("right", np.ones(5), spread=0.5).save(other)
     assert "5 axes and the run's latent 3" in refused("--to", to, "--direction", other)
-    assert "two directions have one name: left" in refused("--to", to, "--direction", twin)
+    assert "two directions have the same name: left" in refused("--to", to, "--direction", twin)
     theirs = tmp_path / "theirs.parquet"
     pd.DataFrame({"a": [1]}).to_parquet(theirs)
     assert "not made by this project" in refused("--to", theirs)

@@ -364,7 +364,9 @@ def test_a_run_without_a_whole_checkpoint_says_so(two_checkpoints, spots):
     run, settings, older, newer = two_checkpoints
     for each in (older, newer):
         damage(each / checkpoints.STATE, "cut", 0.5)
-    with pytest.raises(ValueError, match="no checkpoint .* is whole; .*can still be used; .*--out"):
+    with pytest.raises(
+        ValueError, match="all checkpoints .* are damaged; .*can still be used; .*--out"
+    ):
         trained(settings, spots, run, resume=True)
     assert older.exists() and newer.exists()
     (run / checkpoints.WEIGHTS).unlink()
@@ -440,7 +442,7 @@ def test_what_a_kill_left_half_written_in_a_run_is_taken_away(two_checkpoints, s
 def test_too_little_room_is_told_before_training(tmp_path, spots, tiny, monkeypatch):
     usage = checkpoints.shutil.disk_usage(tmp_path)
     monkeypatch.setattr(checkpoints.shutil, "disk_usage", lambda _: usage._replace(free=1000))
-    with pytest.raises(OSError, match="needs .* MB and 0 MB are free"):
+    with pytest.raises(OSError, match="needs .* MB and only 0 MB are free"):
         trained(tiny(), spots, tmp_path / "run")
     assert not (tmp_path / "run" / "settings.json").exists()
 

@@ -62,7 +62,7 @@ def test_values_that_contradict_each_other_are_refused():
 
 
 def test_a_misspelt_field_is_refused_with_the_nearest_name():
-    with pytest.raises(ValueError, match="no setting is called 'latent_dims'.*latent_dim"):
+    with pytest.raises(ValueError, match="there is no setting 'latent_dims'.*latent_dim"):
         config.Settings.from_dict({"latent_dims": 3})
     with pytest.raises(TypeError, match="latent_dims"):
         replace(config.Settings(), latent_dims=3)

@@ -101,7 +101,7 @@ def test_importing_everything_prints_nothing_and_writes_nothing(tmp_path):
 COMMANDS = {
     ("train.py", "--help"): "Fields and their defaults",
     ("train.py", "digit"): "did you mean digits",
-    ("train.py", "digits", "--set", "betta=2"): "no setting is called 'betta'; allowed: beta",
+    ("train.py", "digits", "--set", "betta=2"): "there is no setting 'betta'; allowed: beta",
     ("train.py", "digits", "--set", "beta=-1"): "beta = -1 is not valid",
     ("train.py", "digits", "--model", "vae"): "did you mean 'VAE'",
     ("evaluate.py", "--help"): "RUN",

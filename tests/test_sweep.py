@@ -109,7 +109,7 @@ def test_what_cannot_be_meant_is_told_before_anything_is_trained(tmp_path):
         assert not (tmp_path / "out").exists()
         return str(stop.value)
 
-    assert "name every setting once" in refused("--over", "beta=1", "--over", "beta=2")
+    assert "give every setting once" in refused("--over", "beta=1", "--over", "beta=2")
     assert "--metric rate has no better direction" in refused(
         "--over", "beta=1", "--metric", "rate"
     )

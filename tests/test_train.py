@@ -118,7 +118,7 @@ def test_early_stopping_ends_and_keeps_the_best_weights(tmp_path, spots, tiny):
 
 def test_a_folder_that_holds_a_run_is_not_overwritten(run, spots, tiny):
     before = (run / checkpoints.WEIGHTS).read_bytes()
-    with pytest.raises(FileExistsError, match="holds a trained run already"):
+    with pytest.raises(FileExistsError, match="already contains a trained run"):
         train.fit(registry.from_settings(tiny()), spots, tiny(), run, verbose=0)
     assert (run / checkpoints.WEIGHTS).read_bytes() == before
 
@@ -245,7 +245,7 @@ def test_the_command_line_trains_the_experiment_with_its_changes(tmp_path, capsy
     ("words", "message"),
     [
         (["digits", "--set", "beta=-1"], "beta = -1"),
-        (["digits", "--set", "bta=1"], "no setting is called 'bta'"),
+        (["digits", "--set", "bta=1"], "there is no setting 'bta'"),
         (["digits", "--set", "beta"], "write it as field=value"),
         (["digits", "--model", "GAN"], "model = 'GAN'"),
         (["digit"], "EXPERIMENT = 'digit' is unknown.*did you mean digits"),
