@@ -1,9 +1,9 @@
-"""Autoencoders trained by one optimizer on one loss; a variant is a subclass with one hook.
+"""Autoencoders trained by one optimizer on one loss; a variant is a subclass that overrides a hook.
 
-A training step is `forward` (images to a `Pass`), `objective` (a `Pass` to named terms whose sum
-is minimised) and, inside the objective of the variational models, `regularizer`. All terms are in
-nats per image, summed over pixels and latent axes; the mean over the batch is taken in one place,
-`averages.reduced`.
+A training step is `forward` (images to a `Pass`), `objective` (a `Pass` to named terms whose sum is
+minimised) and, inside the objective of the variational models, `regularizer`. All terms are in nats
+per image, summed over pixels and latent axes; only `averages.reduced` takes the mean over the
+batch.
 """
 
 import math
@@ -25,12 +25,12 @@ SSIM_IMAGES = 8  # of each training batch: SSIM of all of them would be too slow
 class Pass(NamedTuple):
     """The results of one forward pass, which the hooks read.
 
-    `images` are clean and grey or coloured, in [0, 1]; `targets` what the likelihood asks for
-    (binarised where the model binarises); `labels` None if the batch has none. Images, targets
-    and logits have the shape `(batch, height, width, channels)`, latents `(batch, latent_dim)`;
-    `z_log_var` is None for a deterministic encoder. `training` and `step` say which random numbers
-    the pass draws from. `by_class` holds what a model that tries several classes on an image knows
-    besides (`semisupervised.M2`).
+    `images` are the clean images, in [0, 1]; `targets` those of the likelihood (binarised if the
+    model binarises); `labels` None if the batch has none. Images, targets and logits have the shape
+    `(batch, height, width, channels)`, latents `(batch, latent_dim)`; `z_log_var` is None for a
+    deterministic encoder. `training` and `step` determine the random numbers of the pass.
+    `by_class` holds the results per class of a model that decodes an image in several classes
+    (`semisupervised.M2`).
     """
 
     images: tf.Tensor
@@ -47,9 +47,9 @@ class Pass(NamedTuple):
 
 @keras.saving.register_keras_serializable("latent_atlas")
 class Autoencoder(Configured):
-    """Deterministic autoencoder; denoising where `corrupt` is set.
+    """Deterministic autoencoder; denoising if `corrupt` is set.
 
-    Minimises the reconstruction term alone. Its latents follow no prior, so images decoded from
+    Minimises only the reconstruction term. Its latents follow no prior, so images decoded from
     `sample`'s draws of N(0, I) are usually not meaningful.
 
     Args:
@@ -59,15 +59,15 @@ class Autoencoder(Configured):
             `"learned-gaussian"`, whose sd is a weight of the model that starts at `sigma`.
         sigma: Standard deviation of the Gaussians, in units of the images.
         dssim_weight: Nats per unit of `(1 - SSIM) / 2`, added to the reconstruction.
-        perceptual_weight: Nats per unit of `losses.perceptual`, likewise, where the attribute
-            `perceptual` is set: a function from images to a list of feature maps
-            (`judges.feature_maps`). It serves training alone and is not saved with the model.
-        binarize: `"dynamic"` draws binary images, pixel = 1 with the grey value as probability,
-            anew at each step; encoder and likelihood see those, SSIM compares with the grey image.
-        corrupt: `"gaussian"` adds noise to what the encoder sees and clips it to [0, 1], `"mask"`
+        perceptual_weight: Nats per unit of `losses.perceptual`, added to the reconstruction if the
+            attribute `perceptual` is set: a function from images to a list of feature maps
+            (`judges.feature_maps`). It is used in training only and not saved with the model.
+        binarize: `"dynamic"` samples binary images at each step, pixel = 1 with the grey value as
+            probability; encoder and likelihood use those, SSIM compares with the grey image.
+        corrupt: `"gaussian"` adds noise to the encoder's input and clips it to [0, 1], `"mask"`
             sets pixels to 0; the target stays clean.
         corrupt_level: Standard deviation of that noise, or share of pixels.
-        seed: Of every random number that the model draws.
+        seed: Seed of all random numbers of the model.
 
     Call arguments:
         images: uint8, or floats in [0, 1], shape `(batch, height, width, channels)`.
@@ -79,7 +79,7 @@ class Autoencoder(Configured):
     """
 
     uses_labels = False  # whether `train.fit` gives it the labels of its images
-    needs_class = False  # whether a latent alone is not enough to decode
+    needs_class = False  # whether decoding needs a class in addition to a latent
 
     def __init__(
         self,
@@ -116,8 +116,8 @@ class Autoencoder(Configured):
             trainable=reconstruction == "learned-gaussian",
             name="log_sigma",
         )
-        # Random numbers follow this, not `optimizer.iterations`, which stalls when gradients
-        # are accumulated.
+        # Random numbers depend on this, not on `optimizer.iterations`, which does not advance while
+        # gradients are accumulated.
         self.steps = self.add_weight(
             shape=(),
             dtype="int64",
@@ -128,7 +128,7 @@ class Autoencoder(Configured):
         )
         self.averages = Averages()
         self.test_averages = Averages()
-        self.built = True  # both networks are; the step calls them, never this model
+        self.built = True  # both networks are built; the step calls them, not this model
 
     @property
     def latent_dim(self):
@@ -143,18 +143,18 @@ class Autoencoder(Configured):
         return [self.averages, self.test_averages]  # Keras would add a second "loss"
 
     def get_metrics_result(self):
-        return {}  # Keras would mix the two; it keeps to what a step returns instead
+        return {}  # Keras would mix the two; instead it uses the values that a step returns
 
     # --- the hooks -----------------------------------------------------------------------------
 
     def forward(self, batch, training, step):
-        """Images to everything that the objective may read.
+        """Forward pass from images to everything that the objective needs.
 
         Args:
-            batch: Images, `(images, labels)`, or what else `parts` takes.
-            training: Whether dropout and batch norm are in training, and which of two families of
-                random streams the pass draws from.
-            step: Whole number that, with the seed, decides the random numbers.
+            batch: Images, `(images, labels)`, or another form that `parts` accepts.
+            training: Whether dropout and batch norm are in training mode; it also selects one of
+                two families of random streams.
+            step: Whole number that, with the seed, determines the random numbers.
         """
         images, labels = parts(batch)
         images, rows = as_float(images), rows_of_parts(batch)
@@ -167,7 +167,7 @@ class Autoencoder(Configured):
         return Pass(images, targets, labels, z_mean, z_log_var, z, logits, training, step)
 
     def draw(self, z_mean, z_log_var, key):
-        """The latent that is decoded: here the code itself."""
+        """The latent that is decoded: here the encoder's output itself."""
         return z_mean
 
     def logits_of(self, z, training):
@@ -186,7 +186,7 @@ class Autoencoder(Configured):
         return terms
 
     def monitor(self, result):
-        """Named scalars that are shown beside the terms and not minimised."""
+        """Named scalars that are shown with the terms and not minimised."""
         shown = slice(SSIM_IMAGES) if result.training else slice(None)
         ssim = metrics.ssim(result.images[shown], tf.sigmoid(result.logits[shown]))
         active = metrics.active_units(result.z_mean)
@@ -221,7 +221,8 @@ class Autoencoder(Configured):
         return self.test_averages.result()
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
-        """Nothing is left to build; Keras' own averages batches over workers: bytes refuse."""
+        """Does nothing: the model is built. Keras' own averages batches over workers; uint8 fails
+        there."""
 
     def make_train_function(self, force=False):
         if self.distribute_strategy.num_replicas_in_sync == 1:
@@ -258,7 +259,7 @@ class Autoencoder(Configured):
         return losses.gaussian_nll(targets, tf.sigmoid(logits), log_sigma)
 
     def bound(self, result, log_prior=None):
-        """The two sides of the negative evidence lower bound at `beta = 1`, in nats.
+        """The two terms of the negative evidence lower bound at `beta = 1`, in nats.
 
         Args:
             result: `Pass`.
@@ -287,8 +288,8 @@ class Autoencoder(Configured):
 
         Args:
             result: `Pass`.
-            log_prior: Log-density of another prior, a function of latents: the KL is then
-                estimated from the one draw of the pass. None: that from N(0, I), exact.
+            log_prior: Log-density of another prior, a function of latents; the KL is then estimated
+                from the one draw of the pass. None: the exact KL from N(0, I).
         """
         return None
 
@@ -322,7 +323,7 @@ class Autoencoder(Configured):
 
         Args:
             n: Number of images.
-            seed: Of the draws.
+            seed: Seed of the draws.
             prior: Anything with `sample(n, seed)`, latents `(n, latent_dim)`; None: N(0, I).
         """
         return self.decode(self.draw_prior(n, seed, prior))
@@ -336,11 +337,11 @@ class Autoencoder(Configured):
         return self.decoder
 
     def endpoints(self):
-        """What other programs use of the model: functional networks of Keras' own layers.
+        """Networks for other programs: functional models of Keras' own layers.
 
         Returns:
             Dictionary of names to networks. `"encoder"`: images, floats in [0, 1], to `z_mean` and,
-            where the encoder has a variance, `z_log_var`. `"decoder"`: latents to images.
+            if the encoder has a variance, `z_log_var`. `"decoder"`: latents to images.
         """
         images = keras.Input(self.image_shape, name="images")
         z = keras.Input((self.latent_dim,), name="z")
@@ -356,7 +357,7 @@ class VAE(Autoencoder):
     """Variational autoencoder with a diagonal Gaussian posterior.
 
     Minimises `reconstruction + regularizer`, at `beta = 1` the negative evidence lower bound in
-    nats per image. A variant overrides `regularizer` alone. Three remedies against posterior
+    nats per image. A variant overrides only `regularizer`. Three remedies against posterior
     collapse are arguments: the weight may warm up, each axis may keep some free nats, or the KL may
     be held at a capacity. A weight that warms up has its final value in evaluation, so that
     `val_loss` can be compared between epochs.
@@ -365,8 +366,8 @@ class VAE(Autoencoder):
         encoder, decoder, **kwargs: See `Autoencoder`.
         beta: Weight of the KL term; above 1 it gives the beta-VAE. With a capacity it is gamma.
         kl_warmup_steps: Training steps in which the weight rises linearly from 0.
-        free_bits: Nats per latent axis that cost nothing (`losses.free_bits`).
-        kl_capacity: Nats that the KL is drawn to (`losses.capacity`); 0 for the plain KL.
+        free_bits: Nats per latent axis without a penalty (`losses.free_bits`).
+        kl_capacity: Target of the KL in nats (`losses.capacity`); 0 for the plain KL.
         capacity_steps: Training steps in which the capacity rises linearly from 0.
 
     References: [Kingma & Welling, 2014](https://arxiv.org/abs/1312.6114),
@@ -396,7 +397,8 @@ class VAE(Autoencoder):
         self.capacity_steps = capacity_steps
 
     def draw(self, z_mean, z_log_var, key):
-        """A sample of the posterior, by the reparameterization trick; without a width, its mean."""
+        """A sample of the posterior, by the reparameterization trick; its mean if it has no
+        variance."""
         if z_log_var is None:
             return z_mean
         noise = randomness.normal(key, tf.shape(z_mean))
@@ -406,7 +408,7 @@ class VAE(Autoencoder):
         return super().objective(result) | {"regularizer": self.regularizer(result)}
 
     def regularizer(self, result):
-        """Weighted KL that draws the posterior to the prior: `(batch,)`, or a scalar."""
+        """Weighted KL of the posterior from the prior: `(batch,)`, or a scalar."""
         kl_axes = losses.kl_per_axis(result.z_mean, result.z_log_var)
         weight = self.beta * self._ramp(self.kl_warmup_steps, result.training)
         if self.free_bits:
@@ -425,7 +427,7 @@ class VAE(Autoencoder):
         return self._log_posterior(result, result.z) - log_prior(result.z)
 
     def _log_posterior(self, posterior, z):
-        """Log-density of draws under what has their `z_mean` and `z_log_var`; `(batch,)`."""
+        """Log-density of draws under `posterior`'s `z_mean` and `z_log_var`; `(batch,)`."""
         known = losses.log_normal(z, posterior.z_mean, posterior.z_log_var)
         return tf.reduce_sum(known, axis=-1)
 
@@ -433,9 +435,9 @@ class VAE(Autoencoder):
         """Importance weight `log p(x | z) + log p(z) - log q(z | x)` of draws, in nats; `(batch,)`.
 
         Args:
-            targets: What the likelihood is of.
-            posterior: Has the `z_mean` and `z_log_var` that the draws `z` are from.
-            z, logits: Draws and what they decode to.
+            targets: Images of the likelihood.
+            posterior: Anything with the `z_mean` and `z_log_var` of the draws `z`.
+            z, logits: Draws and the decoder's outputs for them.
             log_prior: Log-density of another prior, a function of latents; None: of N(0, I).
         """
         ratio = (log_prior or self.log_prior)(z) - self._log_posterior(posterior, z)
@@ -459,7 +461,7 @@ class VAE(Autoencoder):
         return shown | super().monitor(result)
 
     def _ramp(self, steps, training):
-        """From 0 to 1 over `steps` training steps; 1 in evaluation."""
+        """Rises from 0 to 1 over `steps` training steps; 1 in evaluation."""
         if not steps or not training:
             return 1.0
         return tf.minimum(tf.cast(self.steps, tf.float32) / steps, 1.0)
@@ -470,14 +472,14 @@ class InfoVAE(VAE):
     """InfoVAE: matches the aggregated posterior to the prior by maximum mean discrepancy.
 
     The regularizer is `(1 - alpha) KL + (alpha + lambda - 1) MMD`, Eq. 6 of
-    [Zhao et al., 2019](https://arxiv.org/abs/1706.02262), whose own choice is `alpha = 0`,
-    `lambda = 1000`. `alpha = 1` leaves the MMD alone; with a deterministic encoder besides, that is
-    the MMD autoencoder (`MmdAutoencoder`), as most public "InfoVAE" code has it.
+    [Zhao et al., 2019](https://arxiv.org/abs/1706.02262), who use `alpha = 0`, `lambda = 1000`.
+    `alpha = 1` leaves only the MMD; with a deterministic encoder, this is the MMD autoencoder
+    (`MmdAutoencoder`) of most public "InfoVAE" code.
 
     Args:
         encoder, decoder, **kwargs: See `VAE`; an encoder without a variance needs `alpha = 1`.
-        alpha: At most 1; the share of the KL that is taken away. The warm-up of the KL
-            (`kl_warmup_steps`) holds for the MMD too.
+        alpha: At most 1; the share of the KL that is removed. The warm-up of the KL
+            (`kl_warmup_steps`) also applies to the MMD.
         lambda_mmd: Weight lambda, in nats per unit of MMD.
         mmd_kernel: `"imq"` or `"rbf"` (`losses.mmd`).
     """
@@ -496,7 +498,7 @@ class InfoVAE(VAE):
     def regularizer(self, result):
         key = self.key("prior", result.training, result.step)
         prior = randomness.normal(key, tf.shape(result.z))
-        # The sets that are compared are those of the whole batch.
+        # The MMD compares sets of the whole batch.
         mmd = losses.mmd(replicas.gathered(result.z), replicas.gathered(prior), self.mmd_kernel)
         ramp = self._ramp(self.kl_warmup_steps, result.training)
         weighted = ramp * (self.alpha + self.lambda_mmd - 1.0) * mmd
@@ -525,13 +527,13 @@ class BetaTCVAE(VAE):
     """beta-TC-VAE: weighs the total correlation of the latent axes.
 
     Eq. 4 of [Chen et al., 2018](https://arxiv.org/abs/1802.04942), with `alpha = gamma = 1`: the KL
-    is mutual information of image and latent, plus total correlation, plus what each axis is away
-    from its prior; `beta` weighs the second. The aggregated posterior is estimated from the batch
-    by minibatch stratified sampling (`losses.log_aggregates`), so that at `beta = 1` this is the
-    VAE with noise.
+    is mutual information of image and latent, plus total correlation, plus the KL of each axis from
+    its prior; `beta` weighs the second. The aggregated posterior is estimated from the batch by
+    minibatch stratified sampling (`losses.log_aggregates`), so at `beta = 1` this is the VAE with a
+    noisier estimate.
 
     Args:
-        encoder, decoder, **kwargs: See `VAE`; what replaces the KL has no meaning for its parts.
+        encoder, decoder, **kwargs: See `VAE`; free bits and capacity are not available.
     """
 
     refused = ("free_bits", "kl_capacity", "capacity_steps")
@@ -572,7 +574,7 @@ class IWAE(VAE):
     Args:
         encoder, decoder, **kwargs: See `VAE`. `beta` must be 1; warm-up, free bits and capacity are
             not available.
-        k: Draws.
+        k: Draws of every posterior.
     """
 
     refused = ("beta", "kl_warmup_steps", "free_bits", "kl_capacity", "capacity_steps")
@@ -586,7 +588,7 @@ class IWAE(VAE):
         terms = super().objective(result)
         weights = self.log_weight(result.targets, result, result.z, result.logits)[None]
         if self.k > 1:
-            # Each draw is a part: replicas take their rows of every one of them.
+            # Each draw is a part: replicas take their rows of every draw.
             draws = [tf.shape(result.z_mean)[0]] * (self.k - 1)
             key = self.key("importance", result.training, result.step, rows=draws)
             weights = tf.concat([weights, self.log_weights(result, self.k - 1, key)], axis=0)

@@ -1,4 +1,4 @@
-"""Batches: the forms that one comes in, and long arrays through a function a batch at a time."""
+"""Batches: their forms, and functions applied to long arrays batch by batch."""
 
 import math
 
@@ -6,9 +6,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-ROWS = 512  # of `in_batches` in a call,
-NUMBERS = 2**23  # and the most that they may hold together, coming in or going out
-PIXELS = 2**20  # that are encoded at a time: enough to keep the cores busy, little memory
+ROWS = 512  # per call of `in_batches`,
+NUMBERS = 2**23  # and most numbers of these rows, input or output
+PIXELS = 2**20  # encoded at a time: enough to use all cores, with little memory
 
 
 def in_batches(function, *arrays, batch_size=None, told=""):
@@ -18,8 +18,8 @@ def in_batches(function, *arrays, batch_size=None, told=""):
         function: Takes a batch `(batch, ...)` of each array, returns one tensor or a tuple of
             tensors of that many rows.
         arrays: Each of shape `(n, ...)`, n at least 1.
-        batch_size: Rows per call; default: `ROWS`, or fewer where these are large images.
-        told: What is done, in a word: shows a progress bar under this name.
+        batch_size: Rows per call; default: `ROWS`, or fewer for large images.
+        told: Title of a progress bar; "": no progress bar.
 
     Returns:
         Array, or tuple of arrays, of n rows.
@@ -47,7 +47,7 @@ def in_batches(function, *arrays, batch_size=None, told=""):
 
 
 def _numbers(tensor):
-    """How many a row of it has, as far as that is known."""
+    """Numbers per row, as far as the shape is known."""
     return math.prod(side or 1 for side in tensor.shape[1:]) if tensor.shape.rank else 1
 
 
@@ -71,7 +71,7 @@ def parts(batch):
             without a label, and whose labels are all known.
 
     Returns:
-        `(images, labels)`; the labels of `others` are -1, and None stands for no labels at all.
+        `(images, labels)`; the labels of `others` are -1, without any labels, None.
     """
     if not isinstance(batch, tuple | list):
         return batch, None
@@ -85,7 +85,7 @@ def parts(batch):
 def rows_of_parts(batch):
     """Rows of each part of a batch of `(images, labels, others)`; None for a batch of one part.
 
-    Several replicas that share a batch each hold a slice of every part.
+    If replicas share a batch, each holds a slice of every part.
     """
     if not isinstance(batch, tuple | list) or len(batch) < 3:
         return None

@@ -222,7 +222,7 @@ def test_generate_refuses_what_cannot_be(run, labelled_run, folder, tmp_path, ca
     assert f"{folder} is not empty" in told(run, "--generate", 3, "--to", folder)
     assert "knows no labels" in told(run, "--generate", 3, "--label", 1, "--to", tmp_path / "x")
     assert "at least one image" in told(run, "--generate", 0, "--to", tmp_path / "x")
-    assert "classes go from 0 to 1" in told(
+    assert "classes are 0 to 1" in told(
         labelled_run, "--generate", 3, "--label", 2, "--to", tmp_path / "x"
     )
     assert "name a FOLDER" in told(run)

@@ -322,7 +322,7 @@ def test_m2_says_what_it_does_not_do(made, tiny):
     with pytest.raises(ValueError, match="pass one class per latent"):
         made().decode(np.zeros((1, 3), np.float32))
     model = made()
-    with pytest.raises(ValueError, match="free_bits = 0.1 has no meaning for M2"):
+    with pytest.raises(ValueError, match="free_bits = 0.1 is not available for M2"):
         semisupervised.M2(model.encoder, model.posterior, model.decoder, free_bits=0.1)
 
 
@@ -332,7 +332,7 @@ def test_labels_that_do_not_fit_the_model_are_refused_before_training(spots, tin
     more = splits.ImageData(
         "spots", splits.Split(spots.train.images, three), spots.validation, spots.test, "half"
     )
-    with pytest.raises(ValueError, match="go from 0 to 2; set classes = 3"):
+    with pytest.raises(ValueError, match="are 0 to 2; set classes = 3"):
         train.fit(registry.from_settings(settings), more, settings, tmp_path / "run")
     without = data.from_arrays(blobs()[0], name="spots")
     with pytest.raises(ValueError, match="M2 learns from labels, and spots has none"):
