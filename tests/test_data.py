@@ -152,11 +152,11 @@ def test_floats_in_0_1_keep_their_values_to_a_grey_level():
 @pytest.mark.parametrize(
     ("images", "message"),
     [
-        (np.zeros((5, 4)), r"shape \(5, 4\) is no stack of images"),
+        (np.zeros((5, 4)), r"shape \(5, 4\) is not a stack of images"),
         (np.zeros((2, 5, 4, 2)), r"shape \(2, 5, 4, 2\) is no stack"),
         (np.zeros((0, 5, 4)), "there are no images"),
-        (np.full((2, 5, 4), 200.0), r"pixels lie in \[200, 200\], not in \[0, 1\]"),
-        (np.full((2, 5, 4), -0.5), r"pixels lie in \[-0.5, -0.5\]"),
+        (np.full((2, 5, 4), 200.0), r"pixels are in \[200, 200\], not in \[0, 1\]"),
+        (np.full((2, 5, 4), -0.5), r"pixels are in \[-0.5, -0.5\]"),
         (np.zeros((2, 5, 4), np.int32), "dtype int32; give uint8"),
         (
             np.array([[[0.0]], [[np.nan]], [[np.inf]]]),
@@ -178,7 +178,7 @@ def test_labels_that_do_not_begin_at_zero_keep_their_names():
     assert set(data.from_arrays(pixels, labels).train.labels("label")) == {-1, 0, 1}
     named = data.from_arrays(pixels, np.tile([0, 2], 20), classes=("a", "b", "c"))
     assert named.classes == ("a", "b", "c") and set(named.train.labels("label")) == {0, 2}
-    with pytest.raises(ValueError, match="2 is none of 2 classes"):
+    with pytest.raises(ValueError, match="2 is not one of 2 classes"):
         data.from_arrays(pixels, np.tile([1, 2], 20), classes=("a", "b"))
     with pytest.raises(ValueError, match="labels: dtype float64; give whole numbers"):
         data.from_arrays(pixels, np.tile([0.5, 2], 20))
@@ -197,7 +197,7 @@ def test_a_batch_that_few_unlabelled_images_cannot_fill_is_refused_by_its_own_na
 
 
 def test_labels_of_another_length_are_refused():
-    with pytest.raises(ValueError, match=r"labels: shape \(3,\) beside 20 images"):
+    with pytest.raises(ValueError, match=r"labels: shape \(3,\) for 20 images"):
         data.from_arrays(blobs(20)[0], np.zeros(3, int))
 
 

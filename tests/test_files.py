@@ -145,7 +145,7 @@ def test_the_camera_s_rotation_is_undone_or_the_file_refused(tmp_path):
     read = decoding.read(tmp_path / "turned.png", READING)[0, ..., 0]
     np.testing.assert_array_equal(read, np.rot90(ramp(16, 12), -1))
     Image.fromarray(ramp(16, 12)).save(tmp_path / "turned.tiff", exif=tag)  # Pillow misreads it
-    with pytest.raises(decoding.BadFile, match="turned by its orientation tag"):
+    with pytest.raises(decoding.BadFile, match="rotated by its orientation tag"):
         decoding.read(tmp_path / "turned.tiff", READING)
 
 
@@ -299,7 +299,7 @@ def test_bad_files_are_left_out_and_counted_where_that_is_asked_for(folder, tmp_
 def test_nothing_but_bad_files_is_an_error_even_when_skipping(tmp_path):
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "bad.png").write_bytes(b"")
-    with pytest.raises(files.BadFiles, match="not one of 1 files"):
+    with pytest.raises(files.BadFiles, match="none of 1 files"):
         gathered(tmp_path / "images", tmp_path, on_bad_file="skip")
 
 
@@ -663,7 +663,7 @@ def test_images_of_kinds_that_are_not_read_are_counted(folder, capsys):
     for name in ("a.gif", "b.GIF", "c.heic", "notes.txt"):
         (folder / name).write_bytes(b"x")
     assert len(files.listed(folder)) == 4
-    assert "of kinds that are not read: 2 .gif, 1 .heic" in capsys.readouterr().out
+    assert "of formats that are not read: 2 .gif, 1 .heic" in capsys.readouterr().out
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names themselves")
@@ -811,7 +811,7 @@ def test_a_jpeg_of_another_size_than_its_dicom_file_says_is_refused(shown, tmp_p
     uid = pytest.importorskip("pydicom").uid
     Image.fromarray(ramp(9, 10)).save(tmp_path / "frame.jpg")
     frame = (tmp_path / "frame.jpg").read_bytes()
-    with pytest.raises(decoding.BadFile, match="claims 9 x 10 pixels and holds .10, 9."):
+    with pytest.raises(decoding.BadFile, match="claims 9 x 10 pixels and has .10, 9."):
         shown(np.zeros((10, 9), np.uint8), uid.JPEGBaseline8Bit, frame)
 
 

@@ -421,7 +421,9 @@ def test_a_subclass_takes_what_the_constructors_above_take_less_what_it_refuses(
     pair = networks.encoder(**parts), networks.decoder(**parts)
     again = Variant.from_config(Variant(*pair, strength=3.0, seed=5).get_config())
     assert (again.strength, again.seed, again.beta) == (3.0, 5, 1.0)
-    with pytest.raises(ValueError, match="beta = 4.0 is not available for Variant; leave it at 1.0"):
+    with pytest.raises(
+        ValueError, match="beta = 4.0 is not available for Variant; leave it at 1.0"
+    ):
         Variant(*pair, beta=4.0)
 
 
@@ -454,7 +456,10 @@ def test_settings_for_another_model_leave_out_what_it_does_not_take(tiny, capsys
     assert (other.model, other.beta, other.free_bits, other.dssim_weight) == (
         *("BetaTCVAE", 4.0, 0.0, 2.0),
     )
-    assert capsys.readouterr().out == "BetaTCVAE does not use these settings, now at their defaults: free_bits\n"
+    assert (
+        capsys.readouterr().out
+        == "BetaTCVAE does not use these settings, now at their defaults: free_bits\n"
+    )
     registry.require_fit(other)
     assert registry.with_model(settings, "VAE") == settings and not capsys.readouterr().out
 
