@@ -380,7 +380,7 @@ def test_two_subjects_give_numbers_and_a_caution():
     assert "no interval" in str(found) and "nan" not in str(found)
     with pytest.raises(ValueError, match=r"not all of them in one fold"):
         directions.evidence(z, np.isin(subjects, (0, 5)), subjects, folds=folds)
-    with pytest.raises(ValueError, match="ask for fewer folds"):
+    with pytest.raises(ValueError, match="use fewer folds"):
         directions.evidence(z, subjects < 30, subjects, folds=60)
 
 

@@ -165,7 +165,7 @@ def test_inception_sees_colours_of_its_own_size_and_refuses_what_is_not_its_weig
         raise ValueError("Layer count mismatch")
 
     monkeypatch.setattr(keras.applications, "InceptionV3", other)
-    with pytest.raises(OSError, match="does not hold InceptionV3's weights"):
+    with pytest.raises(OSError, match="does not contain InceptionV3's weights"):
         judges.inception(weights)
 
 

@@ -273,7 +273,7 @@ FAULTS = {
     "pictures are grey": "every_mode_of_the_same_grey_picture_gives_the_same_image",
     "pictures have 12": "one_range_holds_for_all_deep_pictures_of_a_folder",
     "a folder is a link": "links_are_entered_once_and_loops_end",
-    "there are images of kinds": "images_of_kinds_that_are_not_read_are_counted",
+    "there are images of formats": "images_of_kinds_that_are_not_read_are_counted",
     "a name is no UTF-8": "a_name_that_is_no_text_is_a_bad_file_like_others",
     "the reader or decoder": "a_reader_that_was_missing_is_asked_again_once_it_is_installed",
     "pictures differ": "any_folder_is_read_whatever_the_sizes",
