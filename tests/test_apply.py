@@ -1,4 +1,4 @@
-"""A trained run on new files: what is written is what the model makes of them."""
+"""A trained run on new files: the written files are the model's outputs."""
 
 import numpy as np
 import pandas as pd
@@ -41,7 +41,7 @@ def test_every_file_gets_its_latent_its_error_and_its_reconstruction(run, folder
 def test_outliers_and_flat_pictures_are_least_like_their_reconstructions(
     folder, capsys, spots, tiny, tmp_path
 ):
-    """The squared error of a grey picture is small, whatever the run was trained on."""
+    """The squared error of a grey picture is small for every run."""
     settings = tiny(epochs=40, learning_rate=5e-3)
     train.fit(registry.from_settings(settings), spots, settings, tmp_path / "long", verbose=0)
     Image.fromarray(np.full((12, 12), 40, np.uint8)).save(folder / "flat.png")

@@ -1,4 +1,4 @@
-"""A table of a whole archive: right, complete, and never made twice."""
+"""A table of a whole archive: correct, complete, and not made twice."""
 
 import importlib.util
 import json
@@ -23,7 +23,7 @@ pytest.importorskip("pyarrow")
 
 @pytest.fixture
 def folder(folder):
-    """The seven images, and one file that is none."""
+    """The seven images, and one file that is not an image."""
     (folder / "torn.png").write_bytes(b"no picture")
     return folder
 
@@ -37,7 +37,7 @@ def task(run, folder):
 
 @pytest.fixture
 def encoded(monkeypatch):
-    """Hears of every part that is encoded, of two files each."""
+    """Records every part that is encoded, of two files each."""
     monkeypatch.setattr(archive, "MOST_FILES", 2)
     heard, write = [], archive.Encoder.write
 

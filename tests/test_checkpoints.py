@@ -1,4 +1,4 @@
-"""A training survives whatever ends it, and no damaged file is ever taken for a whole one."""
+"""A training can be resumed after any interruption, and damaged files are detected."""
 
 import json
 import os
@@ -28,7 +28,7 @@ from storage import checkpoints, keep, runs
 
 ROOT = Path(__file__).parent.parent
 LONG = os.environ.get("ATLAS_LONG") == "1"  # `make test-long`: more kills, more flips
-# What has state of its own: dropout, moving averages, schedules, controllers, two optimizers.
+# Models with state: dropout, moving averages, schedules, controllers, two optimizers.
 KINDS = {
     "VAE": {
         "dropout": 0.2,
@@ -285,7 +285,7 @@ def test_kill_9_changes_nothing_whatever_the_images_come_from(source, tmp_path, 
         time.sleep(0.05)
     process.kill()
     process.wait()
-    ended(*start(["--resume", tmp_path / "run"]))  # in a shell that names no path
+    ended(*start(["--resume", tmp_path / "run"]))  # in a shell without path variables
     whole, run = ((tmp_path / each / checkpoints.DIGEST).read_text() for each in ("whole", "run"))
     assert whole == run
 
@@ -317,7 +317,7 @@ def damage(path, how, where):
 
 @pytest.fixture
 def two_checkpoints(tmp_path, spots, tiny):
-    """A run that was broken off in its third epoch: folder, settings, and both checkpoints."""
+    """A run that was interrupted in its third epoch: folder, settings, and both checkpoints."""
     settings = tiny(epochs=3, dropout=0.2)
     with pytest.MonkeyPatch.context() as patch:
         interrupted_at(2 * spots.train.steps(16) + 2, patch)
@@ -373,7 +373,7 @@ def test_a_run_without_a_whole_checkpoint_says_so(two_checkpoints, spots):
     with pytest.raises(ValueError, match="delete that folder and resume again"):
         trained(settings, spots, run, resume=True)
     shutil.rmtree(run / checkpoints.FOLDER)
-    _, history = trained(settings, spots, run, resume=True)  # the advice leads on
+    _, history = trained(settings, spots, run, resume=True)  # the advice of the error works
     assert len(history) == 3
 
 
@@ -408,7 +408,7 @@ def test_a_kill_between_the_two_renames_of_a_save_leaves_a_run_that_opens(run, m
 
 @contextmanager
 def files_of_at_most(size):
-    """A disk that is full after so many bytes of a file."""
+    """Simulates a disk that is full after this many bytes of a file."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
@@ -448,7 +448,7 @@ def test_too_little_room_is_told_before_training(tmp_path, spots, tiny, monkeypa
 
 
 def test_a_folder_that_cannot_be_written_is_told_before_training(tmp_path, spots, tiny):
-    (tmp_path / "file").write_text("where a folder should be")  # closed to root, too
+    (tmp_path / "file").write_text("where a folder should be")  # not writable for root either
     with pytest.raises(OSError, match=re.escape(str(tmp_path / "file"))):
         trained(tiny(), spots, tmp_path / "file" / "run")
 
@@ -490,8 +490,8 @@ def test_a_loss_that_stops_being_finite_stops_at_its_step(tmp_path, spots, tiny,
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"latent_dim": 5}, r"latent_dim = 3, and this one has 5"),
-        ({"image_shape": (16, 16, 1)}, r"image_shape = \(12, 12, 1\), and this one has \(16"),
+        ({"latent_dim": 5}, r"latent_dim = 3, this one has 5"),
+        ({"image_shape": (16, 16, 1)}, r"image_shape = \(12, 12, 1\), this one has \(16"),
     ],
 )
 def test_weights_of_another_size_are_refused_with_both_sizes(changes, message, run):

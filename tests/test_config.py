@@ -1,4 +1,4 @@
-"""Settings: what is impossible is refused by name, before anything is built."""
+"""Settings: invalid ones are refused by name, before anything is built."""
 
 import json
 import os
@@ -126,7 +126,9 @@ def test_a_misspelt_variable_is_noticed_and_others_are_not(name, dataset, meant,
     monkeypatch.setenv(name, "/data")
     assert config.misspelt(dataset).get(name) == meant
     if meant:
-        monkeypatch.setenv(meant, "/data")  # set as well: the other is somebody else's
+        monkeypatch.setenv(
+            meant, "/data"
+        )  # also set: the other variable belongs to another program
         assert name not in config.misspelt(dataset)
 
 

@@ -1,4 +1,4 @@
-"""Data: disjoint splits that stay, an order that is a function of the epoch, errors that help."""
+"""Data: disjoint, stable splits; an order that depends on the epoch only; helpful errors."""
 
 import os
 import urllib.error
@@ -20,7 +20,7 @@ from storage import runs
 
 
 def rows_of(batches, count=None):
-    """First pixel row of every image as bytes: enough to tell these images apart."""
+    """First pixel row of every image as bytes: enough to distinguish these images."""
     batches = batches if count is None else batches.take(count)
     return [image.tobytes() for batch in batches.as_numpy_iterator() for image in batch]
 
@@ -153,7 +153,7 @@ def test_floats_in_0_1_keep_their_values_to_a_grey_level():
     ("images", "message"),
     [
         (np.zeros((5, 4)), r"shape \(5, 4\) is not a stack of images"),
-        (np.zeros((2, 5, 4, 2)), r"shape \(2, 5, 4, 2\) is no stack"),
+        (np.zeros((2, 5, 4, 2)), r"shape \(2, 5, 4, 2\) is not a stack"),
         (np.zeros((0, 5, 4)), "there are no images"),
         (np.full((2, 5, 4), 200.0), r"pixels are in \[200, 200\], not in \[0, 1\]"),
         (np.full((2, 5, 4), -0.5), r"pixels are in \[-0.5, -0.5\]"),
@@ -322,7 +322,7 @@ def test_oasis_is_found_at_every_level_with_the_split_it_comes_with(level, tmp_p
 
 
 def test_an_oasis_run_is_resumed(tmp_path, paths, monkeypatch):
-    """Its subjects are called 001, 002, ... and are no numbers."""
+    """Its subjects are called 001, 002, ..., which are not numbers."""
     write_pictures(tmp_path / "oasis", OASIS_NAMES)
     paths("OASIS_DIR", tmp_path / "oasis")
     settings = replace(OASIS, widths=(4,), batch_size=2, epochs=1)

@@ -1,4 +1,4 @@
-"""What is exported opens without this project and gives the model's numbers."""
+"""Exported files open without this project and have the model's outputs."""
 
 import json
 import subprocess
@@ -22,7 +22,7 @@ KINDS = {
     "SoftIntroVAE": {"reconstruction": "gaussian"},
 }
 
-# Run by a Python that can import nothing of ours: `-I` leaves out the folder and PYTHONPATH.
+# Run by a Python that cannot import this project: `-I` ignores the folder and PYTHONPATH.
 STRANGER = """
 import json, sys
 from pathlib import Path

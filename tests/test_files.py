@@ -1,4 +1,4 @@
-"""Image files: every good kind becomes the same array, every bad one is named with its reason."""
+"""Image files: all formats give the same array, and bad files are named with the reason."""
 
 import errno
 import json
@@ -175,7 +175,7 @@ def test_another_aspect_ratio_is_cropped_stretched_or_padded(fit):
 
 @pytest.mark.parametrize("target", [(8, 8), (28, 28), (100, 100), (224, 224), (90, 71)])
 def test_no_size_of_a_picture_falls_out_of_its_own_frame(target):
-    """Pillow refuses a box that lies outside by a rounding: 900x900 to 28 was such a size."""
+    """Pillow refuses a box that is outside because of rounding, as for 900x900 to 28."""
     thin = np.zeros((1, 1), np.uint8)
     for side in [*range(1, 2001, 7), 900, 1999, 2000]:
         box = decoding.crop_box(side, side, *target)
@@ -313,7 +313,7 @@ def test_a_name_without_a_file_is_named(folder, tmp_path):
 
 @pytest.fixture
 def decoded(monkeypatch):
-    """Names of the files that were really decoded."""
+    """Names of the files that were decoded."""
     seen, read = [], decoding.read
     monkeypatch.setattr(
         decoding, "read", lambda path, reading: seen.append(path.name) or read(path, reading)
@@ -587,7 +587,7 @@ def test_too_little_room_for_decoded_images_is_told_and_leaves_nothing(
 
 
 def test_a_full_disk_does_not_kill_the_process(folder, tmp_path):
-    """Pages of a memory map that the disk has no room for end it with SIGBUS."""
+    """Pages of a memory map beyond the free disk space end the process with SIGBUS."""
     small = tmp_path / "small"
     small.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(small)]

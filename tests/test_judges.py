@@ -1,4 +1,4 @@
-"""Judges that can be trusted, and that say so where they cannot."""
+"""Classifiers and regressors: their quality is measured, and limits their conclusions."""
 
 import math
 from dataclasses import replace
@@ -86,7 +86,9 @@ def test_conclusions_follow_the_curve_and_its_judge():
     assert said == "hernia rises by 3 (standard error 0.2), at every step"
     assert "falls" in judges.conclusion(good, rising.assign(mean=[0.0, -1.0, -3.0]), "hernia")
     assert "not steadily" in judges.conclusion(good, rising.assign(mean=[0.0, 4.0, 3.0]), "x")
-    assert "no change" in judges.conclusion(good, rising.assign(mean=[0.0, 0.1, 0.2]), "x")
+    assert "no significant change" in judges.conclusion(
+        good, rising.assign(mean=[0.0, 0.1, 0.2]), "x"
+    )
     assert judges.conclusion(poor, rising, "hernia") == (
         "no conclusion: the network's own held-out AUC is 0.70, under 0.8"
     )
@@ -99,7 +101,7 @@ def test_conclusions_follow_the_curve_and_its_judge():
 
 @pytest.fixture
 def quick(monkeypatch, tmp_path):
-    """Judges of a few steps, kept in the test's own folder."""
+    """Networks of a few steps, cached in the test's own folder."""
     classifier = judges.classifier
     options = {"steps": 20, "widths": (4, 8), "cache": tmp_path}
     monkeypatch.setattr(
@@ -153,7 +155,7 @@ def test_inception_sees_colours_of_its_own_size_and_refuses_what_is_not_its_weig
 
     monkeypatch.setattr(keras.applications, "InceptionV3", lambda **options: network)
     weights = tmp_path / "weights.h5"
-    with pytest.raises(OSError, match="weights.h5 is not there"):
+    with pytest.raises(OSError, match="weights.h5 is missing"):
         judges.inception(weights)
     weights.write_bytes(b"")
     found = judges.inception(weights)(spots.test.images)

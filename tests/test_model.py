@@ -1,4 +1,5 @@
-"""Every model: it learns, XLA agrees, it comes back from disk, its objective is what it says."""
+"""Every model learns, agrees with XLA, can be saved and loaded, and has the documented
+objective."""
 
 import os
 import re
@@ -21,7 +22,7 @@ from spots import SHAPE, blobs
 from storage import checkpoints, disk
 
 ROOT = Path(__file__).parent.parent
-BFLOAT16 = 0.02  # how far its losses may be from those of float32, relatively
+BFLOAT16 = 0.02  # largest relative difference of its losses from those of float32
 
 
 def compiled(settings, steps=10, **options):
@@ -74,7 +75,8 @@ def test_losses_are_the_same_with_xla_and_near_in_bfloat16(kind, tiny):
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
-    """A trained model of every kind, saved both ways, and what it made of some images."""
+    """A trained model of every kind, saved in both formats, and its reconstructions of some
+    images."""
     folder = tmp_path_factory.mktemp("saved")
     expected = {}
     for kind in registry.REGISTRY:
@@ -441,7 +443,7 @@ def test_a_changed_setting_that_the_model_does_not_take_is_refused(
     kind, changes, others, tiny, spots, tmp_path
 ):
     settings = tiny(model=kind, **changes)
-    model = registry.from_settings(settings)  # as a run of before is opened
+    model = registry.from_settings(settings)  # as an older run is opened
     ((name, value),) = changes.items()
     with pytest.raises(ValueError, match=re.escape(f"{name} = {value} is not used by {kind}")):
         train.fit(model, spots, settings, tmp_path / "run")

@@ -48,7 +48,7 @@ def test_every_combination_is_planned_and_checked_before_anything_is_trained():
     with pytest.raises(ValueError, match="bta.*allowed: beta"):
         sweep.plan(SMALL, {"bta": [1]})
     (name,) = sweep.plan(SMALL, {"widths": [(8, 16)]})
-    assert name.startswith("widths=_8__16_-")  # and a hash: nothing else is called so
+    assert name.startswith("widths=_8__16_-")  # and a hash, so the name is unique
 
 
 def measured(run, value):
@@ -84,7 +84,9 @@ def test_a_trial_is_an_ordinary_run_and_is_not_trained_twice(tmp_path):
     assert (tmp_path / "run" / "model.weights.h5").exists() and sweep.over(tmp_path / "run")
     assert sweep.trial(SMALL, tmp_path / "run", told.append) == values and len(told) == 1
     written = json.loads((tmp_path / "run" / "metrics.json").read_text())["metrics"]
-    assert {each["split"] for each in written.values()} == {"validation"}  # it is there to choose
+    assert {each["split"] for each in written.values()} == {
+        "validation"
+    }  # a sweep chooses, so no test images
     with pytest.raises(ValueError, match="was started with epochs = 1, not 50"):
         sweep.trial(replace(SMALL, epochs=50), tmp_path / "run")
 

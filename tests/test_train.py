@@ -1,4 +1,4 @@
-"""Training leaves a complete run that opens again, and refuses beforehand what cannot work."""
+"""Training writes a complete run that can be loaded, and refuses wrong settings in advance."""
 
 import dataclasses
 import json
@@ -155,7 +155,7 @@ def test_a_loss_that_is_not_finite_ends_training_and_its_weights_are_not_saved(
 
 @pytest.mark.parametrize("together", [1, 4])
 def test_the_step_at_which_the_loss_broke_is_the_one_that_is_told(together, tmp_path, spots, tiny):
-    """Wherever the loss is looked at, and whether steps are executed alone or together."""
+    """Regardless of where the loss is checked, and of the steps per execution."""
     settings = tiny(batch_size=4, epochs=3, steps_per_execution=together)  # 16 steps an epoch
     model = registry.from_settings(settings)
     objective = model.objective
