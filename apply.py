@@ -27,7 +27,7 @@ WAYS = {  # to call it, and the options that mean something there
         *("between", "frames", "path", "skip_bad_files"),
     ),
     "--to": ("to", "direction", "address"),
-    "--generate": ("to", "label", "seed"),
+    "--generate": ("to", "label", "seed", "prior", "condition"),
 }
 
 
@@ -57,6 +57,16 @@ def parsed(words=None):
     )
     parser.add_argument("--address", help="of a Ray cluster, or local; default: no Ray")
     parser.add_argument("--label", type=int, help="all of this class")
+    parser.add_argument(
+        "--prior", metavar="NAME", help="of the run; default: its own; normal: N(0, I)"
+    )
+    parser.add_argument(
+        "--condition",
+        action="append",
+        default=[],
+        metavar="COLUMN=VALUE",
+        help="of a prior that was fitted with it",
+    )
     parser.add_argument("--seed", type=int, default=0, help="of what is generated")
     arguments = parser.parse_args(words)
     if (arguments.folder is None) == (arguments.generate is None):
@@ -69,8 +79,8 @@ def parsed(words=None):
 
 
 if __name__ == "__main__":
-    config.quiet()
     parsed()  # help and what is misspelt need no TensorFlow, whose import takes seconds
+    config.import_quietly()
 
 
 import numpy as np
@@ -81,6 +91,7 @@ import config
 import evaluate
 import train
 from analysis import directions, latent, plots
+from families import priors
 from nn.batches import in_batches
 from sources import decoding, files
 from storage import disk
@@ -203,7 +214,7 @@ def picture_names(table) -> list[str]:
     return made
 
 
-def generate(model, n, folder, classes=(), seed=0, **options):
+def generate(model, n, folder, classes=(), seed=0, prior=None, **options):
     """Makes a labelled data set: images in a folder for each class, and `labels.csv`.
 
     Args:
@@ -213,6 +224,7 @@ def generate(model, n, folder, classes=(), seed=0, **options):
         folder: New or empty.
         classes: Names of the classes; default: their numbers.
         seed: The same images for the same seed.
+        prior: That latents are drawn from, of `families.priors`; None: N(0, I).
         **options: Of the model's `generate`: `label`, or `confidence`.
 
     Returns:
@@ -222,7 +234,7 @@ def generate(model, n, folder, classes=(), seed=0, **options):
     if folder.exists() and any(folder.iterdir()):
         raise ValueError(f"{folder} is not empty; name a new folder, so that nothing is mixed")
     if model.uses_labels:
-        images, labels = model.generate(n, seed, **options)
+        images, labels = model.generate(n, seed, prior=prior, **options)
         labels = np.asarray(labels)
         known = [str(each) for each in (classes or range(int(labels.max()) + 1))]
         names, folders = [known[label] for label in labels], disk.file_names(known)
@@ -230,7 +242,7 @@ def generate(model, n, folder, classes=(), seed=0, **options):
         table = pd.DataFrame({"file": places})
         table["label"] = names
     else:
-        images = model.sample(n, seed)
+        images = model.sample(n, seed, prior)
         table = pd.DataFrame({"file": [f"{i:05d}" for i in range(n)]})
     save_images(images.numpy(), table.assign(slice=0), folder)
     table["file"] += ".png"
@@ -309,6 +321,29 @@ def keep(run, folder, arguments):
         print(bad.head(files.NAMED).to_string(index=False, header=False))
 
 
+class Conditional:
+    """A prior that draws for one condition."""
+
+    def __init__(self, prior, condition):
+        if prior is None or prior.conditions is None:
+            raise ValueError(
+                "--condition: this prior was fitted without; fit one with prior.py --condition and "
+                "name it with --prior"
+            )
+        self.prior, self.condition, self.kind = prior, condition, prior.kind
+
+    def sample(self, n, seed=0):
+        return self.prior.sample(n, seed, self.condition)
+
+
+def _condition(text):
+    """A column and its value; a number where it looks like one."""
+    name, sign, value = text.partition("=")
+    if not sign:
+        raise ValueError(f"--condition {text}: write it as COLUMN=VALUE")
+    return name, train.parse_value(value)
+
+
 def make(run, arguments):
     """`--generate`: images by the run's model, with their labels."""
     model, folder = train.load(run), arguments.to or run / "generated"
@@ -317,8 +352,12 @@ def make(run, arguments):
     if arguments.generate < 1:
         raise ValueError(f"--generate {arguments.generate}: ask for at least one image")
     options = {} if arguments.label is None else {"label": arguments.label}
-    table = generate(model, arguments.generate, folder, seed=arguments.seed, **options)
-    print(f"{len(table)} images written to {folder}")
+    prior = priors.of_run(run, arguments.prior)
+    if arguments.condition:
+        prior = Conditional(prior, dict(map(_condition, arguments.condition)))
+    table = generate(model, arguments.generate, folder, seed=arguments.seed, prior=prior, **options)
+    name = "N(0, I)" if prior is None else f"the run's prior {arguments.prior or prior.kind}"
+    print(f"{len(table)} images of {name} written to {folder}")
     if "label" in table:
         counts = table["label"].value_counts().sort_index()
         print("labels: " + ", ".join(f"{label}: {count}" for label, count in counts.items()))

@@ -2,6 +2,7 @@
 
 import difflib
 import os
+import sys
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
@@ -261,12 +262,26 @@ def _field(name):
     return known[name]
 
 
-def quiet():
-    """Silences TensorFlow's log lines, unless TF_CPP_MIN_LOG_LEVEL asks for some.
+def import_quietly():
+    """Imports TensorFlow without what its libraries log meanwhile, for commands.
 
-    For commands, before TensorFlow is imported.
+    They write past Python and, in TensorFlow 2.21, whatever TF_CPP_MIN_LOG_LEVEL says; where that
+    variable is set, nothing is hidden.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
+        return
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        import tensorflow
+
+        tensorflow.config.list_physical_devices()
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def nearest(word: str, words) -> str:

@@ -6,6 +6,7 @@ python evaluate.py RUN --images PATH --to FILE.json      # other images than the
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 
 import config
@@ -45,6 +46,14 @@ def parsed(words=None):
         help="measure on these, laid out as those that the run was trained on (needs --to)",
     )
     parser.add_argument(
+        "--prior",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="measure samples (and the bound) under this prior of the run too, as name@prior; own "
+        "stands for the one that the run got (prior.py fits others)",
+    )
+    parser.add_argument(
         "--to", type=Path, metavar="FILE", help="where the numbers go; default: RUN/metrics.json"
     )
     arguments = parser.parse_args(words)
@@ -58,30 +67,28 @@ def parsed(words=None):
 
 
 if __name__ == "__main__":
-    config.quiet()
     parsed()  # help and what is misspelt need no TensorFlow, whose import takes seconds
+    config.import_quietly()
 
 import math
 
 import numpy as np
 import pandas as pd
 import tensorflow as tf
-from scipy import stats
 from sklearn.decomposition import PCA
 
 import config
 import data
 import train
 from analysis import factors, judges, latent, likelihood
+from analysis.samples import NEARER, Compared, drawn
+from families import priors
 from nn import metrics
 from nn.batches import as_float, in_batches
 from storage import disk, runs
 
 DRAWS = 5  # fixed draws of binary pixels and of z for each image
 NEIGHBOURS = 10
-MOST_SAMPLES = 10_000  # drawn from a model, as many as there are held-out images
-MOST_PIXELS = 2**27  # that these may have together
-MOST_COMPARED = 2000  # samples whose nearest training image is looked for
 
 # Unit, which way is better, and how it is computed. The order is that of the table.
 PROTOCOL = {
@@ -185,14 +192,21 @@ PROTOCOL = {
 
 IN_FEATURES = ("frechet", "kernel", "precision", "recall")
 ARROWS = {"lower": " ↓", "higher": " ↑", "": ""}
-NEARER = ("nearer_than_real", "nearer_than_redrawn")
 OF_LABELS = ("knn_purity", "accuracy", "calibration_error")  # of images with a label alone
 METRICS = "metrics.json"
 SAMPLED = (*IN_FEATURES, "inception_frechet", "sample_sharpness", *NEARER)
 
 
 def report(
-    model, images, run=None, split="test", samples=0, judge=None, inception=None, progress=False
+    model,
+    images,
+    run=None,
+    split="test",
+    samples=0,
+    judge=None,
+    inception=None,
+    progress=False,
+    others=None,
 ) -> dict:
     """Everything that is measured of a model, with the protocol beside each number.
 
@@ -206,12 +220,14 @@ def report(
             None leaves these distances out.
         inception: From `judges.inception`, likewise.
         progress: Whether to show how far it is.
+        others: Dictionary of names to other priors than N(0, I), from `families.priors`.
 
     Returns:
-        Dictionary of names (see `PROTOCOL`) to `value`, `unit`, `better`, `split`, `n`,
-        `standard_error` (over images, where the value is a mean) and `protocol`. A model without
-        a posterior has no rate and no evidence lower bound; a source without labels no purity, and
-        one whose true factors are not known no scores of disentanglement.
+        Dictionary of names (see `PROTOCOL`; under another prior `name@prior`) to `value`, `unit`,
+        `better`, `split`, `n`, `standard_error` (over images, where the value is a mean) and
+        `protocol`. A model without a posterior has no rate and no evidence lower bound; a source
+        without labels no purity, and one whose true factors are not known no scores of
+        disentanglement.
     """
     chosen = images.splits[split]
     per_image = _likelihoods(model, chosen.images, progress)
@@ -221,11 +237,19 @@ def report(
             name: (each.mean(), each.std() / math.sqrt(len(each)))
             for name, each in per_image.items()
         }
+    gap = partial(likelihood.importance_gap, model, chosen.images, samples, progress=progress)
     if samples:
-        gap, error = likelihood.importance_gap(model, chosen.images, samples, progress=progress)
-        values["nll"] = (values["negative_elbo"][0] - gap, error)
-    made = drawn(model, len(chosen))
-    values |= _samples(model, made, images, chosen, judge, inception)
+        lacking, error = gap()
+        values["nll"] = (values["negative_elbo"][0] - lacking, error)
+    compared = Compared(model, images, chosen, judge, inception)
+    values |= compared(drawn(model, len(chosen)))
+    for name, prior in (others or {}).items():
+        own = compared(drawn(model, len(chosen), prior))
+        own |= _bound_under(model, prior, chosen.images, progress)
+        if samples and "negative_elbo" in own:
+            lacking, error = gap(log_prior=prior.log_prob)
+            own["nll"] = (own["negative_elbo"][0] - lacking, error)
+        values |= {f"{key}@{name}": each for key, each in own.items()}
     z_mean, _ = latent.encode(model, chosen)
     values["active_units"] = (int(metrics.active_units(z_mean)), None)
     if images.factors and z_mean.shape[1] > 1:
@@ -243,10 +267,9 @@ def report(
     density = {"bernoulli": "Bernoulli"}.get(model.reconstruction, "Gaussian density")
     pixels = "dynamically binarised pixels" if model.binarize == "dynamic" else "grey pixels"
     numbers = {}
-    for name, (unit, better, protocol) in PROTOCOL.items():
-        if name not in values:
-            continue
-        value, error = values[name]
+    for key in sorted(values, key=_place):
+        (name, _, prior), (value, error) = key.partition("@"), values[key]
+        unit, better, protocol = PROTOCOL[name]
         if name == "nll":
             seen = min(likelihood.IMAGES, len(chosen))
             count = math.ceil(samples / likelihood.TOGETHER[1]) * likelihood.TOGETHER[1]
@@ -254,14 +277,17 @@ def report(
         if name in ("negative_elbo", "distortion", "nll"):
             protocol = f"{protocol}; {density} on {pixels}"
         if name in SAMPLED:
-            protocol = f"{protocol}; {len(made)} samples of the prior"
+            protocol = f"{protocol}; {compared.count} samples of the prior"
+            protocol += f" {prior}" if prior else ""
             if name in IN_FEATURES:
                 protocol = f"{protocol}; the classifier's test accuracy is {judge.accuracy:.3f}"
         elif model.corrupt != "none":
             protocol = f"{protocol}; input corrupted ({model.corrupt} {model.corrupt_level:g})"
+        elif prior:
+            protocol = f"{protocol}; under the prior {prior}, the KL from single draws"
         if not math.isfinite(value):
             protocol = f"{protocol}; here no finite number comes of it"
-        numbers[name] = {
+        numbers[key] = {
             "value": float(value) if isinstance(value, np.floating) else value,
             "standard_error": None if error is None else float(error),
             "unit": unit,
@@ -273,6 +299,24 @@ def report(
     if run is not None:
         write(numbers, images, Path(run) / METRICS)
     return numbers
+
+
+def _place(key):
+    """Where a number stands in a report: as in `PROTOCOL`, those of other priors after it."""
+    name, _, prior = key.partition("@")
+    return list(PROTOCOL).index(name), prior
+
+
+def _bound_under(model, prior, pixels, progress):
+    """The bound of every image under another prior, where that has a density."""
+    if not prior.exact or model.needs_class:
+        return {}
+    per_image = _likelihoods(model, pixels, progress, prior.log_prob)
+    return {
+        name: (per_image[name].mean(), per_image[name].std() / math.sqrt(len(pixels)))
+        for name in ("negative_elbo", "rate")
+        if name in per_image
+    }
 
 
 def write(numbers, images, path):
@@ -313,7 +357,7 @@ def _printed(each):
     return f"{value:.{digits}f} ± {error:.{digits}f}"
 
 
-def _likelihoods(model, pixels, progress=False):
+def _likelihoods(model, pixels, progress=False, log_prior=None):
     """Rate, distortion and their sum for every image, averaged over the fixed draws."""
 
     def measured(batch, rows):
@@ -322,7 +366,7 @@ def _likelihoods(model, pixels, progress=False):
         for draw in tf.range(DRAWS, dtype=rows.dtype):
             # The row makes the random numbers of every batch its own, and always the same.
             result = model.forward(batch, training=False, step=rows[0] * DRAWS + draw)
-            paid, told = model.bound(result)
+            paid, told = model.bound(result, log_prior)
             distortion += paid / DRAWS
             rate += (tf.fill(tf.shape(paid), math.nan) if told is None else told) / DRAWS
         return distortion, rate
@@ -390,87 +434,6 @@ def _reconstructions(model, pixels, progress=False):
     return dict(zip(names, parts, strict=True))
 
 
-def drawn(model, count):
-    """`count` images decoded from the prior, or as many as memory should hold; always the same."""
-    count = max(1, min(count, MOST_SAMPLES, MOST_PIXELS // math.prod(model.image_shape)))
-    starts = range(0, count, 500)
-    return np.concatenate([model.sample(min(500, count - at), seed=at) for at in starts])
-
-
-def _samples(model, made, images, chosen, judge, inception):
-    """How good generated images are, and how near to those of the training."""
-    rows = np.random.default_rng(0).permutation(len(chosen))[: len(made)]
-    real = chosen.images[np.sort(rows)] / np.float32(255)
-    edges = metrics.sharpness(real).mean()  # 0 where every image is flat
-    sharp = metrics.sharpness(made) / edges if edges else np.full(len(made), math.nan)
-    values = {"sample_sharpness": (sharp.mean(), sharp.std() / math.sqrt(len(sharp)))}
-    # Not the first ones: those of MNIST are the tidier half.
-    some = real[np.random.default_rng(1).permutation(len(real))[:MOST_COMPARED]]
-    compared = (made[:MOST_COMPARED], some, in_batches(model.reconstruct, some))
-    ours, *others = _to_nearest(compared, images.train.images)
-    values |= {
-        name: (_share_nearer(ours, each), None) for name, each in zip(NEARER, others, strict=True)
-    }
-    if inception is not None:
-        values["inception_frechet"] = (
-            metrics.frechet_distance(inception(real), inception(made)),
-            None,
-        )
-    if judge is not None:
-        theirs, ours = judge.features(real), judge.features(made)
-        if len(made) > theirs.shape[1]:  # else the Gaussian's covariance is not known
-            values["frechet"] = (metrics.frechet_distance(theirs, ours), None)
-        kernel, error = metrics.kernel_distance(theirs, ours)
-        values["kernel"] = (kernel, None if math.isnan(error) else error)
-        if min(len(theirs), len(ours)) > metrics.REACH:
-            precision, recall = metrics.precision_recall(theirs, ours)
-            values |= {"precision": (precision, None), "recall": (recall, None)}
-    return values
-
-
-def nearer_to_training(made, others, training):
-    """How often a generated image has a nearer training image than another image has.
-
-    The statistic of Mann and Whitney on the distances to the nearest training image, as in
-    [Meehan et al., 2020](https://arxiv.org/abs/2004.05675), Section 3, whose test looks for values
-    far from a half. Pixels are compared, those of large images averaged to at most 32 a side, and
-    training images as they are: a mirrored copy of one is not found.
-
-    Args:
-        made: Generated images, floats in [0, 1], shape `(n, height, width, channels)`.
-        others: What they are compared with: images that the model was not trained on, or its
-            reconstructions of these, so that its blur is on both sides; likewise.
-        training: uint8.
-
-    Returns:
-        Share of all pairs, ties counted half.
-    """
-    return _share_nearer(*_to_nearest((made, others), training))
-
-
-def _to_nearest(sets, training):
-    """Distances `(n,)` from every image of each set to its nearest training image."""
-    known = small(training)
-    return [latent.nearest(small(each), known)[1] for each in sets]
-
-
-def _share_nearer(ours, theirs):
-    farther = stats.mannwhitneyu(ours, theirs).statistic
-    return float(1.0 - farther / (len(ours) * len(theirs)))
-
-
-def small(images, side=32):
-    """Images averaged to at most `side` pixels each way; floats in [0, 1]."""
-
-    def shrunk(batch):
-        height, width = batch.shape[1:3]
-        factor = max(1.0, max(height, width) / side)
-        shape = (max(1, round(height / factor)), max(1, round(width / factor)))
-        return tf.image.resize(as_float(batch), shape, method="area")
-
-    return in_batches(shrunk, images)
-
-
 def baselines(images, components, split="test", most=3000) -> pd.DataFrame:
     """What needs no network: the mean training image, and PCA with as many numbers as a latent has.
 
@@ -517,6 +480,13 @@ def _images(run, path):
     return data.load(settings, data.Origin(paths, origin.bits if origin else 0))
 
 
+def _priors(run, names):
+    """Priors of a run by name; `own` is the one that it draws from."""
+    names = [runs.own_prior(run) if name == "own" else name for name in names]
+    found = {name: priors.of_run(run, name) for name in names}
+    return {name: prior for name, prior in found.items() if prior is not None}
+
+
 def main(words=None):
     arguments = parsed(words)
     reports, unwritten = {}, []
@@ -543,6 +513,7 @@ def main(words=None):
                 judge=judge,
                 inception=inception,
                 progress=True,
+                others=_priors(run, arguments.prior),
             )
             try:
                 write(reports[str(run)], images, arguments.to or run / METRICS)

@@ -30,7 +30,8 @@ class Pass(NamedTuple):
     `(batch, height, width, channels)`, latents `(batch, latent_dim)`; `z_log_var` is None for a
     deterministic encoder. `training` and `step` determine the random numbers of the pass.
     `by_class` holds the results per class of a model that decodes an image in several classes
-    (`semisupervised.M2`).
+    (`semisupervised.M2`); `conditions`, `(batch, width)`, the values of the table for each image
+    (`sources.conditions`), or None.
     """
 
     images: tf.Tensor
@@ -43,6 +44,7 @@ class Pass(NamedTuple):
     training: bool
     step: tf.Tensor | int
     by_class: tuple | None = None
+    conditions: tf.Tensor | None = None
 
 
 @keras.saving.register_keras_serializable("latent_atlas")
@@ -164,7 +166,9 @@ class Autoencoder(Configured):
         z_mean, z_log_var = self._posterior(seen, training)
         z = self.draw(z_mean, z_log_var, self.key("noise", training, step, rows))
         logits = self.logits_of(z, training)
-        return Pass(images, targets, labels, z_mean, z_log_var, z, logits, training, step)
+        given = batch.get("conditions") if isinstance(batch, dict) else None
+        both = (images, targets, labels, z_mean, z_log_var, z, logits, training, step)
+        return Pass(*both, conditions=given)
 
     def draw(self, z_mean, z_log_var, key):
         """The latent that is decoded: here the encoder's output itself."""

@@ -39,8 +39,8 @@ def parsed(words=None):
 
 
 if __name__ == "__main__":
-    config.quiet()
     parsed()  # help and errors come before TensorFlow, whose import takes seconds
+    config.import_quietly()
 
 import importlib.util
 import itertools

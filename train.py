@@ -90,8 +90,8 @@ def parsed(words=None):
 
 
 if __name__ == "__main__":
-    config.quiet()
     parsed()  # help and errors come before TensorFlow, whose import takes seconds
+    config.import_quietly()
 
 import importlib.util
 
@@ -102,7 +102,7 @@ import tensorflow as tf
 import config
 import data
 from analysis import judges, plots
-from families import registry
+from families import priors, registry
 from nn import distribution
 from sources import splits
 from storage import checkpoints, runs
@@ -184,7 +184,19 @@ def fit(model, images, settings, run, verbose="auto", resume=False, callbacks=()
         return pd.DataFrame(keep.rows)
     if settings.patience:
         checkpoints.load(model, run)
+    if runs.own_prior(run) is None:
+        _fit_own_prior(model, images, run)
     return pd.read_csv(run / "history.csv")
+
+
+def _fit_own_prior(model, images, run):
+    """Gives a trained run the prior that its samples are drawn from; says why where it cannot."""
+    try:
+        prior = priors.own(model, images.train)
+    except ValueError as error:
+        print(f"{run} keeps N(0, I) as its prior: {error}")
+        return
+    runs.save_prior(run, prior.kind, *prior.parts(), own=True)
 
 
 def _divisors(steps):

@@ -143,7 +143,7 @@ def nearest(points, among):
     """For each point its nearest neighbour in another set, by Euclidean distance.
 
     With images as points it detects memorisation: a sample that is a training image has a neighbour
-        at distance 0.
+    at distance 0.
 
     Args:
         points: Shape `(n, ...)`.

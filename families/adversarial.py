@@ -198,7 +198,7 @@ class Seen(NamedTuple):
     """The model's outputs for its own images: reconstructions, or generated ones.
 
     `z_mean`, `z_log_var`: `(batch, latent_dim)`. `kl` of that posterior and `error` of the images
-        decoded from it (nats above the minimum; None if they were not decoded): `(batch,)`.
+    decoded from it (nats above the minimum; None if they were not decoded): `(batch,)`.
     """
 
     z_mean: tf.Tensor

@@ -184,7 +184,7 @@ class M2(Labelled):
     cross-entropy of q(y|x) on the labelled images is added (Eq. 9). The prior p(y) is uniform.
 
     The convolutions of the encoder run once per image, the decoder once per class: the known one of
-        labelled images, all for the rest. Class and style are separate, so `decode` takes both.
+    labelled images, all for the rest. Class and style are separate, so `decode` takes both.
 
     Args:
         encoder: From `networks.class_encoder`.

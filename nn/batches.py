@@ -67,12 +67,15 @@ def parts(batch):
     """Images and labels of a batch in any of the forms that `splits` makes.
 
     Args:
-        batch: Images; `(images, labels)`; or `(images, labels, others)`, whose `others` are images
-            without a label, and whose labels are all known.
+        batch: Images; `(images, labels)`; `(images, labels, others)`, whose `others` are images
+            without a label, and whose labels are all known; or a dictionary of `"images"` and,
+            where there are any, `"labels"` and `"conditions"`.
 
     Returns:
         `(images, labels)`; the labels of `others` are -1, without any labels, None.
     """
+    if isinstance(batch, dict):
+        return batch["images"], batch.get("labels")
     if not isinstance(batch, tuple | list):
         return batch, None
     if len(batch) == 2:

@@ -18,7 +18,7 @@ from tables import markdown
 import data
 import evaluate
 import train
-from analysis import latent, plots
+from analysis import latent, plots, samples
 from nn.batches import in_batches
 from storage import runs
 
@@ -53,8 +53,8 @@ def main():
     by_subject = pd.Series(ssim).groupby(images.test.table["subject"].to_numpy()).mean()
 
     # Memorisation: distance of samples to their nearest training image, compared with test images.
-    training = evaluate.small(images.train.images, 64)
-    pair = (evaluate.small(each, 64) for each in (model.sample(48, seed=2).numpy(), pixels))
+    training = samples.small(images.train.images, 64)
+    pair = (samples.small(each, 64) for each in (model.sample(48, seed=2).numpy(), pixels))
     near = [np.median(latent.nearest(each, training)[1]) for each in pair]
 
     columns = {"ssim": 3, "ssim_foreground": 3, "psnr": 2, "mse": 5}

@@ -53,6 +53,8 @@ class Reading:
         bits: Bit depth of pictures deeper than 8 bits: values from 0 to `2**bits - 1` become grey
             levels. 0: the bits of the largest value of the file, which differ between files;
             `files.with_bits` finds one range for a folder.
+        mask: Whether they are label maps, whose values are kept: resized by nearest neighbour,
+            neither scaled nor interpolated. `image_shape` then has one channel.
     """
 
     image_shape: tuple[int, int, int]
@@ -60,6 +62,7 @@ class Reading:
     axis: int = 2
     span: tuple[float, float] = (0.35, 0.65)
     bits: int = 0
+    mask: bool = False
 
     @classmethod
     def of(cls, settings, bits=0) -> "Reading":
@@ -98,8 +101,8 @@ def read(path, reading):
     99.5 percentiles. Checksums are verified if a format has them.
 
     Sizes are checked before decoding: a picture has at most `MAX_PIXELS` pixels; a volume and a
-        DICOM file at most `MAX_BYTES` bytes, inflated. So no file needs much more than 1 GB of
-        memory, and most of the largest need half of that.
+    DICOM file at most `MAX_BYTES` bytes, inflated. So no file needs much more than 1 GB of memory,
+    and most of the largest need half of that.
 
     Returns:
         uint8 `(images, height, width, channels)`.
@@ -113,7 +116,8 @@ def read(path, reading):
         elif suffix(path) in DICOM:
             images = [fitted(_dicom(path), reading)]
         else:
-            images = [fitted(_picture(path, reading.bits), reading)]
+            picture = _label_map(path) if reading.mask else _picture(path, reading.bits)
+            images = [fitted(picture, reading)]
         return np.stack(images)
 
 
@@ -212,6 +216,30 @@ def _picture(path, bits):
     return image if image.mode in ("1", "L", "LA", "RGB", "RGBA") else image.convert("RGB")
 
 
+def _label_map(path):
+    """A Pillow image of mode L whose values are labels: those stored, of a palette its numbers."""
+    with Image.open(path, formats=FORMATS) as image:
+        if image.width * image.height > MAX_PIXELS:
+            raise BadFile(f"claims {image.width} x {image.height} pixels, too many to be true")
+        image = ImageOps.exif_transpose(image)
+        if image.mode not in ("1", "L", "P") and not _is_deep(image):
+            raise BadFile(f"is a mask in colour (mode {image.mode}); save it as grey levels")
+        values = np.asarray(image)
+    return Image.fromarray(_labels(values))
+
+
+def _labels(values):
+    """Values of a mask as uint8; an error where they are no labels from 0 to 255."""
+    values = np.asarray(values)
+    if not values.size or values.min() < 0 or values.max() > 255 or not _counts(values):
+        raise BadFile("is a mask with values that are not whole numbers from 0 to 255")
+    return values.astype(np.uint8)
+
+
+def _counts(values):
+    return np.issubdtype(values.dtype, np.integer) or np.array_equal(values, np.round(values))
+
+
 def _beginning(path):
     with open(path, "rb") as file:
         start = file.read(16)
@@ -259,6 +287,7 @@ def fitted(image, reading):
     if box != (0, 0, *size):
         smaller = size[0] * size[1] < (box[2] - box[0]) * (box[3] - box[1])
         kind = Image.Resampling.BOX if smaller else Image.Resampling.BICUBIC
+        kind = Image.Resampling.NEAREST if reading.mask else kind
         image = image.resize(size, kind, box=box)
     values = np.asarray(image)
     if values.dtype != np.uint8:
@@ -346,9 +375,9 @@ def _upright(values, header):
 
 
 def _volume_images(path, reading):
+    header, content = _nifti(path, whole=True)  # says so where nibabel is missing
     from nibabel.volumeutils import apply_read_scaling
 
-    header, content = _nifti(path, whole=True)
     shape, kind = header.get_data_shape(), header.get_data_dtype()
     stored = np.ndarray(shape, kind, content, header.get_data_offset(), order="F")
     slope, inter = header.get_slope_inter()
@@ -358,14 +387,16 @@ def _volume_images(path, reading):
 
     if not np.isfinite(scaled(np.array([stored.min(), stored.max()]))).all():
         raise BadFile("has NaN or infinite voxels")
-    low, high = _range(stored, scaled, falling=slope is not None and slope < 0)
+    if not reading.mask:
+        low, high = _range(stored, scaled, falling=slope is not None and slope < 0)
     upright = _upright(stored, header)
     for number in _slices(upright, reading):
         values = scaled(np.moveaxis(upright, reading.axis, 0)[number])
-        values = np.clip((values - low) / max(high - low, 1e-6), 0, 1) * 255
-        image = Image.fromarray(
-            np.ascontiguousarray(np.rot90(values))
-        )  # front or top at the top of the image
+        if reading.mask:
+            values = _labels(values)
+        else:
+            values = np.clip((values - low) / max(high - low, 1e-6), 0, 1) * 255
+        image = Image.fromarray(np.ascontiguousarray(np.rot90(values)))
         yield fitted(image, reading)
 
 
@@ -373,7 +404,7 @@ def _range(stored, scaled, falling):
     """The 0.5 and 99.5 percentiles of a volume, equal to those of `np.percentile`.
 
     Only the stored values around them are scaled: scaling all would need four times the memory of
-        the volume.
+    the volume.
 
     Args:
         stored: The voxels as stored in the file.

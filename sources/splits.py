@@ -40,11 +40,13 @@ class Split:
             other data, such as latents of another model.
         table: One row per image in the same order: `file`, `subject`, labels, covariates.
         digests: Short hash of each image's pixels, or None to compute them.
+        masks: Label maps, uint8 `(n, height, width, 1)`, 0 for no label; or None.
     """
 
     images: np.ndarray | files.Rows
     table: pd.DataFrame
     digests: np.ndarray | None = None
+    masks: np.ndarray | files.Rows | None = None
 
     def __len__(self):
         return len(self.images)
@@ -66,9 +68,9 @@ class Split:
         rows = np.asarray(rows)
         rows = np.flatnonzero(rows) if rows.dtype == bool else rows
         digests = None if self.digests is None else self.digests[rows]
-        return Split(
-            _rows(self.images, rows), self.table.iloc[rows].reset_index(drop=True), digests
-        )
+        masks = None if self.masks is None else _rows(self.masks, rows)
+        table = self.table.iloc[rows].reset_index(drop=True)
+        return Split(_rows(self.images, rows), table, digests, masks)
 
     def batches(
         self,
@@ -80,6 +82,7 @@ class Split:
         shift=0,
         flip="none",
         part=ALL,
+        conditions=None,
     ):
         """Batches for `fit`, as uint8; the model's step converts them to floats.
 
@@ -96,6 +99,8 @@ class Split:
                 `"upright"` (top becomes bottom), or `"none"`.
             part: With `shuffle`, the slices of every batch to return, one after the other, if
                 several replicas share it; other images are not read.
+            conditions: `conditions.Conditions`; batches are then dictionaries of `"images"`,
+                `"conditions"`, float32 `(batch, width)`, and, if requested, `"labels"`.
 
         Returns:
             `tf.data.Dataset` of uint8 `(batch, height, width, channels)`.
@@ -110,6 +115,7 @@ class Split:
                     "batch_size (and labelled_share) so that each gets equally many"
                 )
         numbers = None if labels is None else tf.constant(self.labels(labels))
+        known = None if conditions is None else tf.constant(conditions(self.table))
         augmented = shift or flip != "none"
 
         def order(epoch):
@@ -135,6 +141,9 @@ class Split:
             images = tf.ensure_shape(images, (rows.shape[0], *self.images.shape[1:]))
             if draws is not None:
                 images = _moved(images, draws, shift, flip)
+            if known is not None:
+                batch = {"images": images, "conditions": tf.gather(known, rows)}
+                return batch if numbers is None else batch | {"labels": tf.gather(numbers, rows)}
             return images if numbers is None else (images, tf.gather(numbers, rows))
 
         if shuffle:
@@ -282,7 +291,7 @@ def _moved(images, draws, shift, flip):
 # --- from tables and arrays ----------------------------------------------------------------------
 
 
-def from_table(images, table, places, name, label=None, classes=(), note="", **known):
+def from_table(images, table, places, name, label=None, classes=(), note="", masks=None, **known):
     """Images with a table, split by `places`; no subject may be in two splits.
 
     Args:
@@ -290,8 +299,14 @@ def from_table(images, table, places, name, label=None, classes=(), note="", **k
         table: n rows with `file`, `subject` and other columns; a column `digest` is moved to
             `Split.digests`.
         places: One of `NAMES` for each image, or another value to leave the image out.
+        masks: See `Split`, for all n images, or None.
         label, classes, name, note, **known: See `ImageData`.
     """
+    if masks is not None and masks.shape[:3] != images.shape[:3]:
+        raise ValueError(
+            f"{name}: masks of shape {masks.shape} do not lie on images of {images.shape}; give "
+            "one of the same height and width for each image"
+        )
     both = shared(table["subject"], places)
     if both:
         raise ValueError(
@@ -304,9 +319,7 @@ def from_table(images, table, places, name, label=None, classes=(), note="", **k
 
     def part(place):
         rows = np.flatnonzero(np.asarray(places) == place)
-        chosen = _rows(images, rows)
-        marks = None if digests is None else digests[rows]
-        return Split(chosen, table.iloc[rows].reset_index(drop=True), marks)
+        return Split(images, table, digests, masks).only(rows)
 
     return ImageData(name, *map(part, NAMES), label, tuple(classes), note, **known)
 

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import keras
+import numpy as np
 import pandas as pd
 import tensorflow as tf
 
 import config
 from storage import checkpoints, disk
 
-SETTINGS, SPLIT = "settings.json", "split.csv"
+SETTINGS, SPLIT, PRIORS = "settings.json", "split.csv", "priors"
 
 
 def new_run(name: str) -> Path:
@@ -171,3 +172,75 @@ def _written_split(run):
             "images can be written elsewhere: evaluate.py with --images PATH --to FILE"
         )
     return table[needed]
+
+
+# --- priors beside a run -------------------------------------------------------------------------
+
+
+def prior_folder(run, name) -> Path:
+    """Where a prior of a run lies."""
+    return Path(run) / PRIORS / disk.file_name(name)
+
+
+def save_prior(run, name, settings, arrays, own=False):
+    """Keeps a prior beside a run, with the hash of the weights whose latents it was fitted on.
+
+    Args:
+        run: Run folder, with weights.
+        name: Of the prior.
+        settings: Plain values.
+        arrays: NumPy arrays by name.
+        own: Whether it becomes the run's own, which `own_prior` names.
+    """
+    folder = prior_folder(run, name)
+    folder.mkdir(parents=True, exist_ok=True)
+    with disk.replacing(folder / "arrays.npz") as temporary:
+        np.savez(temporary, **arrays)
+    known = {"settings": settings, "arrays": checkpoints.sha256(folder / "arrays.npz")}
+    known["weights"] = checkpoints.sha256(Path(run) / checkpoints.WEIGHTS)
+    disk.write_json(folder / "prior.json", known)
+    if own:
+        choose_prior(run, name)
+
+
+def choose_prior(run, name):
+    """Makes a prior the run's own."""
+    disk.write_json(Path(run) / PRIORS / "own.json", {"name": name})
+
+
+def own_prior(run) -> str | None:
+    """Name of the run's own prior, or None."""
+    path = Path(run) / PRIORS / "own.json"
+    try:
+        return str(json.loads(path.read_text())["name"])
+    except FileNotFoundError:
+        return None
+    except (ValueError, LookupError, TypeError) as error:
+        raise ValueError(f"{path} cannot be read ({error}); delete it") from error
+
+
+def load_prior(run, name):
+    """What `save_prior` was given: `(settings, arrays)`.
+
+    Raises:
+        ValueError: where there is none of this name, it is damaged, or the weights have changed.
+    """
+    folder = prior_folder(run, name)
+    again = f"fit it: python prior.py {run} --kind {name}"
+    if not (folder / "prior.json").is_file():
+        there = sorted(each.parent.name for each in folder.parent.glob("*/prior.json"))
+        raise ValueError(
+            f"{run} has no prior {name!r} (there are: normal, {', '.join(there)}); {again}"
+        )
+    try:
+        known = json.loads((folder / "prior.json").read_text())
+        settings, digest, weights = known["settings"], known["arrays"], known["weights"]
+        if checkpoints.sha256(folder / "arrays.npz") != digest:
+            raise ValueError("its arrays are not those that were written")
+        with np.load(folder / "arrays.npz", allow_pickle=False) as arrays:
+            arrays = {key: arrays[key] for key in arrays.files}
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise ValueError(f"{folder} is damaged ({error}); {again}") from error
+    if checkpoints.sha256(Path(run) / checkpoints.WEIGHTS) != weights:
+        raise ValueError(f"{folder} was fitted on other weights than those of {run}; {again}")
+    return settings, arrays

@@ -19,7 +19,7 @@ import data
 import evaluate
 import model as models
 import train
-from analysis import judges, latent, likelihood
+from analysis import judges, latent, likelihood, samples
 from families import registry
 from nn import losses, metrics
 from spots import blobs
@@ -166,7 +166,7 @@ def test_samples_are_compared_in_the_features_of_a_classifier(trained, spots, tm
     judge = judges.judge(spots, steps=4, widths=(4, 4), cache=tmp_path)
     numbers = evaluate.report(model, spots, judge=judge)
     real = judge.features(spots.test.images)
-    made = judge.features(evaluate.drawn(model, len(spots.test)))
+    made = judge.features(samples.drawn(model, len(spots.test)))
     precision, recall = metrics.precision_recall(real, made)
     assert (numbers["precision"]["value"], numbers["recall"]["value"]) == (precision, recall)
     assert numbers["kernel"]["value"] == pytest.approx(metrics.kernel_distance(real, made)[0])
@@ -179,26 +179,26 @@ def test_copies_have_nearer_training_images_than_held_out_ones():
     training, _ = blobs(200)
     held_out, fresh = (blobs(100, seed=seed)[0].astype(np.float32) / 255 for seed in (1, 2))
     copies = training[:100].astype(np.float32) / 255
-    assert evaluate.nearer_to_training(copies, held_out, training) == 1.0
-    assert evaluate.nearer_to_training(fresh, held_out, training) == pytest.approx(0.5, abs=0.1)
-    assert evaluate.nearer_to_training(1 - copies, held_out, training) == 0.0
+    assert samples.nearer_to_training(copies, held_out, training) == 1.0
+    assert samples.nearer_to_training(fresh, held_out, training) == pytest.approx(0.5, abs=0.1)
+    assert samples.nearer_to_training(1 - copies, held_out, training) == 0.0
 
 
 def test_blur_alone_does_not_pass_for_copying_beside_images_as_blurred():
     training, held_out, fresh = np.random.default_rng(0).random((3, 100, 12, 12, 1), np.float32)
     training = (255 * training).astype(np.uint8)
     foggy, redrawn = (ndimage.gaussian_filter(each, (0, 2, 2, 0)) for each in (fresh, held_out))
-    assert evaluate.nearer_to_training(foggy, held_out, training) > 0.9
-    assert evaluate.nearer_to_training(foggy, redrawn, training) == pytest.approx(0.5, abs=0.1)
+    assert samples.nearer_to_training(foggy, held_out, training) > 0.9
+    assert samples.nearer_to_training(foggy, redrawn, training) == pytest.approx(0.5, abs=0.1)
 
 
 def test_the_report_compares_samples_with_held_out_images_and_with_these_redrawn(trained, spots):
     model, _ = trained
     numbers = evaluate.report(model, spots)
-    made = evaluate.drawn(model, len(spots.test))
+    made = samples.drawn(model, len(spots.test))
     real = spots.test.images / np.float32(255)
     for name, others in (("real", real), ("redrawn", model.reconstruct(real))):
-        share = evaluate.nearer_to_training(made, others, spots.train.images)
+        share = samples.nearer_to_training(made, others, spots.train.images)
         assert numbers[f"nearer_than_{name}"]["value"] == pytest.approx(share)
     assert numbers["nearer_than_real"]["value"] != numbers["nearer_than_redrawn"]["value"]
 
@@ -206,7 +206,7 @@ def test_the_report_compares_samples_with_held_out_images_and_with_these_redrawn
 def test_large_images_are_averaged_before_they_are_compared():
     images = np.arange(64 * 48, dtype=np.float32).reshape(1, 64, 48, 1) / 4096
     expected = images.reshape(1, 32, 2, 24, 2, 1).mean((2, 4))
-    np.testing.assert_allclose(evaluate.small(images), expected, rtol=1e-5)
+    np.testing.assert_allclose(samples.small(images), expected, rtol=1e-5)
 
 
 def test_the_report_can_show_how_far_it_is(trained, spots, capsys):

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -505,7 +506,9 @@ def test_what_is_no_dicom_is_named(tmp_path):
 
 @pytest.mark.parametrize(("ending", "package"), [("dcm", "pydicom"), ("nii", "nibabel")])
 def test_a_missing_reader_gives_the_line_to_type(ending, package, tmp_path, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, package, None)
+    for name in [each for each in sys.modules if each.startswith(f"{package}.")]:
+        monkeypatch.delitem(sys.modules, name)  # as where it was never there
+    monkeypatch.setitem(sys.modules, package, None)
     (tmp_path / f"image.{ending}").write_bytes(b"something")
     with pytest.raises(decoding.BadFile, match=f"pip install {package}"):
         decoding.read(tmp_path / f"image.{ending}", READING)
@@ -920,3 +923,42 @@ def test_counts_beyond_24_bits_are_scaled_by_their_true_range(tmp_path):
     Image.fromarray(values).save(tmp_path / "deep.tiff")
     reading = decoding.Reading(SHAPE, bits=decoding.bits_of(tmp_path / "deep.tiff"))
     assert (decoding.read(tmp_path / "deep.tiff", reading) == 255).all()
+
+
+# --- masks ---------------------------------------------------------------------------------------
+
+
+def test_a_mask_keeps_its_labels_and_falls_where_its_image_does(tmp_path):
+    labels = np.zeros((40, 60), np.uint8)
+    labels[10:30, 20:40] = 3
+    Image.fromarray(labels).save(tmp_path / "mask.png")
+    Image.fromarray(np.where(labels, 255, 0).astype(np.uint8)).save(tmp_path / "image.png")
+    for fit in decoding.FITS:
+        reading = decoding.Reading((16, 16, 1), fit)
+        image = decoding.read(tmp_path / "image.png", reading)[0]
+        mask = decoding.read(tmp_path / "mask.png", replace(reading, mask=True))[0]
+        assert set(np.unique(mask)) == {0, 3}
+        assert np.mean((mask > 0) == (image > 127)) > 0.95
+
+
+def test_a_mask_is_whole_numbers_in_one_channel(tmp_path):
+    reading = decoding.Reading((4, 4, 1), mask=True)
+    palette = Image.fromarray(np.full((4, 4), 2, np.uint8), mode="P")
+    palette.putpalette([9, 9, 9, 50, 60, 70, 200, 210, 220])
+    palette.save(tmp_path / "palette.png")
+    assert (decoding.read(tmp_path / "palette.png", reading) == 2).all()
+    Image.fromarray(np.full((4, 4), 300, np.uint16)).save(tmp_path / "deep.png")
+    Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(tmp_path / "colour.png")
+    for name, reason in {"deep": "not whole numbers from 0 to 255", "colour": "in colour"}.items():
+        with pytest.raises(decoding.BadFile, match=reason):
+            decoding.read(tmp_path / f"{name}.png", reading)
+
+
+def test_masks_of_a_volume_are_its_labels(tmp_path):
+    nibabel = pytest.importorskip("nibabel")
+    labels = np.zeros((10, 12, 20), np.int16)
+    labels[2:6, 3:8, 8:12] = 7
+    nibabel.save(nibabel.Nifti1Image(labels, np.eye(4)), tmp_path / "mask.nii.gz")
+    read = decoding.read(tmp_path / "mask.nii.gz", decoding.Reading((12, 10, 1), mask=True))
+    expected = np.stack([np.rot90(labels[..., k]) for k in range(7, 13)])[..., None]
+    np.testing.assert_array_equal(read, expected)

@@ -28,7 +28,7 @@ FLOORS = [
     ("analysis",),
     ("train",),
     ("evaluate", "archive", "export"),
-    ("apply", "sweep"),
+    ("apply", "sweep", "prior"),
 ]
 PLACES = [place for floor in FLOORS for place in floor]
 MODULES = {
@@ -108,6 +108,7 @@ COMMANDS = {
     ("apply.py", "--help"): "--generate",
     ("export.py", "--help"): "saved_model",
     ("sweep.py", "--help"): "--over",
+    ("prior.py", "--help"): "--kind",
 }
 
 

@@ -1,0 +1,149 @@
+"""Images that a model generates: how good they are, and whether they copy the training images."""
+
+import math
+
+import numpy as np
+import tensorflow as tf
+from scipy import stats
+
+from analysis import latent
+from nn import metrics
+from nn.batches import as_float, in_batches
+
+MOST_SAMPLES = 10_000  # drawn from a model, as many as there are held-out images
+MOST_PIXELS = 2**27  # that these may have together
+MOST_COMPARED = 2000  # samples whose nearest training image is looked for
+NEARER = ("nearer_than_real", "nearer_than_redrawn")
+
+
+def _most(model, count):
+    """As many of `count` images as memory should hold, and 1 at least."""
+    return max(1, min(count, MOST_SAMPLES, MOST_PIXELS // math.prod(model.image_shape)))
+
+
+def drawn(model, count, prior=None):
+    """`count` images decoded from a prior, or as many as memory should hold; always the same."""
+    count = _most(model, count)
+    starts = range(0, count, 500)
+    if prior is None:
+        return np.concatenate([model.sample(min(500, count - at), seed=at) for at in starts])
+    z = prior.sample(count)  # what `sample` draws, all at once: some priors take long to begin
+    parts = (model.sample(min(500, count - at), prior=_Known(z[at:])) for at in starts)
+    return np.concatenate(list(parts))
+
+
+class _Known:
+    """A prior whose draws are known already."""
+
+    def __init__(self, z):
+        self.z = z
+
+    def sample(self, n, seed=0, condition=None):
+        return self.z[:n]
+
+
+class Compared:
+    """How good generated images are, and how near to those of the training.
+
+    What is known of held-out images is computed once, whatever the number of priors.
+
+    Args:
+        model: A trained model.
+        images: `data.ImageData`.
+        chosen: Its split that generated images are compared with.
+        judge: `judges.Judge`, or None.
+        inception: From `judges.inception`, or None.
+
+    Call arguments:
+        made: Generated images, floats in [0, 1], `(count, height, width, channels)`.
+
+    Returns:
+        Dictionary of names of `evaluate.PROTOCOL` to `(value, standard error or None)`.
+    """
+
+    def __init__(self, model, images, chosen, judge, inception):
+        count = _most(model, len(chosen))
+        rows = np.random.default_rng(0).permutation(len(chosen))[:count]
+        self.real = chosen.images[np.sort(rows)] / np.float32(255)
+        self.judge, self.inception, self.count = judge, inception, count
+        self.edges = metrics.sharpness(self.real).mean()  # 0 where every image is flat
+        # Not the first ones: those of MNIST are the tidier half.
+        some = self.real[np.random.default_rng(1).permutation(len(self.real))[:MOST_COMPARED]]
+        self.known = small(images.train.images)
+        sets = (some, in_batches(model.reconstruct, some))
+        self.others = [latent.nearest(small(each), self.known)[1] for each in sets]
+        if judge is not None:
+            self.theirs = judge.features(self.real)
+
+    def __call__(self, made):
+        sharp = np.full(len(made), math.nan)
+        if self.edges:
+            sharp = metrics.sharpness(made) / self.edges
+        values = {"sample_sharpness": (sharp.mean(), sharp.std() / math.sqrt(len(sharp)))}
+        ours = latent.nearest(small(made[:MOST_COMPARED]), self.known)[1]
+        values |= {
+            name: (_share_nearer(ours, each), None)
+            for name, each in zip(NEARER, self.others, strict=True)
+        }
+        if self.inception is not None:
+            distance = metrics.frechet_distance(self.inception(self.real), self.inception(made))
+            values["inception_frechet"] = (distance, None)
+        if self.judge is not None:
+            values |= _in_features(self.theirs, self.judge.features(made))
+        return values
+
+
+def _in_features(theirs, ours):
+    """Distances of generated images' features from those of held-out ones."""
+    values = {}
+    if len(ours) > theirs.shape[1]:  # else the Gaussian's covariance is not known
+        values["frechet"] = (metrics.frechet_distance(theirs, ours), None)
+    kernel, error = metrics.kernel_distance(theirs, ours)
+    values["kernel"] = (kernel, None if math.isnan(error) else error)
+    if min(len(theirs), len(ours)) > metrics.REACH:
+        precision, recall = metrics.precision_recall(theirs, ours)
+        values |= {"precision": (precision, None), "recall": (recall, None)}
+    return values
+
+
+def nearer_to_training(made, others, training):
+    """How often a generated image has a nearer training image than another image has.
+
+    The statistic of Mann and Whitney on the distances to the nearest training image, as in
+    [Meehan et al., 2020](https://arxiv.org/abs/2004.05675), Section 3, whose test looks for values
+    far from a half. Pixels are compared, those of large images averaged to at most 32 a side, and
+    training images as they are: a mirrored copy of one is not found.
+
+    Args:
+        made: Generated images, floats in [0, 1], shape `(n, height, width, channels)`.
+        others: What they are compared with: images that the model was not trained on, or its
+            reconstructions of these, so that its blur is on both sides; likewise.
+        training: uint8.
+
+    Returns:
+        Share of all pairs, ties counted half.
+    """
+    return _share_nearer(*_to_nearest((made, others), training))
+
+
+def _to_nearest(sets, training):
+    """Distances `(n,)` from every image of each set to its nearest training image."""
+    known = small(training)
+    return [latent.nearest(small(each), known)[1] for each in sets]
+
+
+def _share_nearer(ours, theirs):
+    farther = stats.mannwhitneyu(ours, theirs).statistic
+    return float(1.0 - farther / (len(ours) * len(theirs)))
+
+
+def small(images, side=32):
+    """Images averaged to at most `side` pixels each way; floats in [0, 1]."""
+
+    def shrunk(batch):
+        height, width = batch.shape[1:3]
+        factor = max(1.0, max(height, width) / side)
+        shape = (max(1, round(height / factor)), max(1, round(width / factor)))
+        return tf.image.resize(as_float(batch), shape, method="area")
+
+    return in_batches(shrunk, images)

@@ -1,0 +1,282 @@
+"""Priors on latents in closed form: N(0, I), one Gaussian, a mixture of Gaussians."""
+
+import warnings
+
+import numpy as np
+import tensorflow as tf
+from sklearn.covariance import LedoitWolf
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.mixture import GaussianMixture
+
+from nn import losses
+from sources.conditions import Conditions
+
+COMPONENTS = (1, 2, 5, 10, 20, 50, 100)  # that a mixture tries
+SEARCHED = 20_000  # draws, at most, on which the number of components is chosen
+FLOOR = 1e-6  # variance that is added to every axis, in units of the mean variance
+
+
+class Prior:
+    """A density on latents.
+
+    Attributes:
+        kind: Its name in `priors.KINDS`.
+        latent_dim: Axes of the latent.
+        conditions: `Conditions` that it was fitted with, or None.
+        exact: Whether `log_prob` exists.
+    """
+
+    kind = ""
+    exact = True
+    conditions: Conditions | None = None
+
+    def sample(self, n, seed=0, condition=None):
+        """`n` latents, float32 `(n, latent_dim)`; the same for the same seed.
+
+        Args:
+            n: Number of draws.
+            seed: Of the draws.
+            condition: Dictionary of columns to values, or a table of n rows; only for a prior that
+                was fitted with conditions. None: as the training data have them.
+        """
+        raise NotImplementedError
+
+    def log_prob(self, z):
+        """Log-density in nats at latents `(batch, latent_dim)`; `(batch,)`.
+
+        A TensorFlow function, for `model.rate` and `model.log_weights`.
+        """
+        raise ValueError(f"a {self.kind} prior has no density that can be computed")
+
+    def parts(self):
+        """What it is made of: `(settings, arrays)`, plain values and named float32 arrays."""
+        raise NotImplementedError
+
+
+# --- closed forms --------------------------------------------------------------------------------
+
+
+class Normal(Prior):
+    """N(0, I), the model's own."""
+
+    kind = "normal"
+
+    def __init__(self, latent_dim):
+        self.latent_dim = latent_dim
+
+    @classmethod
+    def fitted(cls, z, seed=0):
+        return cls(z.shape[1])
+
+    def sample(self, n, seed=0, condition=None):
+        refuse_condition(self, condition)
+        return np.random.default_rng(seed).normal(size=(n, self.latent_dim)).astype(np.float32)
+
+    def log_prob(self, z):
+        return tf.reduce_sum(losses.log_normal(z, 0.0, 0.0), axis=-1)
+
+    def parts(self):
+        return {"kind": self.kind, "latent_dim": self.latent_dim}, {}
+
+    @classmethod
+    def of_parts(cls, settings, arrays):
+        return cls(settings["latent_dim"])
+
+
+class Mixture(Prior):
+    """Gaussians with full covariances; by class, where it was fitted with a condition.
+
+    Args:
+        weights: Shape `(components,)`, their sum is 1.
+        means: Shape `(components, latent_dim)`.
+        covariances: Shape `(components, latent_dim, latent_dim)`.
+        owners: Row of `values` that each component belongs to, `(components,)`; None without a
+            condition.
+        conditions: `Conditions` of one category.
+        searched: What `fitted` tried: a dictionary of components to held-out nats per latent.
+    """
+
+    kind = "mixture"
+
+    def __init__(self, weights, means, covariances, owners=None, conditions=None, searched=None):
+        self.weights, self.means, self.covariances = (
+            np.asarray(each, np.float64) for each in (weights, means, covariances)
+        )
+        self.owners, self.conditions = owners, conditions
+        self.searched = searched or {}
+        self.latent_dim = self.means.shape[1]
+        self.roots = np.linalg.cholesky(self.covariances)
+
+    @classmethod
+    def fitted(cls, z, seed=0, components=None, tried=COMPONENTS, table=None, conditions=None):
+        """Fitted by expectation maximisation (scikit-learn).
+
+        Args:
+            z: Latents, shape `(n, latent_dim)`, rows in any order.
+            seed: Of the fit, and of the rows that are held out.
+            components: How many; None: the one of `tried` under which held-out latents are
+                likeliest, tried in that order until they become less likely.
+            tried: Numbers of components, rising.
+            table: n rows; with conditions, each of the values is fitted by itself.
+            conditions: `Conditions` of one category.
+
+        Raises:
+            ValueError: for more covariance entries than the latents can tell.
+        """
+        z = checked(z)
+        rows = np.random.default_rng(seed).permutation(len(z))
+        if conditions is None:
+            found = _mixture(z[rows], seed, components, tried)
+            return cls(found.weights_, found.means_, found.covariances_, searched=found.searched)
+        (column,) = conditions.columns
+        if not column.values:
+            raise ValueError(
+                f"a mixture is fitted for each value of a category, and {column.name} is a number; "
+                "take kind flow"
+            )
+        known = table[column.name].astype(str).to_numpy()
+        fits, owners, shares = [], [], []
+        for number, value in enumerate(column.values):
+            own = rows[known[rows] == value]
+            fits.append(_mixture(z[own], seed, components, tried))
+            owners += [number] * len(fits[-1].weights_)
+            shares.append(len(own))
+        weights = [each.weights_ * share for each, share in zip(fits, shares, strict=True)]
+        whole = np.concatenate(weights) / np.sum(shares)
+        means, covariances = (
+            np.concatenate([getattr(each, name) for each in fits])
+            for name in ("means_", "covariances_")
+        )
+        return cls(whole, means, covariances, np.array(owners), conditions)
+
+    def sample(self, n, seed=0, condition=None):
+        random, weights = np.random.default_rng(seed), self.weights
+        if condition is not None:
+            refuse_condition(self, condition)
+            (column,) = self.conditions.columns
+            value = _value_of(column, condition)
+            weights = np.where(self.owners == column.values.index(value), weights, 0.0)
+        chosen = random.choice(len(weights), size=n, p=weights / weights.sum())
+        noise = random.normal(size=(n, self.latent_dim))
+        made = np.empty((n, self.latent_dim), np.float32)
+        for component in np.unique(chosen):
+            rows = chosen == component
+            made[rows] = self.means[component] + noise[rows] @ self.roots[component].T
+        return made
+
+    def log_prob(self, z):
+        roots = tf.constant(self.roots, tf.float32)
+        away = z[None, :, :] - tf.constant(self.means, tf.float32)[:, None, :]  # (k, batch, axes)
+        white = tf.linalg.triangular_solve(roots, tf.linalg.matrix_transpose(away))
+        inside = tf.reduce_sum(losses.log_normal(white, 0.0, 0.0), axis=1)  # (k, batch)
+        volume = tf.reduce_sum(tf.math.log(tf.linalg.diag_part(roots)), axis=-1)
+        weights = tf.math.log(tf.constant(self.weights, tf.float32))
+        return tf.reduce_logsumexp(inside + (weights - volume)[:, None], axis=0)
+
+    def parts(self):
+        settings = {"kind": self.kind, "searched": self.searched}
+        if self.conditions is not None:
+            settings["conditions"] = self.conditions.to_json()
+        arrays = {
+            "weights": self.weights,
+            "means": self.means,
+            "covariances": self.covariances,
+        }
+        return settings, arrays | ({} if self.owners is None else {"owners": self.owners})
+
+    @classmethod
+    def of_parts(cls, settings, arrays):
+        conditions = settings.get("conditions")
+        conditions = conditions and Conditions.from_json(conditions)
+        return cls(**arrays, conditions=conditions, searched=settings["searched"])
+
+
+class Gaussian(Mixture):
+    """One Gaussian, its covariance shrunken as far as few latents ask for (Ledoit & Wolf, 2004)."""
+
+    kind = "gaussian"
+
+    @classmethod
+    def fitted(cls, z, seed=0):
+        z = checked(z)
+        found = LedoitWolf().fit(z)
+        floor = FLOOR * np.mean(z.var(axis=0)) * np.eye(z.shape[1])
+        return cls([1.0], found.location_[None], (found.covariance_ + floor)[None])
+
+
+def _mixture(z, seed, components, tried):
+    """scikit-learn's mixture; its `searched` says what was tried."""
+    _require_enough(z, components or 1)
+    if components is not None:
+        fitted = _fitted(z, components, seed)
+        fitted.searched = {}
+        return fitted
+    some = z[:SEARCHED]
+    held_out = some[: max(len(some) // 5, 1)]
+    kept, searched = some[len(held_out) :], {}
+    for count in tried:
+        if not _is_enough(kept, count):
+            break
+        searched[count] = float(_fitted(kept, count, seed).score(held_out))
+        if searched[count] < max(searched.values()):
+            break
+    best = max(searched, key=searched.get) if searched else 1
+    fitted = _fitted(z, best, seed)
+    fitted.searched = searched
+    return fitted
+
+
+def _fitted(z, components, seed):
+    floor = FLOOR * float(np.mean(z.var(axis=0)))
+    mixture = GaussianMixture(components, random_state=seed, reg_covar=floor, max_iter=100)
+    with warnings.catch_warnings():  # one that has not come to rest is measured like any other
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return mixture.fit(z)
+
+
+def _is_enough(z, components):
+    """Whether every component has twice as many latents as axes, on average."""
+    return components * 2 * (z.shape[1] + 1) <= len(z)
+
+
+def _require_enough(z, components):
+    if not _is_enough(z, components):
+        raise ValueError(
+            f"{components} full covariances of {z.shape[1]} axes cannot be told from {len(z)} "
+            "latents; take kind gaussian, whose covariance is shrunken, or fewer components"
+        )
+
+
+def checked(z):
+    z = np.asarray(z, np.float64)
+    if z.ndim != 2 or len(z) < 2:
+        raise ValueError(
+            f"a prior is fitted on latents (n, latent_dim), n at least 2; got {z.shape}"
+        )
+    if not np.isfinite(z).all():
+        raise ValueError("a prior is fitted on finite latents; some of these are not")
+    still = np.flatnonzero(z.var(axis=0) == 0)
+    if len(still):
+        raise ValueError(
+            f"axis {still[0]} of the latent is the same for every image and has no density; take "
+            "fewer axes (latent_dim)"
+        )
+    return z
+
+
+def refuse_condition(prior, condition):
+    if condition is not None and prior.conditions is None:
+        raise ValueError(f"this {prior.kind} prior was fitted without conditions")
+
+
+def _value_of(column, condition):
+    if set(condition) != {column.name}:
+        raise ValueError(
+            f"the condition of this prior is {column.name}, not {', '.join(condition)}"
+        )
+    value = str(condition[column.name])
+    if value not in column.values:
+        raise ValueError(
+            f"{column.name} = {value} was not seen in training; known: {', '.join(column.values)}"
+        )
+    return value

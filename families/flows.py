@@ -1,0 +1,476 @@
+"""Priors on latents that are trained step by step: networks from noise to latents.
+
+Each is a `keras.Model` with a `train_step` of its own; latents are standardised inside. They are
+trained with `fit`, and where a folder is given they survive a kill as every training does
+(`storage.keep`).
+"""
+
+import math
+from pathlib import Path
+from typing import NamedTuple
+
+import keras
+import numpy as np
+import pandas as pd
+import tensorflow as tf
+
+from families.densities import Prior, checked, refuse_condition
+from nn import losses, randomness
+from nn.averages import Averages, reduced
+from nn.batches import in_batches
+from sources.conditions import Conditions
+from sources.splits import Split
+from storage import checkpoints
+from storage.keep import Keep
+
+EVALUATIONS = 32  # of the flow's network for a draw
+DROPPED = 0.1  # share of latents whose conditions are hidden in training, for guidance
+EMA = 0.999
+
+
+class Plan(NamedTuple):
+    """How a prior is trained; what `Keep` reads of `config.Settings`."""
+
+    epochs: int
+    batch_size: int
+    patience: int = 0
+
+
+class Trained(keras.Model, Prior):
+    """What the trained priors share: standardising, one step, a running mean of the weights.
+
+    Args:
+        latent_dim: Axes of the latent.
+        width, blocks: Units of a layer, and how many blocks of layers there are.
+        conditions: `Conditions`, or None.
+        seed: Of the weights and of every draw in training.
+    """
+
+    def __init__(self, latent_dim, width=256, blocks=3, conditions=None, seed=0):
+        super().__init__()
+        self.latent_dim, self.width, self.blocks = latent_dim, width, blocks
+        self.conditions, self.seed = conditions, seed
+        fixed = {"trainable": False, "initializer": "zeros"}
+        self.shift = self.add_weight(shape=(latent_dim,), name="shift", **fixed)
+        self.scale = self.add_weight(shape=(latent_dim,), name="scale", **fixed)
+        self.steps = self.add_weight(shape=(), dtype="int64", name="steps", **fixed)
+        self.averages, self.test_averages = Averages(), Averages()
+        self.network = self.made_network()
+        self.mean_network = self.made_network()
+        self.mean_network.set_weights(self.network.get_weights())
+        self.mean_network.trainable = False
+        self.built = True
+
+    def made_network(self):
+        """The network that is trained; what is drawn with is a running mean of its weights."""
+        raise NotImplementedError
+
+    def objective(self, x, given, key, training):
+        """Named terms of standardised latents `(batch, latent_dim)`, each `(batch,)`.
+
+        Args:
+            x: Standardised latents.
+            given: Conditions `(batch, width)`, or None.
+            key: Function of a stream's name, the key of its random numbers.
+            training: Whether the network itself is asked, or the mean one.
+        """
+        raise NotImplementedError
+
+    # --- the training --------------------------------------------------------------------------
+
+    @property
+    def metrics(self):
+        return [self.averages, self.test_averages]
+
+    def get_metrics_result(self):
+        return {}
+
+    def _terms(self, batch, training):
+        z, given = (
+            (batch["images"], batch["conditions"]) if isinstance(batch, dict) else (batch, None)
+        )
+        step = self.steps if training else self.test_averages.images
+        family = "training" if training else "evaluation"
+
+        def key(stream):
+            return randomness.key(self.seed, step, f"{family}/{stream}")
+
+        x = (z - self.shift) / self.scale
+        terms, loss = reduced(self.objective(x, given, key, training))
+        averages = self.averages if training else self.test_averages
+        averages.update_state({"loss": loss, **terms}, tf.shape(z)[0])
+        return loss
+
+    def train_step(self, batch):
+        self.steps.assign_add(1)
+        with tf.GradientTape() as tape:
+            loss = self._terms(batch, training=True)
+        weights = self.network.trainable_variables
+        gradients = tape.gradient(loss, [each.value for each in weights])
+        self.optimizer.apply(gradients, weights)
+        steps = tf.cast(self.steps, tf.float32)
+        kept = tf.minimum(EMA, (1.0 + steps) / (10.0 + steps))
+        for mean, new in zip(self.mean_network.weights, self.network.weights, strict=True):
+            mean.assign(kept * mean + (1.0 - kept) * new)
+        return self.averages.result()
+
+    def test_step(self, batch):
+        self._terms(batch, training=False)
+        return self.test_averages.result()
+
+    @classmethod
+    def fitted(
+        cls, z, seed=0, table=None, conditions=None, steps=4000, folder=None, told=0, **sizes
+    ):
+        """Trained on latents.
+
+        Args:
+            z: Shape `(n, latent_dim)`; a tenth of them, at random, is held out.
+            seed: Of the weights, the order and every draw.
+            table: n rows, with conditions.
+            conditions: `Conditions`, or None.
+            steps: Of training, of 256 latents each (or as many as there are).
+            folder: Keeps the training, which goes on where it was if called again; or None.
+            told: As `verbose` in Keras.
+            **sizes: Of the network.
+        """
+        z = checked(z).astype(np.float32)
+        model = cls(z.shape[1], conditions=conditions, seed=seed, **sizes)
+        model.shift.assign(z.mean(axis=0))
+        model.scale.assign(z.std(axis=0))
+        rows = np.random.default_rng(seed).permutation(len(z))
+        held = max(1, len(z) // 10)
+        table = pd.DataFrame(index=range(len(z))) if table is None else table
+        parts = [Split(z, table).only(each) for each in (rows[held:], rows[:held])]
+        size = min(256, len(parts[0]))
+        an_epoch = parts[0].steps(size)
+        epochs = max(1, round(steps / an_epoch))
+        rate = keras.optimizers.schedules.CosineDecay(1e-3, epochs * an_epoch, alpha=0.01)
+        model.compile(optimizer=keras.optimizers.Adam(rate, clipnorm=1.0))
+        model.optimizer.build(model.network.trainable_variables)
+
+        def batches(epoch=0, skipped=0):
+            known = {"conditions": conditions} if conditions else {}
+            training = parts[0].batches(size, True, seed, epoch, **known).skip(skipped)
+            return training, parts[1].batches(1024, **known)
+
+        if folder is None:
+            training, validation = batches()
+            keras.Model.fit(
+                model,
+                training,
+                epochs=epochs,
+                steps_per_epoch=an_epoch,
+                validation_data=validation,
+                verbose=told,
+                shuffle=False,
+            )
+            return model
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        checkpoints.require_room(folder, model)
+        keep = Keep(model, Plan(epochs, size), folder, an_epoch, "the same command")
+        keep.fit(batches, [keep], told)
+        return model
+
+    # --- what a prior gives --------------------------------------------------------------------
+
+    def parts(self):
+        settings = {
+            "kind": self.kind,
+            "latent_dim": self.latent_dim,
+            "width": self.width,
+            "blocks": self.blocks,
+            "seed": self.seed,
+            "conditions": self.conditions and self.conditions.to_json(),
+        }
+        arrays = {
+            f"weight_{number:03d}": value
+            for number, value in enumerate(self.mean_network.get_weights())
+        }
+        return settings, arrays | {"shift": self.shift.numpy(), "scale": self.scale.numpy()}
+
+    @classmethod
+    def of_parts(cls, settings, arrays):
+        known = {name: value for name, value in settings.items() if name != "kind"}
+        if known["conditions"]:
+            known["conditions"] = Conditions.from_json(known["conditions"])
+        made = cls(**known)
+        weights = [arrays[name] for name in sorted(arrays) if name.startswith("weight_")]
+        for network in (made.network, made.mean_network):
+            network.set_weights(weights)
+        made.shift.assign(arrays["shift"])
+        made.scale.assign(arrays["scale"])
+        return made
+
+    def _noise(self, n, seed, stream="draw"):
+        return randomness.normal(randomness.key(seed, 0, stream), (n, self.latent_dim))
+
+    def _standing(self, x):
+        """Standardised latents as latents, a float32 array."""
+        return np.asarray(x * self.scale + self.shift, np.float32)
+
+    def _given(self, n, condition):
+        """Conditions of n draws, `(n, width)`, or None."""
+        refuse_condition(self, condition)
+        if condition is None:
+            return None
+        if not isinstance(condition, pd.DataFrame):
+            condition = pd.DataFrame({name: [value] * n for name, value in condition.items()})
+        return self.conditions(condition)
+
+
+def _dense(width, seed, zeros=False, activation=None):
+    start = "zeros" if zeros else keras.initializers.HeNormal(seed=seed)
+    return keras.layers.Dense(width, kernel_initializer=start, activation=activation)
+
+
+# --- flow matching -------------------------------------------------------------------------------
+
+
+class Flow(Trained):
+    """Flow matching: a velocity field that carries N(0, I) to the latents along straight lines.
+
+    Trained to say `x - e` at `(1 - t) e + t x`, `t` uniform, `e` of N(0, I), Eq. 23 of
+    [Lipman et al., 2023](https://arxiv.org/abs/2210.02747) with `sigma_min = 0`; drawn from by
+    Heun's method in `EVALUATIONS` evaluations. Conditions are hidden in a tenth of the training, so
+    that the field is known with and without them
+    ([Ho & Salimans, 2022](https://arxiv.org/abs/2207.12598)).
+    """
+
+    kind = "flow"
+    exact = False
+
+    def made_network(self):
+        seeds = iter(range(1000 * self.seed, 1000 * self.seed + 1000))
+        x = keras.Input((self.latent_dim,))
+        time = keras.Input((1,))
+        inputs, features = [x, time], [x, _Waves()(time)]
+        if self.conditions:
+            given = keras.Input((self.conditions.width + 1,))
+            inputs, features = [*inputs, given], [*features, given]
+        hidden = _dense(self.width, next(seeds))(keras.layers.Concatenate()(features))
+        told = keras.layers.Concatenate()(features[1:])
+        for _ in range(self.blocks):
+            inner = keras.layers.LayerNormalization()(hidden)
+            inner = keras.layers.Add()([inner, _dense(self.width, next(seeds))(told)])
+            inner = _dense(self.width, next(seeds), activation="silu")(inner)
+            inner = _dense(self.width, next(seeds), zeros=True)(inner)
+            hidden = keras.layers.Add()([hidden, inner])
+        hidden = keras.layers.Activation("silu")(keras.layers.LayerNormalization()(hidden))
+        return keras.Model(inputs, _dense(self.latent_dim, next(seeds), zeros=True)(hidden))
+
+    def objective(self, x, given, key, training):
+        noise = randomness.normal(key("noise"), tf.shape(x))
+        t = randomness.uniform(key("time"), (tf.shape(x)[0], 1))
+        network = self.network if training else self.mean_network
+        if given is not None:
+            hidden = randomness.uniform(key("hidden"), (tf.shape(x)[0], 1)) < DROPPED
+            given = _marked(given, tf.cast(hidden, tf.float32))
+        inputs = [(1.0 - t) * noise + t * x, t, *([] if given is None else [given])]
+        away = network(inputs, training=training) - (x - noise)
+        return {"velocity": tf.reduce_sum(tf.square(away), axis=-1)}
+
+    def sample(self, n, seed=0, condition=None, guidance=1.0, evaluations=EVALUATIONS):
+        """As every prior's.
+
+        Args:
+            guidance: With a condition: 1 draws what the training data have of it, more what is
+                typical of it.
+            evaluations: Of the network for each latent, at least 2.
+        """
+        if evaluations < 2:
+            raise ValueError(f"evaluations = {evaluations}: Heun's method needs at least 2")
+        given = self._given(n, condition)
+        steps = evaluations // 2
+
+        def velocity(x, t, told):
+            times = tf.fill((tf.shape(x)[0], 1), t)
+            if not self.conditions:
+                return self.mean_network([x, times])
+            plain = self.mean_network([x, times, _marked(tf.zeros_like(told), tf.ones_like(times))])
+            if condition is None:
+                return plain
+            known = self.mean_network([x, times, _marked(told, tf.zeros_like(times))])
+            return plain + guidance * (known - plain)
+
+        def carried(x, told):
+            for step in range(steps):
+                t, size = step / steps, 1.0 / steps
+                first = velocity(x, t, told)
+                second = velocity(x + size * first, t + size, told)
+                x = x + 0.5 * size * (first + second)
+            return x
+
+        width = self.conditions.width if self.conditions else 1
+        given = np.zeros((n, width), np.float32) if given is None else given
+        return self._standing(in_batches(carried, self._noise(n, seed).numpy(), given))
+
+
+def _marked(given, hidden):
+    """Conditions with a last number that says whether they are hidden, and zeros where they are."""
+    return tf.concat([given * (1.0 - hidden), hidden], axis=-1)
+
+
+class _Waves(keras.layers.Layer):
+    """A time in [0, 1] as sines and cosines, `(batch, 32)`."""
+
+    def call(self, time):
+        angles = time * (2.0 * math.pi * 2.0 ** tf.linspace(-2.0, 5.0, 16)[None])
+        return tf.concat([tf.sin(angles), tf.cos(angles)], axis=-1)
+
+
+# --- coupling layers -----------------------------------------------------------------------------
+
+
+class Coupling(Trained):
+    """A normalizing flow of affine coupling layers, whose density is exact.
+
+    [Dinh et al., 2017](https://arxiv.org/abs/1605.08803), Eq. 7: one half of the axes decides by
+    how much the other half is scaled and moved, the halves drawn anew for each layer.
+
+    Args:
+        blocks: Coupling layers.
+        See `Trained`.
+    """
+
+    kind = "coupling"
+
+    def __init__(self, latent_dim, width=128, blocks=8, conditions=None, seed=0):
+        if latent_dim < 2:
+            raise ValueError("coupling layers need a latent of at least 2 axes; take kind mixture")
+        super().__init__(latent_dim, width, blocks, conditions, seed)
+
+    def orders(self):
+        """The axes in the order in which each layer takes them."""
+        random = np.random.default_rng(self.seed)
+        return [random.permutation(self.latent_dim) for _ in range(self.blocks)]
+
+    @property
+    def half(self):
+        """How many axes decide."""
+        return self.latent_dim // 2
+
+    def made_network(self):
+        """From standardised latents to noise, and the log-determinant of that."""
+        given = [keras.Input((self.conditions.width,), name="given")] if self.conditions else []
+        x = z = keras.Input((self.latent_dim,), name="z")
+        volume = 0.0
+        for number, order in enumerate(self.orders()):
+            x = keras.ops.take(x, order, axis=1)
+            decides, moved = x[:, : self.half], x[:, self.half :]
+            log_scale, shift = self._layer(number)([decides, *given])
+            moved = (moved - shift) * keras.ops.exp(-log_scale)
+            volume = volume - keras.ops.sum(log_scale, axis=-1)
+            x = keras.ops.concatenate([decides, moved], axis=1)
+        return keras.Model([z, *given], [x, volume])
+
+    def _layer(self, number):
+        """Network of one layer: the half that decides to log-scale and shift of the other."""
+        inputs = [keras.Input((self.half,))]
+        if self.conditions:
+            inputs.append(keras.Input((self.conditions.width,)))
+        hidden = keras.layers.Concatenate()(inputs) if self.conditions else inputs[0]
+        seed = 1000 * self.seed + 10 * number
+        for each in range(2):
+            hidden = _dense(self.width, seed + each, activation="silu")(hidden)
+        moved = self.latent_dim - self.half
+        log_scale = 2.0 * keras.ops.tanh(_dense(moved, 0, zeros=True)(hidden))
+        shift = _dense(moved, 0, zeros=True)(hidden)
+        return keras.Model(inputs, [log_scale, shift], name=f"coupling_{number}")
+
+    def _log_prob(self, network, x, given):
+        noise, volume = network([x, *([] if given is None else [given])])
+        return tf.reduce_sum(losses.log_normal(noise, 0.0, 0.0), axis=-1) + volume
+
+    def objective(self, x, given, key, training):
+        network = self.network if training else self.mean_network
+        return {"nll": -self._log_prob(network, x, given)}
+
+    def log_prob(self, z, condition=None):
+        if self.conditions and condition is None:
+            raise ValueError("the density of this prior is known for a condition; name one")
+        rows = None if condition is None else tf.constant(self._given(len(z), condition))
+        inside = self._log_prob(self.mean_network, (z - self.shift) / self.scale, rows)
+        return inside - tf.reduce_sum(tf.math.log(self.scale.value))
+
+    def sample(self, n, seed=0, condition=None):
+        given = self._given(n, condition)
+        if self.conditions and given is None:
+            raise ValueError("this prior draws for a condition; name one")
+        orders = list(enumerate(self.orders()))
+
+        def carried(x, told):
+            for number, order in reversed(orders):
+                decides, moved = x[:, : self.half], x[:, self.half :]
+                inputs = [decides, told] if self.conditions else [decides]
+                log_scale, shift = self.mean_network.get_layer(f"coupling_{number}")(inputs)
+                x = tf.concat([decides, moved * tf.exp(log_scale) + shift], axis=1)
+                x = tf.gather(x, np.argsort(order), axis=1)
+            return x
+
+        told = np.zeros((n, 1), np.float32) if given is None else given
+        return self._standing(in_batches(carried, self._noise(n, seed).numpy(), told))
+
+
+# --- a second VAE --------------------------------------------------------------------------------
+
+
+class TwoStage(Trained):
+    """A second VAE, on the latents of the first: [Dai & Wipf, 2019](https://arxiv.org/abs/1903.05789).
+
+    Its latent has as many axes as the first; its decoder gives a mean and a variance for each.
+    """
+
+    kind = "two-stage"
+    exact = False
+
+    def __init__(self, latent_dim, width=256, blocks=3, conditions=None, seed=0):
+        if conditions is not None:
+            raise ValueError("kind two-stage takes no conditions; take mixture or flow")
+        super().__init__(latent_dim, width, blocks, None, seed)
+
+    def made_network(self):
+        inputs = [keras.Input((self.latent_dim,), name=name) for name in ("x", "u")]
+        both = [self._side(name, number) for number, name in enumerate(("encoder", "decoder"))]
+        outputs = [side(each) for side, each in zip(both, inputs, strict=True)]
+        return keras.Model(inputs, outputs)
+
+    def _side(self, name, number):
+        """Network from a vector to the means and log-variances of another, `(batch, 2, axes)`."""
+        vector = keras.Input((self.latent_dim,))
+        hidden, seed = vector, 1000 * self.seed + 100 * number
+        for block in range(self.blocks):
+            hidden = _dense(self.width, seed + block, activation="silu")(hidden)
+        made = _dense(2 * self.latent_dim, 0, zeros=number == 0)(
+            keras.layers.Concatenate()([hidden, vector])
+        )
+        made = keras.layers.Reshape((2, self.latent_dim))(made)
+        return keras.Model(vector, made, name=name)
+
+    def objective(self, x, given, key, training):
+        network = self.network if training else self.mean_network
+        encoder, decoder = (network.get_layer(name) for name in ("encoder", "decoder"))
+        posterior = encoder(x)
+        mean, log_var = posterior[:, 0], _bounded(posterior[:, 1])
+        noise = randomness.normal(key("noise"), tf.shape(mean))
+        made = decoder(mean + tf.exp(0.5 * log_var) * noise)
+        return {
+            "nll": losses.diagonal_gaussian_nll(x, made[:, 0], _bounded(made[:, 1])),
+            "kl": losses.kl_to_standard_normal(mean, log_var),
+        }
+
+    def sample(self, n, seed=0, condition=None):
+        refuse_condition(self, condition)
+        decoder = self.mean_network.get_layer("decoder")
+
+        def drawn(u, noise):
+            made = decoder(u)
+            return made[:, 0] + tf.exp(0.5 * _bounded(made[:, 1])) * noise
+
+        both = (self._noise(n, seed).numpy(), self._noise(n, seed, "width").numpy())
+        return self._standing(in_batches(drawn, *both))
+
+
+def _bounded(log_var):
+    return tf.clip_by_value(log_var, -8.0, 4.0)

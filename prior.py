@@ -1,0 +1,240 @@
+"""Which prior repairs a run's samples, and by how much.
+
+    python prior.py RUN [--kind NAME ...] [--seeds N] [--judge]
+    python prior.py RUN --kind mixture flow --condition COLUMN [COLUMN ...]
+
+Fits priors of several kinds on the latents of the training images, compares their samples with the
+*validation* images, chooses one, and tells what that one does on the *test* images, beside N(0, I)
+and beside the model's own reconstructions, which no prior can surpass. The priors stay in
+`RUN/priors/`, the table in `RUN/priors/priors.csv`, a row of samples of each in `priors.png`; the
+chosen one becomes the run's own. With `--condition` the priors are fitted, kept and shown, and
+nothing is chosen.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import config
+
+COMPARED = ("gaussian", "mixture", "coupling", "flow")
+
+
+def parsed(words=None):
+    """What the command line says, checked."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run", type=Path, help="folder of a trained run")
+    parser.add_argument(
+        "--kind",
+        nargs="+",
+        default=list(COMPARED),
+        metavar="NAME",
+        help=f"gaussian, mixture, two-stage, coupling, flow; default: {' '.join(COMPARED)}",
+    )
+    parser.add_argument("--seeds", type=int, default=1, help="of each kind; default: 1")
+    parser.add_argument("--components", type=int, help="of the mixture; default: found")
+    parser.add_argument("--steps", type=int, default=4000, help="of what is trained")
+    parser.add_argument(
+        "--condition", nargs="+", default=[], metavar="COLUMN", help="columns of the images' table"
+    )
+    parser.add_argument(
+        "--judge",
+        action="store_true",
+        help="compare in the features of a classifier of the labels, not by pixels",
+    )
+    arguments = parser.parse_args(words)
+    for name in ("seeds", "steps", "components"):
+        value = getattr(arguments, name)
+        if value is not None and value < 1:
+            parser.error(f"--{name} {value}: give 1 or more")
+    return arguments
+
+
+if __name__ == "__main__":
+    parsed()  # help and what is misspelt need no TensorFlow, whose import takes seconds
+    config.import_quietly()
+
+import os
+import time
+
+import numpy as np
+import pandas as pd
+
+import data
+import train
+from analysis import judges, plots, samples
+from families import priors
+from nn import metrics
+from nn.batches import in_batches
+from storage import disk, runs
+
+SHOWN = 12  # samples in a row of the figure, the first ones
+OWN = "N(0, I)"
+CEILING = "reconstructions"
+
+
+def measured(made, real, judge=None) -> dict:
+    """How near generated images are to real ones.
+
+    Args:
+        made, real: Floats in [0, 1], `(n, height, width, channels)` each.
+        judge: `judges.Judge`, or None.
+
+    Returns:
+        `sharpness`, in units of the real images'; `wasserstein`, the mean over the levels of
+        `metrics.sliced_wasserstein`; with a judge `frechet`, `precision` and `recall`.
+    """
+    count = min(len(made), len(real))
+    levels = metrics.sliced_wasserstein(real[:count], made[:count])
+    edges = metrics.sharpness(real).mean()
+    found = {
+        "sharpness": metrics.sharpness(made).mean() / edges if edges else np.nan,
+        "wasserstein": float(np.mean(list(levels.values()))),
+    }
+    if judge is not None:
+        theirs, ours = judge.features(real), judge.features(made)
+        found["frechet"] = metrics.frechet_distance(theirs, ours)
+        found["precision"], found["recall"] = metrics.precision_recall(theirs, ours)
+    return found
+
+
+def fitted(run, kind, model, split, seed, options):
+    """A prior, how long its fit took in seconds of the clock and of the processor."""
+    clock, processor = time.monotonic(), sum(os.times()[:2])
+    chosen = {}
+    if kind == "mixture" and options["components"]:
+        chosen["components"] = options["components"]
+    if kind in ("two-stage", "coupling", "flow"):
+        folder = runs.prior_folder(run, kind) / f"training-{seed}-{options['steps']}"
+        chosen |= {"steps": options["steps"], "folder": folder}
+    prior = priors.fit(kind, model, split, seed, options["columns"], **chosen)
+    return prior, time.monotonic() - clock, sum(os.times()[:2]) - processor
+
+
+def compared(run, kinds, seeds=1, judge=None, **options):
+    """Fits priors and compares their samples with a run's validation images.
+
+    Args:
+        run: Run folder.
+        kinds: Names of `priors.KINDS`.
+        seeds: Of each kind.
+        judge: See `measured`.
+        **options: `components`, `steps`, `columns`.
+
+    Returns:
+        `(table, fitted)`: a row for each kind and seed, N(0, I) and the reconstructions among them;
+        and the priors of seed 0, by kind.
+    """
+    images, model = data.images_of(run), train.load(run)
+    held_out = _floats(images.validation)
+    rows = [{"prior": OWN, **measured(samples.drawn(model, len(held_out)), held_out, judge)}]
+    again = in_batches(model.reconstruct, images.validation.images)
+    found = {}
+    for kind in kinds:
+        for seed in range(seeds):
+            prior, clock, processor = fitted(run, kind, model, images.train, seed, options)
+            row = {"prior": kind, "seed": seed, "fit, s": clock, "fit, processor s": processor}
+            if prior.exact and prior.conditions is None:
+                z, _ = priors.draws(model, images.validation, seed)
+                row["nats"] = float(np.mean(in_batches(prior.log_prob, z)))
+            if prior.conditions is None or kind != "coupling":
+                made = samples.drawn(model, len(held_out), prior)
+                row |= measured(made, held_out, judge)
+            rows.append(row)
+            if not seed:
+                found[kind] = prior
+                runs.save_prior(run, _name(kind, options["columns"]), *prior.parts())
+            print(_line(row))
+    rows.append({"prior": CEILING, **measured(again, held_out, judge)})
+    return pd.DataFrame(rows), found
+
+
+def _name(kind, columns):
+    return "-".join([kind, *columns])
+
+
+def _line(row):
+    numbers = (f"{key} {value:.3g}" for key, value in row.items() if key not in ("prior", "seed"))
+    return f"{row['prior']}: {', '.join(numbers)}"
+
+
+def _floats(split):
+    return np.asarray(split.images[:], np.float32) / 255.0
+
+
+def chosen(table, by) -> str:
+    """The prior whose samples are nearest to the validation images, on average over its seeds."""
+    tried = table[~table["prior"].isin([CEILING])].groupby("prior")[by].mean()
+    return str(tried.idxmin())
+
+
+def told(run, name, prior, by, judge=None):
+    """The chosen prior on the test images: rows of `measured`, and the sentence that says it."""
+    images, model = data.images_of(run), train.load(run)
+    real = _floats(images.test)
+    again = in_batches(model.reconstruct, images.test.images)
+    made = {OWN: samples.drawn(model, len(real)), name: samples.drawn(model, len(real), prior)}
+    rows = {each: measured(pictures, real, judge) for each, pictures in made.items()}
+    rows[CEILING] = measured(again, real, judge)
+    values = {each: f"{row[by]:.3g}" for each, row in rows.items()}
+    sentence = (
+        f"Test images, {by} (lower is nearer): prior {name} {values[name]}, {OWN} {values[OWN]}; "
+        f"the model's reconstructions, the ceiling, {values[CEILING]}. Sharpness in units of real "
+        f"images': {rows[name]['sharpness']:.2f}, {rows[OWN]['sharpness']:.2f}; "
+        f"{rows[CEILING]['sharpness']:.2f}."
+    )
+    return pd.DataFrame(rows).T, sentence
+
+
+def figure(run, found):
+    """A row of samples for each prior, the first ones of seed 0, beside real images."""
+    images, model = data.images_of(run), train.load(run)
+    rows = {"real": _floats(images.test)[:SHOWN], OWN: model.sample(SHOWN).numpy()}
+    for name, prior in found.items():
+        rows[name] = model.sample(SHOWN, prior=prior).numpy()
+    rows[CEILING] = model.reconstruct(images.test.images[:SHOWN]).numpy()
+    return plots.image_rows(rows)
+
+
+def main(words=None):
+    arguments = parsed(words)
+    run = arguments.run
+    options = {
+        "components": arguments.components,
+        "steps": arguments.steps,
+        "columns": tuple(arguments.condition),
+    }
+    try:
+        for kind in arguments.kind:
+            if kind not in priors.KINDS:
+                allowed = ", ".join(priors.KINDS)
+                raise ValueError(f"there is no kind of prior {kind!r}; allowed: {allowed}")
+        judge = judges.judge(data.images_of(run)) if arguments.judge else None
+        by = "frechet" if judge else "wasserstein"
+        begun = time.monotonic()
+        table, found = compared(run, arguments.kind, arguments.seeds, judge, **options)
+        with disk.replacing(run / runs.PRIORS / "priors.csv") as temporary:
+            table.to_csv(temporary, index=False)
+        plots.save(figure(run, found), run / runs.PRIORS / "priors.png")
+        print(f"Compared on the validation images in {time.monotonic() - begun:.0f} s:")
+        with pd.option_context("display.width", None, "display.max_columns", None):
+            print(table.to_string(index=False, float_format="{:.3g}".format, na_rep="-"))
+        if options["columns"]:
+            return
+        best = chosen(table, by)
+        runs.choose_prior(run, priors.NORMAL if best == OWN else best)
+        if best == OWN:
+            print(f"{OWN} is nearest; the run keeps it.")
+            return
+        _, sentence = told(run, best, found[best], by, judge)
+        print(sentence)
+        print(f"The run now draws from it: python apply.py {run} --generate 100")
+    except KeyboardInterrupt:
+        print("\nprior.py: stopped; the same line goes on", file=sys.stderr)
+        sys.exit(130)
+    except (ValueError, OSError, FloatingPointError) as error:
+        sys.exit(f"prior.py: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,150 @@
+"""Columns of a table as numbers that a network can be told: conditions of its images."""
+
+import json
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import pandas as pd
+
+MOST_VALUES = 64  # of a category
+
+
+@dataclass(frozen=True)
+class Column:
+    """How one column becomes numbers.
+
+    Attributes:
+        name: Of the column.
+        values: Of a category, as text, in order; empty for a number.
+        mean, sd: Of a number, on the training split.
+        low, high: Its range there.
+    """
+
+    name: str
+    values: tuple[str, ...] = ()
+    mean: float = 0.0
+    sd: float = 1.0
+    low: float = 0.0
+    high: float = 0.0
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """Columns of a table as float32: categories one-hot, numbers standardised, missing ones marked.
+
+    Every column has one number more, which is 1 where its value is missing; the others are 0 then.
+    Made by `learn` on the training split, and applied to any table.
+
+    Attributes:
+        columns: A `Column` for each.
+    """
+
+    columns: tuple[Column, ...]
+
+    @classmethod
+    def learn(cls, table, names) -> "Conditions":
+        """What the columns of the training split hold.
+
+        Args:
+            table: Of the training split.
+            names: Of its columns; those of numbers become numbers, others (text, booleans)
+                categories.
+
+        Raises:
+            ValueError: where a column is not there, has no value, one alone, or too many to be a
+                category.
+        """
+        return cls(tuple(_learnt(table, name) for name in names))
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """A name for each number: `age`, `age missing`, `sex=F`, `sex=M`, `sex missing`, ..."""
+        found = []
+        for each in self.columns:
+            found += [f"{each.name}={value}" for value in each.values] or [each.name]
+            found.append(f"{each.name} missing")
+        return tuple(found)
+
+    @property
+    def width(self) -> int:
+        """How many numbers there are."""
+        return len(self.features)
+
+    def __call__(self, table) -> np.ndarray:
+        """The conditions of every row; float32 `(n, width)`.
+
+        A number outside of the range of the training split is taken as it is, and said in a printed
+        line.
+
+        Raises:
+            ValueError: where a column is not there, or has a value that training has not seen.
+        """
+        made = []
+        for each in self.columns:
+            column = _of(table, each.name)
+            missing = column.isna().to_numpy()
+            made.append(_one_hot(each, column) if each.values else _standardised(each, column))
+            made[-1][missing] = 0.0
+            made.append(missing[:, None])
+        return np.concatenate(made, axis=1).astype(np.float32)
+
+    def to_json(self) -> str:
+        """Text that `from_json` takes back."""
+        return json.dumps([asdict(each) for each in self.columns], indent=1)
+
+    @classmethod
+    def from_json(cls, text) -> "Conditions":
+        rows = [each | {"values": tuple(each["values"])} for each in json.loads(text)]
+        return cls(tuple(Column(**row) for row in rows))
+
+
+def _of(table, name):
+    if name not in table:
+        raise ValueError(f"conditions: there is no column {name!r}; there are {', '.join(table)}")
+    return table[name]
+
+
+def _learnt(table, name):
+    known = _of(table, name).dropna()
+    if known.empty:
+        raise ValueError(f"conditions: {name} has no value in the training split")
+    if known.nunique() < 2:
+        raise ValueError(
+            f"conditions: {name} is always {known.iloc[0]!r} in the training split and says nothing"
+        )
+    if _is_number(known):
+        numbers = known.astype(float)
+        return Column(name, (), *(float(f(numbers)) for f in (np.mean, np.std, np.min, np.max)))
+    values = sorted(known.astype(str).unique())
+    if len(values) > MOST_VALUES:
+        raise ValueError(
+            f"conditions: {name} has {len(values)} different values; a category has {MOST_VALUES} "
+            "at most"
+        )
+    return Column(name, tuple(values))
+
+
+def _is_number(column):
+    return pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
+
+
+def _one_hot(each, column):
+    text = column.dropna().astype(str).reindex(column.index)
+    new = sorted(set(text.dropna()) - set(each.values))
+    if new:
+        raise ValueError(
+            f"conditions: {each.name} = {new[0]!r} was not seen in training; known: "
+            f"{', '.join(each.values)}"
+        )
+    return np.stack([(text == value).to_numpy(float) for value in each.values], axis=1)
+
+
+def _standardised(each, column):
+    numbers = pd.to_numeric(column).to_numpy(float, na_value=np.nan)
+    outside = (numbers < each.low) | (numbers > each.high)
+    if outside.any():
+        print(
+            f"conditions: {outside.sum()} values of {each.name} lie outside of the "
+            f"{each.low:g} to {each.high:g} of the training"
+        )
+    return ((numbers - each.mean) / each.sd)[:, None]
