@@ -263,10 +263,10 @@ def _field(name):
 
 
 def import_quietly():
-    """Imports TensorFlow without what its libraries log meanwhile, for commands.
+    """Imports TensorFlow without the log lines of its libraries, for commands.
 
-    They write past Python and, in TensorFlow 2.21, whatever TF_CPP_MIN_LOG_LEVEL says; where that
-    variable is set, nothing is hidden.
+    They do not write through Python, and in TensorFlow 2.21 they ignore TF_CPP_MIN_LOG_LEVEL. If
+    that variable is set, nothing is hidden.
     """
     if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
         return

@@ -129,7 +129,7 @@ def image_rows(rows, width=8.0):
 
 @styled
 def loss_curves(history, terms=("loss", "reconstruction", "kl", "ssim"), unit="nats per image"):
-    """What training did, epoch by epoch: one panel per term, training and validation.
+    """Training curves: one panel per term, training and validation.
 
     Args:
         history: Table with `epoch`, the terms, and `val_` columns beside them; a term that it
@@ -181,7 +181,7 @@ def curve(x, lines, xlabel, ylabel, log=False, errors=None, width=5.0):
 
 @styled
 def trade(panels, by="model", width=9.0, across=None):
-    """What is paid for what: runs as points, a panel for each pair, a colour for each model.
+    """Trade-offs: runs as points, a panel for each pair of measures, a colour for each model.
 
     Args:
         panels: Dictionary of titles to `(table, (x, xlabel), (y, ylabel))`: a row of the table is a
@@ -275,9 +275,9 @@ def value_map(points, values, label, names=("$z_1$", "$z_2$"), width=6.0):
 
 @styled
 def thumbnails(points, images, side=0.05, width=8.0, title=None):
-    """A map of images, each at its latent's place; one that would cover another is left out.
+    """A map of images, each at its latent's position; images that would overlap are left out.
 
-    Below it stands how many were left out.
+    Their number is given below the map.
 
     Args:
         points: Shape `(n, 2)`, from `latent.plane`.
@@ -298,7 +298,7 @@ def thumbnails(points, images, side=0.05, width=8.0, title=None):
     axis.set(xlim=(-side, 1 + side), ylim=(-side, 1 + side), title=title or "")
     axis.set_axis_off()
     if len(kept) < len(points):
-        left = f"{len(points) - len(kept)} more would lie on these and are left out"
+        left = f"{len(points) - len(kept)} more images overlap these and are not shown"
         axis.text(0.5, -side, left, ha="center", va="top", color=INK)
     return figure
 
@@ -398,7 +398,7 @@ def projections(scores, groups, xlabel, width=5.0):
 
 @styled
 def calibration(tables, width=4.6):
-    """Accuracy against confidence; whoever knows how sure to be stays on the diagonal.
+    """Accuracy against confidence; a calibrated model is on the diagonal.
 
     Args:
         tables: Dictionary of names to tables of `metrics.calibration_error`; the area of a mark

@@ -68,8 +68,8 @@ def parts(batch):
 
     Args:
         batch: Images; `(images, labels)`; `(images, labels, others)`, whose `others` are images
-            without a label, and whose labels are all known; or a dictionary of `"images"` and,
-            where there are any, `"labels"` and `"conditions"`.
+            without a label, and whose labels are all known; or a dictionary of `"images"` and, if
+            there are any, `"labels"` and `"conditions"`.
 
     Returns:
         `(images, labels)`; the labels of `others` are -1, without any labels, None.

@@ -217,10 +217,10 @@ def _picture(path, bits):
 
 
 def _label_map(path):
-    """A Pillow image of mode L whose values are labels: those stored, of a palette its numbers."""
+    """A Pillow image of mode L with the stored labels; for a palette image, its indices."""
     with Image.open(path, formats=FORMATS) as image:
         if image.width * image.height > MAX_PIXELS:
-            raise BadFile(f"claims {image.width} x {image.height} pixels, too many to be true")
+            raise BadFile(f"claims {image.width} x {image.height} pixels, more than are accepted")
         image = ImageOps.exif_transpose(image)
         if image.mode not in ("1", "L", "P") and not _is_deep(image):
             raise BadFile(f"is a mask in colour (mode {image.mode}); save it as grey levels")
@@ -229,7 +229,7 @@ def _label_map(path):
 
 
 def _labels(values):
-    """Values of a mask as uint8; an error where they are no labels from 0 to 255."""
+    """Values of a mask as uint8; an error if they are not labels from 0 to 255."""
     values = np.asarray(values)
     if not values.size or values.min() < 0 or values.max() > 255 or not _counts(values):
         raise BadFile("is a mask with values that are not whole numbers from 0 to 255")

@@ -304,8 +304,8 @@ def from_table(images, table, places, name, label=None, classes=(), note="", mas
     """
     if masks is not None and masks.shape[:3] != images.shape[:3]:
         raise ValueError(
-            f"{name}: masks of shape {masks.shape} do not lie on images of {images.shape}; give "
-            "one of the same height and width for each image"
+            f"{name}: masks of shape {masks.shape} do not fit images of {images.shape}; give one "
+            "of the same height and width for each image"
         )
     both = shared(table["subject"], places)
     if both:

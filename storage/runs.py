@@ -178,16 +178,16 @@ def _written_split(run):
 
 
 def prior_folder(run, name) -> Path:
-    """Where a prior of a run lies."""
+    """Folder of a prior of a run."""
     return Path(run) / PRIORS / disk.file_name(name)
 
 
 def save_prior(run, name, settings, arrays, own=False):
-    """Keeps a prior beside a run, with the hash of the weights whose latents it was fitted on.
+    """Saves a prior in a run, with the hash of the weights whose latents it was fitted on.
 
     Args:
         run: Run folder, with weights.
-        name: Of the prior.
+        name: Name of the prior.
         settings: Plain values.
         arrays: NumPy arrays by name.
         own: Whether it becomes the run's own, which `own_prior` names.
@@ -220,10 +220,10 @@ def own_prior(run) -> str | None:
 
 
 def load_prior(run, name):
-    """What `save_prior` was given: `(settings, arrays)`.
+    """The saved prior: `(settings, arrays)`.
 
     Raises:
-        ValueError: where there is none of this name, it is damaged, or the weights have changed.
+        ValueError: if there is none of this name, it is damaged, or the weights have changed.
     """
     folder = prior_folder(run, name)
     again = f"fit it: python prior.py {run} --kind {name}"

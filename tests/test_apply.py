@@ -49,7 +49,7 @@ def test_outliers_and_flat_pictures_are_least_like_their_reconstructions(
     written = pd.read_csv(tmp_path / "long" / "applied" / "latents.csv").set_index("file")
     assert set(written["ssim"].nsmallest(2).index) == {"6.png", "flat.png"}
     told = capsys.readouterr().out.splitlines()[-1]
-    assert told.startswith("least like their reconstructions: ") and "flat.png" in told
+    assert told.startswith("lowest SSIM with their reconstructions: ") and "flat.png" in told
 
 
 def test_a_picture_is_called_like_its_file_and_no_two_alike():
@@ -86,7 +86,7 @@ def test_an_m2_is_not_moved_along_a_direction(tmp_path, folder, direction, spots
     settings = tiny(model="M2", classes=2, epochs=1)
     model = registry.from_settings(settings)
     train.fit(model, spots, settings, tmp_path / "m2", verbose=0)
-    with pytest.raises(SystemExit, match="a style within a class.*SemiSupervisedVAE"):
+    with pytest.raises(SystemExit, match="decoder needs a class.*SemiSupervisedVAE"):
         apply.main([str(tmp_path / "m2"), str(folder), "--direction", str(direction)])
     with pytest.raises(ValueError, match="pass one class per latent"):
         model.decode(np.zeros((1, 3), np.float32))
@@ -220,10 +220,12 @@ def test_generate_refuses_what_cannot_be(run, labelled_run, folder, tmp_path, ca
         return f"{stopped.value} {capsys.readouterr().err}"
 
     assert f"{folder} is not empty" in told(run, "--generate", 3, "--to", folder)
-    assert "knows no labels" in told(run, "--generate", 3, "--label", 1, "--to", tmp_path / "x")
+    assert "does not learn from labels" in told(
+        run, "--generate", 3, "--label", 1, "--to", tmp_path / "x"
+    )
     assert "at least one image" in told(run, "--generate", 0, "--to", tmp_path / "x")
     assert "classes are 0 to 1" in told(
         labelled_run, "--generate", 3, "--label", 2, "--to", tmp_path / "x"
     )
-    assert "name a FOLDER" in told(run)
-    assert "name a FOLDER" in told(run, folder, "--generate", 3)
+    assert "give a FOLDER" in told(run)
+    assert "give a FOLDER" in told(run, folder, "--generate", 3)

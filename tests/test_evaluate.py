@@ -251,7 +251,7 @@ def test_flat_images_are_measured_and_the_file_is_json(trained, spots, tmp_path,
     model.logits_of = lambda z, training: tf.fill((tf.shape(z)[0], 12, 12, 1), -1e9)
     numbers = evaluate.report(model, black, tmp_path)
     assert numbers["psnr"]["value"] == np.inf and np.isnan(numbers["sample_sharpness"]["value"])
-    assert "no finite number" in numbers["psnr"]["protocol"]
+    assert "not finite here" in numbers["psnr"]["protocol"]
     assert "inf" in evaluate.table({"black": numbers}).loc["psnr ↑", "black"]
 
     def forbidden(word):
