@@ -132,9 +132,8 @@ def encode(model, images, table):
 
     Returns:
         `(latents, reconstructions)`: a table of n rows with `file`, `slice`, `error` (mean squared
-        error in squared grey levels), `ssim` (low for what the run was not trained on; the error
-        is small for whatever is flat, trained on or not), and `z_0`, `z_1`, ...; and floats in
-        [0, 1], shape as the images'.
+        error in squared grey levels), `ssim` (low for outliers; the error is small for every flat
+        image), and `z_0`, `z_1`, ...; and floats in [0, 1], shape as the images'.
     """
     z_mean, _, made = in_batches(model.describe, images, batch_size=128)
     like = evaluate.likeness(np.asarray(images[:]) / np.float32(255), made)
@@ -321,7 +320,7 @@ def keep(run, folder, arguments):
     rows, bad = archive.encode(task, arguments.to, arguments.address)
     print(f"{rows} images of {folder}, written to {arguments.to}")
     if len(bad):
-        print(f"left out {len(bad)} files, listed beside it:")
+        print(f"left out {len(bad)} files, listed in a .bad.csv file next to it:")
         print(bad.head(files.NAMED).to_string(index=False, header=False))
 
 

@@ -52,7 +52,7 @@ def parsed(words=None):
         default=[],
         metavar="NAME",
         help="measure samples (and the bound) under this prior of the run too, as name@prior; own "
-        "stands for the one that the run got (prior.py fits others)",
+        "is the one that the run got in training (prior.py fits others)",
     )
     parser.add_argument(
         "--to", type=Path, metavar="FILE", help="where the numbers go; default: RUN/metrics.json"
@@ -132,7 +132,7 @@ PROTOCOL = {
     "frechet": (
         "squared feature units",
         "lower",
-        "samples against held-out images, features of a classifier of ours: not FID",
+        "samples against held-out images, features of our own classifier: not FID",
     ),
     "kernel": (
         "",
@@ -229,7 +229,7 @@ def report(
         samples: Importance samples for the likelihood; 0 leaves it out, because it takes long.
         judge: `judges.Judge`, in whose features generated images are compared with held-out ones;
             None leaves these distances out.
-        inception: From `judges.inception`, likewise.
+        inception: From `judges.inception`, for distances in its features; or None.
         progress: Whether to show how far it is.
         others: Dictionary of names to other priors than N(0, I), from `families.priors`.
 
@@ -313,13 +313,13 @@ def report(
 
 
 def _place(key):
-    """Where a number stands in a report: as in `PROTOCOL`, those of other priors after it."""
+    """Order of the numbers of a report: as in `PROTOCOL`, then those of other priors."""
     name, _, prior = key.partition("@")
     return list(PROTOCOL).index(name), prior
 
 
 def _bound_under(model, prior, pixels, progress):
-    """The bound of every image under another prior, where that has a density."""
+    """The bound of every image under another prior, if that has a density."""
     if not prior.exact or model.needs_class:
         return {}
     per_image = _likelihoods(model, pixels, progress, prior.log_prob)

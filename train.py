@@ -190,7 +190,7 @@ def fit(model, images, settings, run, verbose="auto", resume=False, callbacks=()
 
 
 def _fit_own_prior(model, images, run):
-    """Gives a trained run the prior that its samples are drawn from; says why where it cannot."""
+    """Fits the prior of a trained run for its samples; prints the reason if this fails."""
     try:
         prior = priors.own(model, images.train)
     except ValueError as error:

@@ -132,13 +132,13 @@ def loss_curves(history, terms=("loss", "reconstruction", "kl", "ssim"), unit="n
     """Training curves: one panel per term, training and validation.
 
     Args:
-        history: Table with `epoch`, the terms, and `val_` columns beside them; a term that it
-            lacks gets no panel.
+        history: Table with `epoch`, the terms, and their `val_` columns; a missing term gets no
+            panel.
         unit: Of every term but SSIM, which has none.
     """
     present = [term for term in terms if term in history]
     figure, axes = _figure(2.6 * len(present) + 0.4, 2.6, columns=len(present))
-    look = {"marker": "o"} if len(history) == 1 else {}  # one epoch is no line
+    look = {"marker": "o"} if len(history) == 1 else {}  # one epoch is not a line
     for axis, term in zip(axes[0], present, strict=True):
         axis.plot(history["epoch"], history[term], color=COLOURS[0], label="training", **look)
         if f"val_{term}" in history:
@@ -185,9 +185,9 @@ def trade(panels, by="model", width=9.0, across=None):
 
     Args:
         panels: Dictionary of titles to `(table, (x, xlabel), (y, ylabel))`: a row of the table is a
-            run, `x` and `y` are columns; runs that lack one of the two are left out of the panel.
-        by: Column of what has a colour of its own: the same in all panels, and in all figures of
-            one table.
+            run, `x` and `y` are columns; runs without one of the two are left out of the panel.
+        by: Column that determines the colours, which are the same in all panels and in all figures
+            of one table.
         across: Panels in a row; None puts all into one.
     """
     across = across or len(panels)
@@ -342,7 +342,7 @@ def histograms(z, axes=None, columns=6, width=9.0):
 
 @styled
 def difference_maps(images, names, absolute=False, width=9.0):
-    """What a strength sweep changes: images, then their differences in one colour scale.
+    """Effect of a strength sweep: images, then their differences in one colour scale.
 
     Args:
         images: One picture at every strength, shape `(strengths, height, width, channels)`.
@@ -402,7 +402,7 @@ def calibration(tables, width=4.6):
 
     Args:
         tables: Dictionary of names to tables of `metrics.calibration_error`; the area of a mark
-            grows with the images that it stands for.
+            grows with its number of images.
     """
     figure, axes = _figure(width, 0.95 * width)
     axis = axes[0, 0]

@@ -66,7 +66,7 @@ class Compared:
         rows = np.random.default_rng(0).permutation(len(chosen))[:count]
         self.real = chosen.images[np.sort(rows)] / np.float32(255)
         self.judge, self.inception, self.count = judge, inception, count
-        self.edges = metrics.sharpness(self.real).mean()  # 0 where every image is flat
+        self.edges = metrics.sharpness(self.real).mean()  # 0 if all images are flat
         # Not the first ones: in MNIST they are easier.
         some = self.real[np.random.default_rng(1).permutation(len(self.real))[:MOST_COMPARED]]
         self.known = small(images.train.images)

@@ -1,4 +1,4 @@
-"""What Keras' `fit` costs beside a bare `tf.function` loop over the same `train_step`.
+"""Cost of Keras' `fit` compared with a bare `tf.function` loop over the same `train_step`.
 
     python benchmarks/fit_overhead.py [--seconds 4] [--rounds 7]
 

@@ -5,7 +5,7 @@
 1. First pass over 2,000 PNGs of 256x256: `files.gather` (check, decode, cache) against a PyTorch
    `DataLoader` with two workers and Pillow on the same files, if a Python with torch is given.
 2. Training throughput from the disk cache compared with an array in memory, alternating. 3.
-Resident memory while training from 20,000 such PNGs by way of the disk cache.
+Resident memory while training from 20,000 such PNGs through the disk cache.
 """
 
 import argparse

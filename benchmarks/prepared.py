@@ -1,4 +1,4 @@
-"""A model of ours, ready to train on random pixels."""
+"""One of our models, ready to train on random pixels."""
 
 import numpy as np
 import pandas as pd

@@ -52,7 +52,7 @@ def _numbers(tensor):
 
 
 def rows_at_a_time(shape):
-    """How many images of an array `(n, height, width, channels)` have `PIXELS` pixels."""
+    """Number of images of an array `(n, height, width, channels)` that have `PIXELS` pixels."""
     return max(1, PIXELS // (shape[1] * shape[2]))
 
 

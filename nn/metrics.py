@@ -116,7 +116,7 @@ def psnr(images, reconstructions):
 
 
 def active_units(z_mean, threshold=0.01):
-    """How many latent axes are active.
+    """Number of active latent axes.
 
     An axis is active if the variance of its posterior mean over the images exceeds `threshold`
     (Section 5.2 of [Burda et al., 2016](https://arxiv.org/abs/1509.00519)). An axis that has

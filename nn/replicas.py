@@ -1,4 +1,4 @@
-"""What a training step needs from replicas on other devices or machines.
+"""Functions for a training step with replicas on other devices or machines.
 
 Under a `tf.distribute` strategy every replica has a slice of the batch and the same weights. These
 functions give it values of the whole batch; on a single device they change nothing.

@@ -375,7 +375,7 @@ def _upright(values, header):
 
 
 def _volume_images(path, reading):
-    header, content = _nifti(path, whole=True)  # says so where nibabel is missing
+    header, content = _nifti(path, whole=True)  # raises an error if nibabel is missing
     from nibabel.volumeutils import apply_read_scaling
 
     shape, kind = header.get_data_shape(), header.get_data_dtype()

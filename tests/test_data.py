@@ -154,7 +154,7 @@ def test_floats_in_0_1_keep_their_values_to_a_grey_level():
     [
         (np.zeros((5, 4)), r"shape \(5, 4\) is not a stack of images"),
         (np.zeros((2, 5, 4, 2)), r"shape \(2, 5, 4, 2\) is not a stack"),
-        (np.zeros((0, 5, 4)), "there are no images"),
+        (np.zeros((0, 5, 4)), "the array has no images"),
         (np.full((2, 5, 4), 200.0), r"pixels are in \[200, 200\], not in \[0, 1\]"),
         (np.full((2, 5, 4), -0.5), r"pixels are in \[-0.5, -0.5\]"),
         (np.zeros((2, 5, 4), np.int32), "dtype int32; give uint8"),
