@@ -1,11 +1,11 @@
-"""A trained run on a folder of images that it has not seen.
+"""Applies a trained run to a folder of new images.
 
     python apply.py RUN FOLDER [--out DIR] [--direction FILE --strength 2] [--between A B]
     python apply.py RUN FOLDER --to latents.parquet [--direction FILE ...] [--address HOST:PORT]
     python apply.py RUN --generate 1000 --to NEW_FOLDER
 
-The second is for an archive, however large: a table of latents alone, in parts that a second call
-goes on from, on a Ray cluster if asked (`archive.py`). The third makes images instead: a folder of
+The second encodes an archive of any size into a table of latents, in parts so that it can be
+resumed, on a Ray cluster if requested (`archive.py`). The third makes images instead: a folder of
 them with a table, each with its label where the model knows labels, which the folder source reads
 back.
 
@@ -32,7 +32,7 @@ WAYS = {  # to call it, and the options that mean something there
 
 
 def parsed(words=None):
-    """What the command line says, checked."""
+    """The arguments of the command line, checked."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path, help="folder of a trained run")
     parser.add_argument("folder", type=Path, nargs="?", help="folder of images")
@@ -44,19 +44,24 @@ def parsed(words=None):
         action="append",
         default=[],
         metavar="FILE",
-        help="of Direction.save; with --to several, and those in RUN/directions anyway",
+        help="a file from Direction.save; with --to several are allowed, and those in "
+        "RUN/directions are always used",
     )
     parser.add_argument("--strength", type=float, default=2.0, help="in standard deviations")
-    parser.add_argument("--between", nargs=2, metavar=("A", "B"), help="two files of the folder")
+    parser.add_argument(
+        "--between", nargs=2, metavar=("A", "B"), help="interpolate between two files of the folder"
+    )
     parser.add_argument("--frames", type=int, default=60)
     parser.add_argument("--path", choices=("lerp", "slerp", "data"), default="slerp")
     parser.add_argument("--skip-bad-files", action="store_true", help="rather than stop")
-    parser.add_argument("--generate", type=int, metavar="N", help="make so many images instead")
     parser.add_argument(
-        "--to", type=Path, help="of an archive, a .parquet file; generated: a folder"
+        "--generate", type=int, metavar="N", help="generate this many images instead"
+    )
+    parser.add_argument(
+        "--to", type=Path, help="output: a .parquet file for an archive, a folder for --generate"
     )
     parser.add_argument("--address", help="of a Ray cluster, or local; default: no Ray")
-    parser.add_argument("--label", type=int, help="all of this class")
+    parser.add_argument("--label", type=int, help="generate this class only")
     parser.add_argument(
         "--prior", metavar="NAME", help="of the run; default: its own; normal: N(0, I)"
     )
@@ -70,16 +75,16 @@ def parsed(words=None):
     parser.add_argument("--seed", type=int, default=0, help="of what is generated")
     arguments = parser.parse_args(words)
     if (arguments.folder is None) == (arguments.generate is None):
-        parser.error("name a FOLDER of images, or how many to --generate")
+        parser.error("give a FOLDER of images, or --generate N")
     way = "--generate" if arguments.generate is not None else "--to" if arguments.to else "FOLDER"
     for name in sum(WAYS.values(), ()):
         if name not in WAYS[way] and getattr(arguments, name) != parser.get_default(name):
-            parser.error(f"--{name.replace('_', '-')} means nothing with {way}")
+            parser.error(f"--{name.replace('_', '-')} cannot be used with {way}")
     return arguments
 
 
 if __name__ == "__main__":
-    parsed()  # help and what is misspelt need no TensorFlow, whose import takes seconds
+    parsed()  # help and errors come before TensorFlow, whose import takes seconds
     config.import_quietly()
 
 
@@ -111,7 +116,7 @@ def load_images(run, folder, on_bad_file="stop"):
         `(images, table)`, as from `files.gather`.
 
     Raises:
-        ValueError: where there is nothing to read, or something that cannot be read.
+        ValueError: if there is nothing to read, or something that cannot be read.
     """
     names = archive.names_in(folder)
     return files.gather(folder, names, archive.reading_of(run), config.CACHE_DIR, on_bad_file)
@@ -127,9 +132,8 @@ def encode(model, images, table):
 
     Returns:
         `(latents, reconstructions)`: a table of n rows with `file`, `slice`, `error` (mean squared
-        error in squared grey levels), `ssim` (low for what the run was not trained on; the error
-        is small for whatever is flat, trained on or not), and `z_0`, `z_1`, ...; and floats in
-        [0, 1], shape as the images'.
+        error in squared grey levels), `ssim` (low for outliers; the error is small for every flat
+        image), and `z_0`, `z_1`, ...; and floats in [0, 1], shape as the images'.
     """
     z_mean, _, made = in_batches(model.describe, images, batch_size=128)
     like = evaluate.likeness(np.asarray(images[:]) / np.float32(255), made)
@@ -145,7 +149,7 @@ def coordinates(latents) -> np.ndarray:
 
 
 def between(model, latents, start, end, frames=60, kind="slerp"):
-    """Images on the path from one file to another.
+    """Images of the interpolation from one file to another.
 
     Args:
         model: A trained model.
@@ -232,7 +236,7 @@ def generate(model, n, folder, classes=(), seed=0, prior=None, **options):
     """
     folder = Path(folder)
     if folder.exists() and any(folder.iterdir()):
-        raise ValueError(f"{folder} is not empty; name a new folder, so that nothing is mixed")
+        raise ValueError(f"{folder} is not empty; give a new folder")
     if model.uses_labels:
         images, labels = model.generate(n, seed, prior=prior, **options)
         labels = np.asarray(labels)
@@ -271,9 +275,8 @@ def write(run, folder, out, arguments):
         direction = directions.Direction.load(path, model.latent_dim)
     if model.needs_class and (direction is not None or arguments.between is not None):
         raise ValueError(
-            f"{run} is an M2, whose latent is a style within a class: it cannot be moved along a "
-            "direction or a path without naming classes. For that, train a VAE or a "
-            "SemiSupervisedVAE"
+            f"{run} is an M2, whose decoder needs a class in addition to the latent: directions "
+            "and interpolations are not available. Use a VAE or a SemiSupervisedVAE for these"
         )
     images, table = load_images(run, folder, "skip" if arguments.skip_bad_files else "stop")
     latents, made = encode(model, images, table)
@@ -304,7 +307,7 @@ def write(run, folder, out, arguments):
     worst = latents.sort_values("ssim")[["file", "ssim"]].head(3)
     print(f"{len(latents)} images of {folder}, written to {out}")
     listed = ", ".join(f"{name} {value:.3f}" for name, value in worst.to_numpy())
-    print(f"least like their reconstructions: {listed} (SSIM)")
+    print(f"lowest SSIM with their reconstructions: {listed}")
 
 
 def keep(run, folder, arguments):
@@ -317,7 +320,7 @@ def keep(run, folder, arguments):
     rows, bad = archive.encode(task, arguments.to, arguments.address)
     print(f"{rows} images of {folder}, written to {arguments.to}")
     if len(bad):
-        print(f"left out {len(bad)} files, listed beside it:")
+        print(f"left out {len(bad)} files, listed in a .bad.csv file next to it:")
         print(bad.head(files.NAMED).to_string(index=False, header=False))
 
 
@@ -348,7 +351,7 @@ def make(run, arguments):
     """`--generate`: images by the run's model, with their labels."""
     model, folder = train.load(run), arguments.to or run / "generated"
     if arguments.label is not None and not model.uses_labels:
-        raise ValueError(f"--label: the model of {run} knows no labels")
+        raise ValueError(f"--label: the model of {run} does not learn from labels")
     if arguments.generate < 1:
         raise ValueError(f"--generate {arguments.generate}: ask for at least one image")
     options = {} if arguments.label is None else {"label": arguments.label}

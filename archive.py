@@ -1,10 +1,10 @@
-"""An archive of images, however large, as one Parquet table: a row for each image.
+"""Encodes an archive of images of any size into one Parquet table: a row for each image.
 
-The files are encoded in parts. A part is a file of its own under a name that says what it was made
-from (the weights, the directions, the files' sizes and dates), so that an encoding that was ended
-goes on where it was. Parts are worked off one after the other on this machine, or by Ray on as many
-machines as see the same folders. In the end they are put together into one table, which is made
-anew when any file, weight or direction has changed.
+The files are encoded in parts. A part is a file whose name identifies its input (the weights, the
+directions, the files' sizes and dates), so that an interrupted encoding is resumed. Parts are
+encoded one after the other on this machine, or by Ray on all machines that see the same folders.
+Finally they are joined into one table, which is made again when any file, weight or direction has
+changed.
 """
 
 import hashlib
@@ -32,42 +32,44 @@ from storage import checkpoints, cluster, disk, runs
 PART = 2**27  # bytes of images in a part
 MOST_FILES = 2048  # in a part
 CORES = 2  # of a worker without a GPU
-MARK = b"latent_atlas"  # in the table's metadata: what it was made from
+MARK = b"latent_atlas"  # key of the input's hash in the table's metadata
 NO_ARROW = "a Parquet table needs pyarrow: pip install pyarrow"
 NO_RAY = 'other machines are reached through Ray: pip install "ray[data]"'
 
 
 def reading_of(run, bits=0) -> decoding.Reading:
-    """How files become images as those that a run was trained on.
+    """How files are read into images like those that a run was trained on.
 
     Args:
         run: Run folder.
-        bits: Of deep pictures, where the run does not say it; see `decoding.Reading`.
+        bits: Bit depth of pictures if the run does not record it; see `decoding.Reading`.
     """
     settings, origin = runs.load_settings(run), runs.origin_of(run)
     return decoding.Reading.of(settings, origin and origin.bits or bits)
 
 
 def names_in(folder) -> list[str]:
-    """Names of the images below a folder; an error where it is none, or holds none."""
+    """Names of the images below a folder; an error if it is not a folder or has none."""
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is not a folder")
     names = files.listed(folder)
     if not names:
-        raise ValueError(f"{folder} holds no image; looked for {', '.join(decoding.PICTURES)}, ...")
+        raise ValueError(
+            f"{folder} contains no image; looked for {', '.join(decoding.PICTURES)}, ..."
+        )
     return names
 
 
 @dataclass(frozen=True)
 class Task:
-    """What is to be done with every file; as plain values, so that any machine can be told.
+    """What to do with every file, as plain values that can be sent to any machine.
 
     Args:
         run: Run folder.
         folder: Of images.
         directions: Files of `Direction.save`.
-        bits: Of pictures deeper than 8 bits; 0: those of the run's, or found on the folder.
+        bits: Bit depth of pictures deeper than 8 bits; 0: the run's, or found from the files.
     """
 
     run: str
@@ -76,34 +78,34 @@ class Task:
     bits: int = 0
 
     def checked(self):
-        """The same with whole paths and known bits, which mean the same on every machine.
+        """The same with absolute paths and known bits, which are valid on every machine.
 
         Raises:
-            ValueError: where a direction is of another latent, or two have one name.
+            ValueError: if a direction is of another latent, or two have one name.
         """
         latent_dim = runs.load_settings(self.run).latent_dim
         whole = {str(Path(path).resolve()): None for path in self.directions}
         names = [Direction.load(path, latent_dim).name for path in whole]
         if len(set(names)) < len(names):
-            raise ValueError(f"two directions have one name: {', '.join(names)}")
+            raise ValueError(f"two directions have the same name: {', '.join(names)}")
         reading = reading_of(self.run, self.bits)
         reading = files.with_bits(self.folder, names_in(self.folder), reading, config.CACHE_DIR)
         run, folder = (str(Path(each).resolve()) for each in (self.run, self.folder))
         return Task(run, folder, tuple(whole), reading.bits)
 
     def digest(self):
-        """Hash of all that a row depends on but its file."""
+        """Hash of everything that a row depends on except its file."""
         content = hashlib.sha256()
         for path in (Path(self.run) / checkpoints.WEIGHTS, *self.directions):
             content.update(checkpoints.sha256(path).encode())
         content.update(repr(reading_of(self.run, self.bits)).encode())
-        # With a reader that was missing, files are read that were left out.
+        # Once a missing reader is installed, files that were skipped are read.
         content.update("".join(decoding.missing_readers()).encode())
         return content.hexdigest()
 
 
 class Encoder:
-    """Turns files into rows; a process makes one and keeps it."""
+    """Turns files into rows; each process has one."""
 
     def __init__(self, task):
         settings = runs.load_settings(task.run)
@@ -120,7 +122,7 @@ class Encoder:
         ]
         signature = [tf.TensorSpec((None, *settings.image_shape), tf.uint8)]
         self.measure = tf.function(self._measure, input_signature=signature, autograph=False)
-        # With many more threads than cores small files wait for each other more than for the disk.
+        # With many more threads than cores, small files wait for each other instead of the disk.
         self.pool = ThreadPoolExecutor((os.cpu_count() or 1) + 1)
 
     def _measure(self, images):
@@ -136,7 +138,7 @@ class Encoder:
         return tf.concat([tf.stack(found, axis=1), z_mean, z_log_var], axis=1)
 
     def _read(self, names):
-        """Images of each file, or what is wrong with it."""
+        """Images of each file, or the reason why it cannot be read."""
         found = []
         for name in names:
             try:
@@ -146,19 +148,19 @@ class Encoder:
         return found
 
     def read(self, names):
-        """Begins to read files in threads; what `rows` takes."""
+        """Starts to read files in threads; returns the argument of `rows`."""
         groups = [names[at : at + files.TASK] for at in range(0, len(names), files.TASK)]
         return self.pool.map(self._read, groups)
 
     def rows(self, reading):
-        """All there is to say of some files.
+        """The rows of some files.
 
         Args:
             reading: From `read`.
 
         Returns:
-            `(table, bad)`: a row for each image, `file`, `slice` and the columns; and a list of
-            `(name, reason)` of the files that have none.
+            `(table, bad)`: a row for each image with `file`, `slice` and the columns; and a list of
+                `(name, reason)` of the files that cannot be read.
         """
         size = rows_at_a_time((None, *self.reading.image_shape))
         places, bad, waiting, made = [], [], [], [np.zeros((0, len(self.columns)), np.float32)]
@@ -169,7 +171,7 @@ class Encoder:
                 made.append(self.measure(tf.constant(images[start : start + size])).numpy())
             waiting.clear()
 
-        for group in reading:  # the threads go on while a batch is encoded
+        for group in reading:  # the threads continue while a batch is encoded
             for name, images, reason in group:
                 if reason:
                     bad.append((name, reason))
@@ -186,14 +188,14 @@ class Encoder:
         return table, bad
 
     def write(self, part, reading):
-        """Makes a part's file, and then the list of bad files that says that it is whole."""
+        """Writes a part's file, and then its list of bad files, which marks it as complete."""
         import pyarrow
         from pyarrow import parquet
 
         table, bad = self.rows(reading)
         kinds = {"file": pyarrow.string(), "slice": pyarrow.int32(), "label": pyarrow.int32()}
         kinds = [(name, kinds.get(name, pyarrow.float32())) for name in table.columns]
-        schema = pyarrow.schema(kinds)  # the same for a part without one good file
+        schema = pyarrow.schema(kinds)  # the same for a part without any readable file
         rows = pyarrow.Table.from_pandas(table, schema=schema, preserve_index=False)
         with disk.replacing(part) as temporary:
             parquet.write_table(rows, temporary)
@@ -205,19 +207,19 @@ def encode(task, to, address=None, told=True):
 
     Args:
         task: `Task`.
-        to: Path of the Parquet file; the parts lie beside it until it is whole. Files that cannot
-            be read are listed in a CSV file beside it.
+        to: Path of the Parquet file; the parts are stored next to it until it is complete. Files
+            that cannot be read are listed in a CSV file next to it.
         address: Of a Ray cluster, or `"local"` for the cores or GPUs of this machine; None: no Ray.
-        told: Shows progress.
+        told: Whether to show progress.
 
     Returns:
-        `(rows, bad)`: the number of images, and a table with the `file` and `reason` of those left
-        out.
+        `(rows, bad)`: the number of images, and a table with the `file` and `reason` of those
+            skipped.
 
     Raises:
-        ImportError: with the line to type, where pyarrow or Ray is missing.
-        ValueError: where no image can be read, or a direction is of another latent.
-        FileExistsError: where the file is a table of something else.
+        ImportError: if pyarrow or Ray is missing, with the command to install it.
+        ValueError: if no image can be read, or a direction is of another latent.
+        FileExistsError: if the file exists and is another table.
     """
     needed = {"pyarrow": NO_ARROW} | ({"ray": NO_RAY} if address else {})
     for package, line in needed.items():
@@ -231,7 +233,7 @@ def encode(task, to, address=None, told=True):
     if _mark_of(to) != mark:
         missing = {path: names for path, names in parts.items() if not _bad_of(path).exists()}
         if told and len(missing) < len(parts):
-            print(f"{len(parts) - len(missing)} of {len(parts)} parts are there already")
+            print(f"{len(parts) - len(missing)} of {len(parts)} parts exist already")
         if missing and address:
             _on_ray(task, missing, address)
         elif missing:
@@ -243,14 +245,14 @@ def encode(task, to, address=None, told=True):
 
 
 def _mark_of(to):
-    """What a table says that it was made from; None where there is none yet."""
+    """Hash of the input that a table was made from; None if there is no table yet."""
     from pyarrow import parquet
 
     if not to.exists():
         return None
     known = parquet.read_schema(to).metadata or {}
     if MARK not in known:
-        raise FileExistsError(f"{to} was not made by this project; name another file")
+        raise FileExistsError(f"{to} was not made by this project; give another file")
     return known[MARK].decode()
 
 
@@ -285,13 +287,13 @@ def _here(task, parts, told):
     begun = map(encoder.read, parts.values())
     following = next(begun)
     for path, names in parts.items():
-        reading, following = following, next(begun, None)  # read while this one is encoded
+        reading, following = following, next(begun, None)  # is read while this one is encoded
         encoder.write(path, reading)
         bar.add(len(names))
 
 
 def _on_ray(task, parts, address):
-    """A worker for every GPU, or every `CORES` cores, each with a model of its own."""
+    """A worker for every GPU, or every `CORES` cores, each with its own model."""
     import ray
 
     class Worker:
@@ -307,7 +309,7 @@ def _on_ray(task, parts, address):
     with cluster.joined(address, CORES) as (gpus, cores):
         need = {"num_gpus": 1} if gpus else {"num_cpus": min(CORES, cores)}
         workers = gpus or max(1, cores // CORES)
-        # A block for each part, made here: tasks that made them would wait for the pool's cores.
+        # Blocks are made here, one for each part: tasks for them would wait for the pool's cores.
         paths = [{"part": str(path)} for path in parts]
         rows = ray.data.from_items(paths, override_num_blocks=len(parts)).materialize()
         pool = ray.data.ActorPoolStrategy(min_size=1, max_size=min(workers, len(parts)))
@@ -315,7 +317,7 @@ def _on_ray(task, parts, address):
 
 
 def _join(parts, to, mark):
-    """Puts the parts into one file, in their order, and takes them away."""
+    """Joins the parts into one file, in their order, and deletes them."""
     from pyarrow import parquet
 
     bad = [each for path in parts for each in json.loads(_bad_of(path).read_text())]
@@ -324,7 +326,7 @@ def _join(parts, to, mark):
     images = sum(parquet.read_metadata(path).num_rows for path in parts)
     if not images:
         name, reason = bad[0]
-        raise ValueError(f"not one of {len(bad)} files can be used; {name}: {reason}")
+        raise ValueError(f"none of {len(bad)} files can be used; {name}: {reason}")
     if bad:
         with disk.replacing(_list_beside(to)) as temporary:
             pd.DataFrame(bad, columns=["file", "reason"]).to_csv(temporary, index=False)

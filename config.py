@@ -11,7 +11,7 @@ EMBEDDED = os.environ.get("ATLAS_EMBEDDED") == "1"
 
 
 def _chosen(name: str, here: str | None, embedded: str | None = None) -> str | None:
-    """The environment variable `name` where it is set, else the value written `here`."""
+    """The environment variable `name` if it is set, else the value `here`."""
     return embedded if EMBEDDED else os.environ.get(name) or here
 
 
@@ -37,13 +37,13 @@ CHEST_DIR = _path("CHEST_DIR", None)  # with images/ and Data_Entry_2017.csv; No
 IMAGES_DIR = _path("IMAGES_DIR", None)  # any folder of images; None: crops of colour photos
 LABELS_CSV = _path("LABELS_CSV", None)  # for IMAGES_DIR: a table with a column of file names
 
-# Every training leaves a folder in here.
+# Every training writes a folder here.
 RUNS_DIR = Path(os.environ.get("RUNS_DIR") or Path(__file__).parent / "runs").expanduser()
 # Decoded image files are kept here, so that no file is decoded twice.
 CACHE_DIR = Path(os.environ.get("CACHE_DIR") or Path(__file__).parent / "cache").expanduser()
 
 PATHS = ("MNIST_PATH", "OASIS_DIR", "CHEST_DIR", "IMAGES_DIR", "LABELS_CSV", "CACHE_DIR")
-# Where the images of each `Settings.dataset` lie; the embedded digits lie nowhere.
+# Paths of the images of each `Settings.dataset`; the embedded digits have none.
 PATHS_OF = {
     "digits": (),
     "mnist": ("MNIST_PATH",),
@@ -52,11 +52,11 @@ PATHS_OF = {
     "gallery": ("IMAGES_DIR", "LABELS_CSV"),
 }
 PLACES = ("DIR", "PATH", "FOLDER", "FILE", "DIRECTORY", "DATA", "ROOT", "CSV")  # ends of names
-CHANNELS = {"gallery": 3}  # of a source's images; of the others 1
+CHANNELS = {"gallery": 3}  # of each dataset's images; others have 1
 
-# The seed of every experiment that does not name another.
+# The default seed of all experiments.
 SEED = _whole("ATLAS_SEED", 0)
-# Epochs of any training at most, to try a notebook or a command on new images; 0: no limit.
+# Limit of the epochs of every training, to try a notebook or a command quickly; 0: no limit.
 MOST_EPOCHS = _whole("ATLAS_EPOCHS", 0)
 
 
@@ -83,14 +83,14 @@ MODELS = (
     *("Autoencoder", "VAE", "InfoVAE", "MMD-AE", "BetaTCVAE", "IWAE"),
     *("SemiSupervisedVAE", "M2", "AAE", "IntroVAE", "SoftIntroVAE", "ASIntroVAE"),
 )
-MOST_ITEMS = 64  # of a tuple: no network has more stages
+MOST_ITEMS = 64  # longest tuple; no network has more stages
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What one experiment chooses; every value is checked when it is made.
+    """Settings of one experiment; every value is checked on creation.
 
-    Vary one with `dataclasses.replace(settings, latent_dim=2)`.
+    Change one with `dataclasses.replace(settings, latent_dim=2)`.
 
     Raises:
         ValueError: naming the field, its value and what is allowed.
@@ -98,27 +98,27 @@ class Settings:
 
     # Images
     dataset: str = _among("digits", "digits", "mnist", "brain", "chest", "gallery")
-    # Height, width, channels; a size alone is a square in the colours of the dataset.
+    # Height, width, channels; a single number is a square with the channels of the dataset.
     image_shape: tuple[int, ...] = _within((32, 32, 1), 1, 4096)
-    binarize: str = _among("none", "none", "dynamic")  # dynamic: pixels drawn anew at every step
+    binarize: str = _among("none", "none", "dynamic")  # dynamic: sampled again at every step
     corrupt: str = _among("none", "none", "gaussian", "mask")  # what a denoiser must undo
-    corrupt_level: float = _within(0.3, 0.0, 1.0)  # noise's sd in grey levels; share of pixels lost
-    split_seed: int = _within(0, 0, 2**31 - 1)  # apart from `seed`: seeds compare on one split
-    shift: int = _within(0, 0, 64)  # augmentation: up to so many pixels each way
+    corrupt_level: float = _within(0.3, 0.0, 1.0)  # sd of the noise, or share of masked pixels
+    split_seed: int = _within(0, 0, 2**31 - 1)  # not `seed`: runs of several seeds share a split
+    shift: int = _within(0, 0, 64)  # augmentation: most pixels in each direction
     flip: str = _among(
         "none", "none", "sideways", "upright"
-    )  # augmentation: mirror every other one
+    )  # augmentation: mirror half of the images
 
     # Image files
-    fit: str = _among("crop", "crop", "stretch", "pad")  # to another aspect ratio
+    fit: str = _among("crop", "crop", "stretch", "pad")  # for images of another aspect ratio
     on_bad_file: str = _among("stop", "stop", "skip")
     findings: tuple[str, ...] = _words()  # chest: keep images with any of these
     views: tuple[str, ...] = _words()  # chest: keep these views, as in ("PA",)
-    stratify: str = _word("")  # column whose rare label every split must have its share of
+    stratify: str = _word("")  # column whose label is balanced over the splits
     labels: str = _among("none", "none", "folders", "csv")  # gallery: where labels come from
     file_column: str = _word("file")  # of LABELS_CSV: the image's path below IMAGES_DIR
     label_column: str = _word("label")
-    subject_column: str = _word("")  # images of one subject stay in one split; "": each its own
+    subject_column: str = _word("")  # a subject stays in one split; "": each file is one
 
     # Few labels
     labels_per_class: int = _within(0, 0, 10**6)  # training images that keep theirs; 0: all
@@ -130,8 +130,8 @@ class Settings:
     latent_dim: int = _within(16, 1, 4096)
     widths: tuple[int, ...] = _within((32, 64), 1, 4096)  # filters of each convolution stage
     kernel_sizes: tuple[int, ...] = _within((3,), 1, 31)  # one for each stage, or one for all
-    strides: tuple[int, ...] = _within((2,), 1, 8)  # likewise
-    dense_widths: tuple[int, ...] = _within((), 1, 16384)  # dense layers beside the latent
+    strides: tuple[int, ...] = _within((2,), 1, 8)  # one for each stage, or one for all
+    dense_widths: tuple[int, ...] = _within((), 1, 16384)  # dense layers before the latent
     residual: bool = False  # a residual block in every stage
     upsampling: str = _among("transpose", "transpose", "nearest")  # of the decoder
     batch_norm: bool = False
@@ -139,14 +139,14 @@ class Settings:
 
     # Loss: nats per image, summed over pixels and over latent axes
     reconstruction: str = _among("bernoulli", "bernoulli", "gaussian", "learned-gaussian")
-    sigma: float = _within(0.1, 1e-4, 100.0)  # sd of the Gaussian; where learned, its start
+    sigma: float = _within(0.1, 1e-4, 100.0)  # sd of the Gaussian; its start if it is learned
     dssim_weight: float = _within(0.0, 0.0, 1e7)  # nats per unit of (1 - SSIM) / 2
     perceptual: str = _among("none", "none", "classifier", "vgg16")  # whose feature maps
     perceptual_weight: float = _within(0.0, 0.0, 1e7)  # nats per unit of `losses.perceptual`
     perceptual_label: str = _word("")  # what the classifier learns; "": the images' own label
     beta: float = _within(1.0, 0.0, 1e5)  # weight of the KL (BetaTCVAE: of a part); 1 is the ELBO
     kl_warmup_steps: int = _within(0, 0, 10**9)  # the weight rises linearly from 0
-    free_bits: float = _within(0.0, 0.0, 100.0)  # nats per latent axis that cost nothing
+    free_bits: float = _within(0.0, 0.0, 100.0)  # nats per latent axis without a penalty
     kl_capacity: float = _within(0.0, 0.0, 1e5)  # nats that the KL is held at; 0: plain KL
     capacity_steps: int = _within(0, 0, 10**9)  # the capacity rises linearly from 0
     alpha: float = _within(0.0, -1e5, 1.0)  # InfoVAE: (1 - alpha) KL + (alpha + lambda - 1) MMD
@@ -156,26 +156,26 @@ class Settings:
     class_weight: float = _within(100.0, 0.0, 1e7)  # of the cross-entropy, models with labels
 
     # Models with labels
-    classes: int = _within(10, 2, 10**4)  # how many the label has
-    class_widths: tuple[int, ...] = _within((64,), 1, 16384)  # dense layers beside the class
+    classes: int = _within(10, 2, 10**4)  # number of classes of the label
+    class_widths: tuple[int, ...] = _within((64,), 1, 16384)  # dense layers before the class
     classify_from: str = _among("mean", "mean", "sample")
 
     # Adversarial models
     stochastic: bool = True  # AAE: whether its encoder has a variance
     discriminator_widths: tuple[int, ...] = _within((256, 256), 1, 16384)
-    adversarial_weight: float = _within(30.0, 0.0, 1e6)  # AAE: nats per nat of deception
-    r1: float = _within(3.0, 0.0, 1e4)  # AAE: keeps the discriminator from growing steep
+    adversarial_weight: float = _within(30.0, 0.0, 1e6)  # AAE: of the adversarial term
+    r1: float = _within(3.0, 0.0, 1e4)  # AAE: gradient penalty of the discriminator
     instance_noise: float = _within(0.0, 0.0, 10.0)  # AAE: sd, falls to 0 over the training
     margin: float = _within(100.0, 0.0, 1e6)  # IntroVAE: nats
     margin_weight: float = _within(0.25, 0.0, 1e6)  # IntroVAE: its alpha
     gamma: float = _within(1.0, 0.0, 100.0)  # Soft- and AS-IntroVAE: of the KL in the decoder
-    beta_neg: float = _within(256.0, 1e-2, 1e6)  # below: what becomes of it
+    beta_neg: float = _within(256.0, 1e-2, 1e6)  # its start, or its constant value
     beta_neg_control: str = _among("adaptive", "adaptive", "constant", "schedule")
     beta_neg_last: float = _within(256.0, 1e-2, 1e6)  # end of the schedule
-    beta_neg_low: float = _within(1.0, 1e-2, 1e6)  # bounds of the adaptive control,
+    beta_neg_low: float = _within(1.0, 1e-2, 1e6)  # limits of the adaptive control,
     beta_neg_high: float = _within(4096.0, 1e-2, 1e6)
-    gap_target: float = _within(0.5, 0.0, 100.0)  # and its aim, in units of the KL of real images
-    most_push: float = _within(0.1, 1e-6, 1.0)  # on what looks real, in units of the pull on it
+    gap_target: float = _within(0.5, 0.0, 100.0)  # and its target, relative to the real images' KL
+    most_push: float = _within(0.1, 1e-6, 1.0)  # limit of the encoder's push on likely images
     ema: float = _within(0.999, 0.0, 0.999999)  # running mean of the decoder's weights
 
     # Training
@@ -187,13 +187,13 @@ class Settings:
     patience: int = _within(0, 0, 10**6)  # epochs without a better validation loss; 0: never stop
     seed: int = _within(SEED, 0, 2**31 - 1)
     precision: str = _among("float32", "float32", "bfloat16")
-    jit_compile: str = _among("auto", "auto", "on", "off")  # XLA; auto: on a GPU alone
+    jit_compile: str = _among("auto", "auto", "on", "off")  # XLA; auto: on a GPU only
     steps_per_execution: int = _within(1, 1, 10**4)  # steps per call of the compiled function
 
     def __post_init__(self):
         shape = self.image_shape
         if isinstance(shape, int) and not isinstance(shape, bool):
-            shape = (shape, shape, CHANNELS.get(self.dataset, 1))  # a size says all but the colours
+            shape = (shape, shape, CHANNELS.get(self.dataset, 1))  # a single number: square
             object.__setattr__(self, "image_shape", shape)
         for each in fields(self):
             object.__setattr__(self, each.name, _checked(each, getattr(self, each.name)))
@@ -211,7 +211,7 @@ class Settings:
                 )
                 _refuse(name, getattr(self, name), allowed)
         if self.binarize == "dynamic" and self.reconstruction != "bernoulli":
-            _refuse("reconstruction", self.reconstruction, 'bernoulli beside binarize="dynamic"')
+            _refuse("reconstruction", self.reconstruction, 'bernoulli with binarize="dynamic"')
         if self.corrupt != "none" and self.model not in ("Autoencoder", "VAE"):
             _refuse("corrupt", self.corrupt, '"none" for every model but Autoencoder and VAE')
         if self.model.endswith("IntroVAE"):
@@ -228,8 +228,8 @@ class Settings:
     def from_dict(cls, values: dict, shortened: bool = True) -> "Settings":
         """Settings from plain values (a command line, a JSON file); names are checked too.
 
-        With `shortened=False` the epochs are those of `values`, whatever ATLAS_EPOCHS says: a run
-        that was begun keeps its own.
+        With `shortened=False` the epochs are those of `values`, regardless of ATLAS_EPOCHS: an
+        existing run keeps its own.
         """
         for name in values:
             _field(name)
@@ -239,18 +239,18 @@ class Settings:
         return settings
 
     def to_dict(self) -> dict:
-        """Plain values that JSON can hold and `from_dict` takes back."""
+        """Plain values for JSON, which `from_dict` reads."""
         return asdict(self)
 
 
 def checked(name: str, value):
-    """The value of one setting in its own type, checked by itself.
+    """Checks the value of one setting and returns it in the setting's type.
 
     Raises:
-        ValueError: where there is no such setting, or it cannot have this value.
+        ValueError: if there is no such setting, or the value is not valid.
     """
     if name == "image_shape" and isinstance(value, int):
-        return value  # a size, of which the dataset makes a shape
+        return value  # a size; the dataset determines the channels
     return _checked(_field(name), value)
 
 
@@ -258,15 +258,15 @@ def _field(name):
     known = {each.name: each for each in fields(Settings)}
     if name not in known:
         close = difflib.get_close_matches(name, known, n=3) or known
-        raise ValueError(f"no setting is called {name!r}; allowed: {', '.join(close)}")
+        raise ValueError(f"there is no setting {name!r}; allowed: {', '.join(close)}")
     return known[name]
 
 
 def import_quietly():
-    """Imports TensorFlow without what its libraries log meanwhile, for commands.
+    """Imports TensorFlow without the log lines of its libraries, for commands.
 
-    They write past Python and, in TensorFlow 2.21, whatever TF_CPP_MIN_LOG_LEVEL says; where that
-    variable is set, nothing is hidden.
+    They do not write through Python, and in TensorFlow 2.21 they ignore TF_CPP_MIN_LOG_LEVEL. If
+    that variable is set, nothing is hidden.
     """
     if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
         return
@@ -285,7 +285,7 @@ def import_quietly():
 
 
 def nearest(word: str, words) -> str:
-    """The one of some words that another was probably meant to be, whatever its case; or ""."""
+    """The closest match of a word among some words, ignoring case; or ""."""
     plain = {each.casefold(): each for each in words}
     close = difflib.get_close_matches(word.casefold(), plain, n=1)
     return plain[close[0]] if close else ""
@@ -294,10 +294,10 @@ def nearest(word: str, words) -> str:
 def _refuse(name, value, allowed):
     try:
         shown = repr(value)
-    except (ValueError, RecursionError):  # numbers of thousands of digits, lists of lists of lists
+    except (ValueError, RecursionError):  # numbers with thousands of digits, deeply nested lists
         shown = f"a {type(value).__name__}"
     shown = shown if len(shown) < 200 else f"{shown[:150]}... ({len(shown):,} characters)"
-    raise ValueError(f"settings: {name} = {shown} is not possible; allowed: {allowed}")
+    raise ValueError(f"settings: {name} = {shown} is not valid; allowed: {allowed}")
 
 
 def _checked(each, value):
@@ -333,7 +333,7 @@ def _checked(each, value):
 
 
 def _number(name, value, kind, rule, whole):
-    """`value` as `kind`; an error shows `whole`, the tuple that it may be an item of."""
+    """`value` as `kind`; an error shows `whole`, the tuple that may contain it."""
     of_kind = isinstance(value, int if kind is int else int | float) and not isinstance(value, bool)
     if not (of_kind and rule["low"] <= value <= rule["high"]):  # NaN is not between them
         sort = "whole numbers" if kind is int else "numbers"
@@ -342,7 +342,7 @@ def _number(name, value, kind, rule, whole):
 
 
 def paths(dataset: str) -> dict[str, Path]:
-    """The paths of a dataset's images that are set here or in the environment, by name."""
+    """Paths of a dataset's images, from this file or the environment, by name."""
     found = {name: globals()[name] for name in PATHS_OF[dataset]}
     return {name: path for name, path in found.items() if path is not None}
 
@@ -351,8 +351,8 @@ def misspelt(dataset: str) -> dict[str, str]:
     """Environment variables that look like one of a dataset's paths, or like EXPERIMENT.
 
     Returns:
-        Dictionary of what is set to what it may have been meant for; only for names that are not
-        set themselves.
+        Dictionary of such names to the probably intended ones; only those that are not set
+        themselves.
     """
     ours = {*PATHS, "EXPERIMENT", "RUNS_DIR", "ATLAS_EMBEDDED", "ATLAS_SEED", "ATLAS_EPOCHS"}
     meant = [name for name in (*PATHS_OF[dataset], "EXPERIMENT") if not os.environ.get(name)]
@@ -395,12 +395,12 @@ EXPERIMENTS = {
         schedule="cosine",
     ),
     # OASIS at full size, under an hour on two cores; or, smaller, slices of a brain template. The
-    # weights grow with the number of pixels, as the squared error beside them does. Without batch
-    # norm and a dense layer before the latent its axes stay correlated, and samples are clutter.
+    # loss weights grow with the number of pixels, like the squared error. Without batch norm and a
+    # dense layer before the latent, its axes stay correlated and samples are not recognisable.
     "brain": Settings(
         dataset="brain",
         image_shape=(256, 256, 1) if OASIS_DIR else (64, 64, 1),
-        flip="upright",  # the head lies on its side: left and right are above and below
+        flip="upright",  # the head is rotated: left and right are above and below
         model="InfoVAE",
         widths=(16, 32, 64, 128, 128) if OASIS_DIR else (8, 32, 64),
         dense_widths=(256,),

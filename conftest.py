@@ -1,9 +1,9 @@
-"""What every test and every checked notebook runs under, from whatever folder pytest starts."""
+"""Environment of all tests and checked notebooks, for every folder that pytest starts from."""
 
 import os
 import tempfile
 
-# Before anything imports `config`: embedded data whatever paths a user has set, no run left behind.
+# Before `config` is imported: embedded data regardless of a user's paths, and temporary runs.
 os.environ["ATLAS_EMBEDDED"] = "1"
 os.environ.pop("ATLAS_EPOCHS", None)
 os.environ["RUNS_DIR"] = tempfile.mkdtemp(prefix="latent-atlas-runs-")

@@ -1,7 +1,7 @@
 """Images from any source as `ImageData`: three splits, each pairing images with a table.
 
-`load(settings)` chooses the source that the settings name. What a source returns, and how images
-are put into splits, stands in `splits.py`.
+`load(settings)` uses the source that the settings select. `splits.py` defines `ImageData` and how
+images are split.
 """
 
 import os
@@ -34,8 +34,8 @@ def load(settings, origin=None) -> ImageData:
             (`images_of`).
 
     Raises:
-        ValueError: naming the setting or the file that is wrong, and what to do.
-        FileNotFoundError: where a path leads nowhere.
+        ValueError: for a wrong setting or file, which is named, and what to do.
+        FileNotFoundError: if a path does not exist.
     """
     here = Origin(config.paths(settings.dataset)) if origin is None else origin
     images = SOURCES[settings.dataset](settings, here)
@@ -43,7 +43,7 @@ def load(settings, origin=None) -> ImageData:
         _ask_what_was_meant(settings.dataset)
     if images.image_shape != settings.image_shape:
         raise ValueError(
-            f"settings: image_shape = {settings.image_shape}, but {images.name} comes in "
+            f"settings: image_shape = {settings.image_shape}, but the images of {images.name} are "
             f"{images.image_shape}; set image_shape to that"
         )
     for name, split in images.splits.items():
@@ -55,16 +55,17 @@ def load(settings, origin=None) -> ImageData:
         images = splits.few_labels(images, settings.labels_per_class, settings.label_seed)
     if images.embedded:
         print(f"Embedded images: {images.note}")
-    # What was not set but found, such as MNIST in Keras' cache, the source adds itself.
+    # A path that was found without a setting, such as MNIST in Keras' cache, is added by the
+    # source.
     return replace(images, paths={**here.paths, **(images.paths or {})})
 
 
 def images_of(run) -> ImageData:
-    """The images that a run was trained on, from where they lay.
+    """The images that a run was trained on, from its own paths.
 
-    A path of `config.py` or the environment that differs is named, and is taken only where the
-    run's own leads nowhere any more. A run that does not say where its images lay, as those that
-    come with this project, has those of `config.py`.
+    A different path in `config.py` or the environment is reported, and used only if the run's own
+    does not exist any more. A run that does not record its paths, such as those that come with this
+    project, uses those of `config.py`.
 
     Raises:
         ValueError, FileNotFoundError: See `load`.
@@ -73,7 +74,7 @@ def images_of(run) -> ImageData:
     here = config.paths(settings.dataset)
     if origin is None:
         places = ", ".join(f"{name} = {path}" for name, path in here.items())
-        print(f"{run} does not say where its images lay; taken: {places or 'the embedded images'}")
+        print(f"{run} does not record its images' paths; using {places or 'the embedded images'}")
         return load(settings)
     for name in config.PATHS_OF[settings.dataset]:
         own, other = origin.paths.get(name), here.get(name)
@@ -83,33 +84,33 @@ def images_of(run) -> ImageData:
             lay = "the embedded images" if own is None else own
             print(f"{run} was trained on {lay}; {name} = {other} is not used")
         else:
-            print(f"{own}, which {run} was trained on, is not there; taken: {name} = {other}")
+            print(f"{own}, which {run} was trained on, is missing; using {name} = {other}")
             origin.paths[name] = other
     return load(settings, origin)
 
 
 def _ask_what_was_meant(dataset):
-    """Refuses to train on stand-ins where a variable looks like a misspelt path."""
+    """Refuses to use embedded images if a variable looks like a misspelt path."""
     for name, meant in config.misspelt(dataset).items():
         raise ValueError(
-            f"the environment has {name}, which nothing here reads: is {meant} meant? Rename it; "
-            f"or unset it for the embedded images"
+            f"the environment variable {name} is not used; did you mean {meant}? Rename it, or "
+            "unset it to use the embedded images"
         )
 
 
 def load_labelled(settings):
-    """The images that the settings name, or the embedded digits where those have no labels.
+    """The images of the settings, or the embedded digits if those have no labels.
 
-    For questions that need classes. What is taken instead is said in one line.
+    For analyses that need classes. A replacement is reported in one line.
 
     Returns:
-        `(settings, images)`: those of `config.EXPERIMENTS["digits"]` where the images have no label
-        of at least two classes.
+        `(settings, images)`: those of `config.EXPERIMENTS["digits"]` if the images have no label
+            with at least two classes.
     """
     images = load(settings)
     if images.label is not None and len(images.classes) > 1:
         return settings, images
-    print(f"{images.name} has no labels; this needs some and goes on with the embedded digits")
+    print(f"{images.name} has no labels, which are needed here; using the embedded digits")
     settings = config.settings("digits")
     return settings, load(settings)
 
@@ -120,7 +121,7 @@ def load_labelled(settings):
 def digits(settings, origin) -> ImageData:
     """scikit-learn's 1,797 handwritten digits (8x8, real, by 43 people), enlarged to 32x32."""
     bunch = load_digits()
-    # They touch their frame; a margin of one pixel sets them free, as MNIST's are.
+    # The digits touch the border; add a margin of one pixel, as in MNIST.
     small = np.pad(bunch.images / 16.0, ((0, 0), (1, 1), (1, 1)))
     height, width, _ = settings.image_shape
     large = resize(small, (len(small), height, width), order=3, mode="edge", anti_aliasing=False)
@@ -179,7 +180,7 @@ def _mnist_file(path) -> Path:
     cached = Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser() / "datasets/mnist.npz"
     if not cached.is_file() and not config.EMBEDDED:
         before = socket.getdefaulttimeout()
-        socket.setdefaulttimeout(20)  # a firewall that swallows packets would hang us for ever
+        socket.setdefaulttimeout(20)  # a firewall that drops packets would block without limit
         try:
             keras.datasets.mnist.load_data()
         except Exception as error:  # Keras raises a bare Exception for a failed download
@@ -203,9 +204,9 @@ def _no_mnist(cached, cause):
 
 
 def _read(root, names, settings, origin):
-    """Images and table of the named files, read, checked and cached as the settings say; and bits.
+    """Images and table of the named files, read, checked and cached by the settings; and bits.
 
-    The bits are those of `Origin`, found where they are not given.
+    The bits are those of `Origin`; they are found from the files if they are not given.
     """
     reading = decoding.Reading.of(settings, origin.bits)
     reading = files.with_bits(root, names, reading, config.CACHE_DIR)
@@ -214,20 +215,20 @@ def _read(root, names, settings, origin):
 
 
 def _folder(name, path, layout):
-    """A folder that a setting names, or an error that says what is expected there."""
+    """The folder of a setting, or an error with the expected layout."""
     if not path.is_dir():
         raise FileNotFoundError(
             f"{name}: there is no folder {path}; correct it in config.py or the environment, or "
-            f"unset it for the embedded images. Expected there: {layout}"
+            f"unset it to use the embedded images. Expected layout: {layout}"
         )
     return path
 
 
 def _stratified(table, column, seed):
-    """Splits by subject in which every part has its share of a column's rare label."""
+    """Splits by subject, stratified by a column's label."""
     if column not in table:
         allowed = ", ".join(table)
-        raise ValueError(f"settings: stratify = {column!r} is no column; allowed: {allowed}")
+        raise ValueError(f"settings: stratify = {column!r} is not a column; allowed: {allowed}")
     return splits.by_group(table["subject"], table[column].astype("Int32").fillna(-1), seed)
 
 
@@ -238,7 +239,7 @@ OASIS_LAYOUT = (
 
 
 def brain(settings, origin) -> ImageData:
-    """OASIS slices from OASIS_DIR; where it is not set, slices of a brain template."""
+    """OASIS slices from OASIS_DIR; if it is not set, slices of a brain template."""
     if "OASIS_DIR" not in origin.paths:
         images, table = phantoms.brains(settings.image_shape[0], seed=settings.split_seed)
         places = splits.by_hash(table["subject"], settings.split_seed)
@@ -261,7 +262,7 @@ def brain(settings, origin) -> ImageData:
             names.append(f"{here.name}/{file}")
             rows.append((names[-1], parts[1], int(parts[2]), place))
     if strange:
-        print(f"{root}: left out {strange} files not called like case_001_slice_0.nii.png")
+        print(f"{root}: skipped {strange} files without a name like case_001_slice_0.nii.png")
     if not names:
         raise FileNotFoundError(f"OASIS_DIR: {root} does not hold {OASIS_LAYOUT}")
     images, read, bits = _read(levels[0], names, settings, origin)
@@ -290,13 +291,13 @@ FINDINGS = (
     "Pneumothorax",
 )
 CHEST_LAYOUT = (
-    "images/ (or images_001/images ... images_012/images) beside Data_Entry_2017.csv or "
+    "images/ (or images_001/images ... images_012/images) and Data_Entry_2017.csv or "
     "Data_Entry_2017_v2020.csv"
 )
 
 
 def chest(settings, origin) -> ImageData:
-    """NIH ChestX-ray14 from CHEST_DIR; where it is not set, a chest phantom."""
+    """NIH ChestX-ray14 from CHEST_DIR; if it is not set, a chest phantom."""
     if "CHEST_DIR" not in origin.paths:
         return chest_phantom(settings.image_shape[0], settings.split_seed)
     root = _folder("CHEST_DIR", origin.paths["CHEST_DIR"], CHEST_LAYOUT)
@@ -319,7 +320,7 @@ def chest(settings, origin) -> ImageData:
     table = table[~absent & _selected(table, settings)].reset_index(drop=True)
     if table.empty:
         raise ValueError(
-            f"settings: findings = {settings.findings}, views = {settings.views} leave no image "
+            f"settings: findings = {settings.findings}, views = {settings.views} select no image "
             f"of {root}"
         )
     table["file"] = table["file"].map(found)
@@ -342,7 +343,7 @@ def chest(settings, origin) -> ImageData:
 
 
 def chest_phantom(size, seed=0, subjects=600, images=3, confound=0.0) -> ImageData:
-    """Drawn chests whose every factor is known, split by subject; see `phantoms.chests`."""
+    """Simulated chests with known factors, split by subject; see `phantoms.chests`."""
     pictures, table = phantoms.chests(size, subjects, images, seed, confound)
     return from_table(
         pictures,
@@ -360,9 +361,9 @@ def chest_phantom(size, seed=0, subjects=600, images=3, confound=0.0) -> ImageDa
 def nih_table(path) -> pd.DataFrame:
     """One row per image of NIH's Data_Entry CSV, with a boolean column for each finding.
 
-    Its header holds unquoted commas, so columns are taken by name. Findings are separated by `|`
-    and told apart whatever their case; an image without any entry has no label, which is not the
-    same as "No Finding". Ages beyond 120 are known errors of the set and become missing.
+    Its header has unquoted commas, so columns are selected by name. Findings are separated by `|`
+    and compared regardless of case; an image without any entry has no label, which is not the same
+    as "No Finding". Ages beyond 120 are known errors of the set and become missing.
     """
     columns = {
         "Image Index": "file",
@@ -394,7 +395,7 @@ def nih_table(path) -> pd.DataFrame:
 
 
 def _selected(table, settings):
-    """Which rows the settings' findings (any of them) and views let through."""
+    """The rows that the settings' findings (any of them) and views select."""
     keep = pd.Series(True, index=table.index)
     if settings.findings:
         lacking = set(settings.findings) - set(FINDINGS)
@@ -408,7 +409,7 @@ def _selected(table, settings):
 
 
 def gallery(settings, origin) -> ImageData:
-    """Any folder of images, IMAGES_DIR; where it is not set, crops of colour photos."""
+    """Any folder of images, IMAGES_DIR; if it is not set, crops of colour photos."""
     if "IMAGES_DIR" not in origin.paths:
         height, width, channels = settings.image_shape
         images, table = phantoms.photos(height, width, channels, seed=settings.split_seed)
@@ -451,26 +452,26 @@ def _csv(path, **options):
 
 
 def _without_repeats(table, path):
-    """The table with one row for each file; rows that contradict each other are refused."""
+    """The table with one row for each file; contradictory rows are refused."""
     once = table.drop_duplicates()
     twice = once["file"][once["file"].duplicated()]
     if len(twice):
         some = ", ".join(twice.unique()[:3])
         raise ValueError(
-            f"{path}: {twice.nunique()} files have rows that say different things: {some}; "
-            "leave one row for each"
+            f"{path}: {twice.nunique()} files have contradictory rows: {some}; keep one row for "
+            "each"
         )
     return once
 
 
 def _with_csv(table, settings, path):
-    """The table with the columns of LABELS_CSV beside the files they name."""
+    """The table with the columns of LABELS_CSV, joined by file."""
     if path is None or not path.is_file():
         raise FileNotFoundError(
             f'LABELS_CSV: labels="csv" needs a file, and there is none at {path}'
         )
     texts = {settings.file_column: str, settings.subject_column or "subject": str}
-    # Only what is empty is missing: "NA" may be a label.
+    # Only an empty cell is missing: "NA" may be a label.
     read = _csv(path, dtype=texts, keep_default_na=False, na_values=[""])
     named = {settings.file_column: "the file", settings.label_column: "the label"}
     subjects = settings.subject_column or ("subject" if "subject" in read else "")
@@ -489,8 +490,8 @@ def _with_csv(table, settings, path):
     without_file, without_row = len(set(read["file"]) - known), len(known - set(read["file"]))
     if without_file or without_row:
         print(
-            f"{path}: {without_file:,} rows have no file and are left out; "
-            f"{without_row:,} files have no row and stay without a label"
+            f"{path}: {without_file:,} rows have no file and are skipped; {without_row:,} files "
+            "have no row and stay without a label"
         )
     table = table.merge(read, on="file", how="left", validate="many_to_one")
     if subjects:

@@ -1,4 +1,4 @@
-"""One protocol for every model, its numbers beside what they mean.
+"""One measuring protocol for every model.
 
 python evaluate.py RUN [RUN ...] [--nll [SAMPLES]] [--judge] [--inception WEIGHTS]
 python evaluate.py RUN --images PATH --to FILE.json      # other images than the run's own
@@ -15,7 +15,7 @@ SAMPLES = 5000  # of each posterior: Burda et al., 2016
 
 
 def parsed(words=None):
-    """What the command line says, checked."""
+    """The arguments of the command line, checked."""
     parser = argparse.ArgumentParser(description="Measure trained runs on their test images.")
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN")
     parser.add_argument(
@@ -25,7 +25,7 @@ def parsed(words=None):
         const=SAMPLES,
         default=0,
         metavar="SAMPLES",
-        help="the likelihood too, by importance sampling: minutes",
+        help="also estimate the likelihood by importance sampling (takes minutes)",
     )
     parser.add_argument(
         "--judge",
@@ -37,13 +37,14 @@ def parsed(words=None):
         "--inception",
         type=Path,
         metavar="WEIGHTS",
-        help="Keras' file of InceptionV3's ImageNet weights without the top, for what is near FID",
+        help="Keras' file of InceptionV3's ImageNet weights without the top, for a "
+        "Frechet distance similar to FID",
     )
     parser.add_argument(
         "--images",
         type=Path,
         metavar="PATH",
-        help="measure on these, laid out as those that the run was trained on (needs --to)",
+        help="measure these images instead, in the same layout as the training images (needs --to)",
     )
     parser.add_argument(
         "--prior",
@@ -51,7 +52,7 @@ def parsed(words=None):
         default=[],
         metavar="NAME",
         help="measure samples (and the bound) under this prior of the run too, as name@prior; own "
-        "stands for the one that the run got (prior.py fits others)",
+        "is the one that the run got in training (prior.py fits others)",
     )
     parser.add_argument(
         "--to", type=Path, metavar="FILE", help="where the numbers go; default: RUN/metrics.json"
@@ -67,7 +68,7 @@ def parsed(words=None):
 
 
 if __name__ == "__main__":
-    parsed()  # help and what is misspelt need no TensorFlow, whose import takes seconds
+    parsed()  # help and errors come before TensorFlow, whose import takes seconds
     config.import_quietly()
 
 import math
@@ -100,8 +101,8 @@ PROTOCOL = {
     "nll": (
         "nats per image",
         "lower",
-        "negative_elbo less what the bound lacks, estimated by importance sampling; the standard "
-        "error is that of this estimate",
+        "negative_elbo minus the gap between bound and likelihood, estimated by importance "
+        "sampling; standard error of the gap",
     ),
     "rate": ("nats per image", "", "KL of the posterior from N(0, I), analytic"),
     "distortion": (
@@ -131,7 +132,7 @@ PROTOCOL = {
     "frechet": (
         "squared feature units",
         "lower",
-        "samples against held-out images, features of a classifier of ours: not FID",
+        "samples against held-out images, features of our own classifier: not FID",
     ),
     "kernel": (
         "",
@@ -141,15 +142,19 @@ PROTOCOL = {
     "precision": (
         "share",
         "higher",
-        "samples that lie within reach of a held-out image, in the same features: reach is the "
-        f"distance of its neighbour number {metrics.REACH}",
+        "share of samples within the radius of a held-out image, in the same features; the radius "
+        f"is the distance of its neighbour number {metrics.REACH}",
     ),
-    "recall": ("share", "higher", "held-out images that lie within reach of a sample, likewise"),
+    "recall": (
+        "share",
+        "higher",
+        "share of held-out images within the radius of a sample, in the same features",
+    ),
     "inception_frechet": (
         "squared feature units",
         "lower",
-        "as frechet, features of Keras' InceptionV3 (ImageNet), images resized to 299x299: near "
-        "to FID, whose network has other weights",
+        "as frechet, features of Keras' InceptionV3 (ImageNet), images resized to 299x299; "
+        "similar to FID, whose network has other weights",
     ),
     "sample_sharpness": (
         "of real images'",
@@ -159,16 +164,17 @@ PROTOCOL = {
     "nearer_than_real": (
         "share",
         "",
-        "pairs of a sample and a held-out image in which the sample has the nearer training image: "
-        "0.5 where it lies no nearer, 1 where it copies; but blur is near to everything",
+        "share of pairs (sample, held-out image) in which the sample is closer to its nearest "
+        "training image: 0.5 if samples are no closer, 1 if they are copies. Blurred samples also "
+        "raise it",
     ),
     "nearer_than_redrawn": (
         "share",
         "",
-        "as nearer_than_real, held-out images as the model itself reconstructs them, so that its "
-        "blur is on both sides; a decoder that draws training images alone would pass",
+        "as nearer_than_real, against the model's own reconstructions of held-out images, which "
+        "have the same blur. A decoder that outputs only training images is not detected",
     ),
-    "accuracy": ("share", "higher", "likeliest class by the model's own classifier"),
+    "accuracy": ("share", "higher", "most likely class by the model's own classifier"),
     "calibration_error": (
         "share",
         "lower",
@@ -179,11 +185,16 @@ PROTOCOL = {
         "higher",
         f"mutual information gap, true factors, {factors.BINS} equally filled bins",
     ),
-    "sap": ("", "higher", "gap of squared correlations between the two best axes of a factor"),
+    "sap": (
+        "",
+        "higher",
+        "difference of the squared correlations of the two best axes of a factor",
+    ),
     "factor_vae": (
         "share",
         "higher",
-        "majority vote of the stillest axis, half of 800 votes of 64 images that share a factor",
+        "majority vote of the axis with the least variance; half of 800 votes, each of 64 images "
+        "that share a factor",
     ),
     "disentanglement": ("", "higher", "DCI, importances of random forests"),
     "completeness": ("", "higher", "DCI, importances of random forests"),
@@ -208,17 +219,17 @@ def report(
     progress=False,
     others=None,
 ) -> dict:
-    """Everything that is measured of a model, with the protocol beside each number.
+    """Measures a model; each number is returned with its protocol.
 
     Args:
         model: A trained `model.Autoencoder` or a subclass.
         images: `data.ImageData`.
         run: Folder that gets `metrics.json`, or None.
         split: Which of its splits; `"test"` for what is published.
-        samples: Importance samples for the likelihood; 0 leaves it out, for it takes long.
+        samples: Importance samples for the likelihood; 0 leaves it out, because it takes long.
         judge: `judges.Judge`, in whose features generated images are compared with held-out ones;
             None leaves these distances out.
-        inception: From `judges.inception`, likewise.
+        inception: From `judges.inception`, for distances in its features; or None.
         progress: Whether to show how far it is.
         others: Dictionary of names to other priors than N(0, I), from `families.priors`.
 
@@ -286,7 +297,7 @@ def report(
         elif prior:
             protocol = f"{protocol}; under the prior {prior}, the KL from single draws"
         if not math.isfinite(value):
-            protocol = f"{protocol}; here no finite number comes of it"
+            protocol = f"{protocol}; the value is not finite here"
         numbers[key] = {
             "value": float(value) if isinstance(value, np.floating) else value,
             "standard_error": None if error is None else float(error),
@@ -302,13 +313,13 @@ def report(
 
 
 def _place(key):
-    """Where a number stands in a report: as in `PROTOCOL`, those of other priors after it."""
+    """Order of the numbers of a report: as in `PROTOCOL`, then those of other priors."""
     name, _, prior = key.partition("@")
     return list(PROTOCOL).index(name), prior
 
 
 def _bound_under(model, prior, pixels, progress):
-    """The bound of every image under another prior, where that has a density."""
+    """The bound of every image under another prior, if that has a density."""
     if not prior.exact or model.needs_class:
         return {}
     per_image = _likelihoods(model, pixels, progress, prior.log_prob)
@@ -320,7 +331,7 @@ def _bound_under(model, prior, pixels, progress):
 
 
 def write(numbers, images, path):
-    """Writes what `report` returns as JSON, which has null for what is no finite number."""
+    """Writes the result of `report` as JSON; numbers that are not finite become null."""
 
     def plain(value):
         return None if isinstance(value, float) and not math.isfinite(value) else value
@@ -390,7 +401,7 @@ LIKENESS = {
 
 
 def likeness(images, made) -> dict:
-    """How like its reconstruction every image is, by each measure of `LIKENESS`.
+    """Similarity of every image to its reconstruction, by each measure of `LIKENESS`.
 
     Args:
         images, made: Floats in [0, 1], both `(n, height, width, channels)`.
@@ -416,7 +427,7 @@ def _classification(model, split, column):
 
 
 def _reconstructions(model, pixels, progress=False):
-    """How like its reconstruction every image is."""
+    """Similarity of every image to its reconstruction."""
 
     def measured(batch, rows):
         images = as_float(batch)
@@ -435,13 +446,14 @@ def _reconstructions(model, pixels, progress=False):
 
 
 def baselines(images, components, split="test", most=3000) -> pd.DataFrame:
-    """What needs no network: the mean training image, and PCA with as many numbers as a latent has.
+    """Baselines without a network: the mean training image, and PCA with as many components as
+    latent axes.
 
     Args:
         images: `data.ImageData`.
-        components: Numbers that PCA may keep of an image; there are no more than images or pixels.
-        split: Which split is drawn again.
-        most: Training images that PCA is fitted on, at most.
+        components: Components of PCA; at most as many as images or pixels.
+        split: Which split is reconstructed.
+        most: Most training images for the fit of PCA.
 
     Returns:
         One row per baseline, one column per measure of `LIKENESS`; means over images.
@@ -504,7 +516,9 @@ def main(words=None):
                 print(f"{run}: the images are not those of the training: {difference}")
             judge = None
             if arguments.judge:
-                print(f"{run}: the classifier of {images.name} is trained, or read where it was")
+                print(
+                    f"{run}: training the classifier of {images.name}, or reading it from the cache"
+                )
                 judge = judges.judge(images)
             reports[str(run)] = report(
                 train.load(run),
@@ -526,7 +540,7 @@ def main(words=None):
     if unwritten:
         sys.exit(f"evaluate.py: these numbers could not be written: {'; '.join(unwritten)}")
     where = arguments.to or f"{METRICS} in the run's folder"
-    print(f"Protocol of each number: {where}.")
+    print(f"Protocol of each number: {where}")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""A trained run's networks for programs that do not have this project.
+"""Exports a trained run's networks for programs without this project.
 
     python export.py RUN [--to FOLDER] [--as keras saved_model onnx]
 
-The folder gets, for the encoder and the decoder (and a classifier, where the model has one), a
-`.keras` file and a SavedModel of Keras' own layers, and an ONNX file where `tf2onnx` is installed;
-and `networks.json`, which says what each takes and gives. Every file is opened again and compared
-with the model before the folder takes its name.
+The folder gets a `.keras` file and a SavedModel with only Keras' own layers for the encoder, the
+decoder and, if the model has one, the classifier; ONNX files if `tf2onnx` is installed; and
+`networks.json` with the inputs and outputs of each. Every file is read back and compared with the
+model before the folder gets its name.
 """
 
 import argparse
@@ -18,7 +18,7 @@ FORMATS = ("keras", "saved_model", "onnx")
 
 
 def parsed(words=None):
-    """What the command line says, checked."""
+    """The arguments of the command line, checked."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path, help="folder of a trained run")
     parser.add_argument("--to", type=Path, metavar="FOLDER", help="default: RUN/exported")
@@ -30,7 +30,7 @@ def parsed(words=None):
 
 
 if __name__ == "__main__":
-    parsed()  # help and what is misspelt need no TensorFlow, whose import takes seconds
+    parsed()  # help and errors come before TensorFlow, whose import takes seconds
     config.import_quietly()
 
 import importlib.util
@@ -46,25 +46,26 @@ import train
 from storage import disk
 
 ONNX = ("onnx", "onnxruntime", "tf2onnx")
-CHECKED = 3  # inputs that every written file is tried with
-TOLERANCE = 1e-4  # of its outputs, relative to their largest
+CHECKED = 3  # inputs that every written file is tested with
+TOLERANCE = 1e-4  # of outputs, relative to the largest
 
 
 def export(model, folder, formats=None):
-    """Writes a model's `endpoints` in formats that other programs open.
+    """Writes a model's `endpoints` in standard formats.
 
     Args:
         model: A trained model.
         folder: New folder.
-        formats: Of FORMATS; default: all that can be written here.
+        formats: Some of FORMATS; default: all that can be written here.
 
     Returns:
-        Table of what was written, as in `networks.json`: name to inputs, outputs, files.
+        The content of `networks.json`: names to inputs, outputs, files.
 
     Raises:
-        FileExistsError: where the folder exists.
-        ModuleNotFoundError: where ONNX is asked for and cannot be written, with the line to type.
-        ValueError: for an unknown format, or where a file does not give the model's numbers.
+        FileExistsError: if the folder exists.
+        ModuleNotFoundError: if ONNX is requested and its packages are missing, with the command to
+            install them.
+        ValueError: for an unknown format, or if a file's outputs differ from the model's.
     """
     folder = Path(folder)
     lacking = [name for name in ONNX if importlib.util.find_spec(name) is None]
@@ -98,9 +99,9 @@ def export(model, folder, formats=None):
 
 @contextmanager
 def _silent():
-    """Without what TensorFlow and its converters write to the process's standard error.
+    """Silences what TensorFlow and its converters write to the process's standard error.
 
-    They write below Python, so the file descriptor itself is turned away. Errors are still raised.
+    They do not write through Python, so the file descriptor is redirected. Errors are still raised.
     """
     sys.stderr.flush()
     kept = os.dup(2)
@@ -119,7 +120,7 @@ def _described(tensor):
 
 
 def _tried(network):
-    """A few inputs in the range of images; classes are whole numbers."""
+    """Some inputs in the range of images; classes are whole numbers."""
     random = np.random.default_rng(0)
     made = [
         np.zeros(CHECKED, np.int32)
@@ -138,7 +139,7 @@ def _require_equal(expected, found, name):
     for one, other in zip(expected, found, strict=True):
         gap = np.abs(one - other).max() / max(np.abs(one).max(), 1e-6)
         if not gap < TOLERANCE:
-            raise ValueError(f"{name} gives other numbers than the model, by {gap:.1e}; not kept")
+            raise ValueError(f"{name} differs from the model by {gap:.1e} and was discarded")
 
 
 def _write_onnx(network, path):
@@ -151,7 +152,7 @@ def _write_onnx(network, path):
 
 
 def _read_saved_model(path, inputs):
-    loaded = tf.saved_model.load(str(path))  # its variables live as long as it does
+    loaded = tf.saved_model.load(str(path))  # keeps its variables alive
     return _arrays(loaded.serve(inputs))
 
 

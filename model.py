@@ -1,9 +1,9 @@
-"""Autoencoders trained by one optimizer on one loss; a variant is a subclass with one hook.
+"""Autoencoders trained by one optimizer on one loss; a variant is a subclass that overrides a hook.
 
-A training step is `forward` (images to a `Pass`), `objective` (a `Pass` to named terms whose sum
-is minimised) and, inside the objective of the variational models, `regularizer`. All terms are in
-nats per image, summed over pixels and latent axes; the mean over the batch is taken in one place,
-`averages.reduced`.
+A training step is `forward` (images to a `Pass`), `objective` (a `Pass` to named terms whose sum is
+minimised) and, inside the objective of the variational models, `regularizer`. All terms are in nats
+per image, summed over pixels and latent axes; only `averages.reduced` takes the mean over the
+batch.
 """
 
 import math
@@ -19,18 +19,18 @@ from nn.configured import Configured, one_of
 
 RECONSTRUCTIONS = ("bernoulli", "gaussian", "learned-gaussian")
 LOG_SIGMA_RANGE = (-6.0, 3.0)
-SSIM_IMAGES = 8  # of each training batch: on all of them it would cost more than it tells
+SSIM_IMAGES = 8  # of each training batch: SSIM of all of them would be too slow
 
 
 class Pass(NamedTuple):
-    """What one forward pass knows; the hooks read from it.
+    """The results of one forward pass, which the hooks read.
 
-    `images` are clean and grey or coloured, in [0, 1]; `targets` what the likelihood asks for
-    (binarised where the model binarises); `labels` None where the batch has none. Images, targets
-    and logits have the shape `(batch, height, width, channels)`, latents `(batch, latent_dim)`;
-    `z_log_var` is None for a deterministic encoder. `training` and `step` say which random numbers
-    the pass draws from. `by_class` holds what a model that tries several classes on an image knows
-    besides (`semisupervised.M2`); `conditions`, `(batch, width)`, what the table says of each image
+    `images` are the clean images, in [0, 1]; `targets` those of the likelihood (binarised if the
+    model binarises); `labels` None if the batch has none. Images, targets and logits have the shape
+    `(batch, height, width, channels)`, latents `(batch, latent_dim)`; `z_log_var` is None for a
+    deterministic encoder. `training` and `step` determine the random numbers of the pass.
+    `by_class` holds the results per class of a model that decodes an image in several classes
+    (`semisupervised.M2`); `conditions`, `(batch, width)`, the values of the table for each image
     (`sources.conditions`), or None.
     """
 
@@ -49,10 +49,10 @@ class Pass(NamedTuple):
 
 @keras.saving.register_keras_serializable("latent_atlas")
 class Autoencoder(Configured):
-    """Deterministic autoencoder; denoising where `corrupt` is set.
+    """Deterministic autoencoder; denoising if `corrupt` is set.
 
-    Minimises the reconstruction term alone, so nothing ties its latents to a prior: `sample` draws
-    from N(0, I) like every model's, and what comes out shows why a VAE has a KL term.
+    Minimises only the reconstruction term. Its latents follow no prior, so images decoded from
+    `sample`'s draws of N(0, I) are usually not meaningful.
 
     Args:
         encoder: From `networks.encoder`.
@@ -61,15 +61,15 @@ class Autoencoder(Configured):
             `"learned-gaussian"`, whose sd is a weight of the model that starts at `sigma`.
         sigma: Standard deviation of the Gaussians, in units of the images.
         dssim_weight: Nats per unit of `(1 - SSIM) / 2`, added to the reconstruction.
-        perceptual_weight: Nats per unit of `losses.perceptual`, likewise, where the attribute
-            `perceptual` is set: a function from images to a list of feature maps
-            (`judges.feature_maps`). It serves training alone and is not saved with the model.
-        binarize: `"dynamic"` draws binary images, pixel = 1 with the grey value as probability,
-            anew at each step; encoder and likelihood see those, SSIM compares with the grey image.
-        corrupt: `"gaussian"` adds noise to what the encoder sees and clips it to [0, 1], `"mask"`
+        perceptual_weight: Nats per unit of `losses.perceptual`, added to the reconstruction if the
+            attribute `perceptual` is set: a function from images to a list of feature maps
+            (`judges.feature_maps`). It is used in training only and not saved with the model.
+        binarize: `"dynamic"` samples binary images at each step, pixel = 1 with the grey value as
+            probability; encoder and likelihood use those, SSIM compares with the grey image.
+        corrupt: `"gaussian"` adds noise to the encoder's input and clips it to [0, 1], `"mask"`
             sets pixels to 0; the target stays clean.
         corrupt_level: Standard deviation of that noise, or share of pixels.
-        seed: Of every random number that the model draws.
+        seed: Seed of all random numbers of the model.
 
     Call arguments:
         images: uint8, or floats in [0, 1], shape `(batch, height, width, channels)`.
@@ -81,7 +81,7 @@ class Autoencoder(Configured):
     """
 
     uses_labels = False  # whether `train.fit` gives it the labels of its images
-    needs_class = False  # whether a latent alone is not enough to decode
+    needs_class = False  # whether decoding needs a class in addition to a latent
 
     def __init__(
         self,
@@ -118,8 +118,8 @@ class Autoencoder(Configured):
             trainable=reconstruction == "learned-gaussian",
             name="log_sigma",
         )
-        # Random numbers follow this, not `optimizer.iterations`, which stalls when gradients
-        # are accumulated.
+        # Random numbers depend on this, not on `optimizer.iterations`, which does not advance while
+        # gradients are accumulated.
         self.steps = self.add_weight(
             shape=(),
             dtype="int64",
@@ -130,7 +130,7 @@ class Autoencoder(Configured):
         )
         self.averages = Averages()
         self.test_averages = Averages()
-        self.built = True  # both networks are; the step calls them, never this model
+        self.built = True  # both networks are built; the step calls them, not this model
 
     @property
     def latent_dim(self):
@@ -145,18 +145,18 @@ class Autoencoder(Configured):
         return [self.averages, self.test_averages]  # Keras would add a second "loss"
 
     def get_metrics_result(self):
-        return {}  # Keras would mix the two; it keeps to what a step returns instead
+        return {}  # Keras would mix the two; instead it uses the values that a step returns
 
     # --- the hooks -----------------------------------------------------------------------------
 
     def forward(self, batch, training, step):
-        """Images to everything that the objective may read.
+        """Forward pass from images to everything that the objective needs.
 
         Args:
-            batch: Images, `(images, labels)`, or what else `parts` takes.
-            training: Whether dropout and batch norm are in training, and which of two families of
-                random streams the pass draws from.
-            step: Whole number that, with the seed, decides the random numbers.
+            batch: Images, `(images, labels)`, or another form that `parts` accepts.
+            training: Whether dropout and batch norm are in training mode; it also selects one of
+                two families of random streams.
+            step: Whole number that, with the seed, determines the random numbers.
         """
         images, labels = parts(batch)
         images, rows = as_float(images), rows_of_parts(batch)
@@ -171,7 +171,7 @@ class Autoencoder(Configured):
         return Pass(*both, conditions=given)
 
     def draw(self, z_mean, z_log_var, key):
-        """The latent that is decoded: here the code itself."""
+        """The latent that is decoded: here the encoder's output itself."""
         return z_mean
 
     def logits_of(self, z, training):
@@ -190,7 +190,7 @@ class Autoencoder(Configured):
         return terms
 
     def monitor(self, result):
-        """Named scalars that are shown beside the terms and not minimised."""
+        """Named scalars that are shown with the terms and not minimised."""
         shown = slice(SSIM_IMAGES) if result.training else slice(None)
         ssim = metrics.ssim(result.images[shown], tf.sigmoid(result.logits[shown]))
         active = metrics.active_units(result.z_mean)
@@ -199,7 +199,7 @@ class Autoencoder(Configured):
     # --- the step ------------------------------------------------------------------------------
 
     def plan(self, steps, images=0):
-        """Hears before a training how many steps it has and how many images it is of."""
+        """Called before training with the number of steps and of training images."""
 
     def _step(self, batch, training):
         # Evaluation counts the images since the last reset, so a validation draws the same noise
@@ -225,7 +225,8 @@ class Autoencoder(Configured):
         return self.test_averages.result()
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
-        """Nothing is left to build; Keras' own averages batches over workers: bytes refuse."""
+        """Does nothing: the model is built. Keras' own averages batches over workers; uint8 fails
+        there."""
 
     def make_train_function(self, force=False):
         if self.distribute_strategy.num_replicas_in_sync == 1:
@@ -262,7 +263,7 @@ class Autoencoder(Configured):
         return losses.gaussian_nll(targets, tf.sigmoid(logits), log_sigma)
 
     def bound(self, result, log_prior=None):
-        """The two sides of the negative evidence lower bound at `beta = 1`, in nats.
+        """The two terms of the negative evidence lower bound at `beta = 1`, in nats.
 
         Args:
             result: `Pass`.
@@ -291,8 +292,8 @@ class Autoencoder(Configured):
 
         Args:
             result: `Pass`.
-            log_prior: Log-density of another prior, a function of latents: the KL is then
-                estimated from the one draw of the pass. None: that from N(0, I), exact.
+            log_prior: Log-density of another prior, a function of latents; the KL is then estimated
+                from the one draw of the pass. None: the exact KL from N(0, I).
         """
         return None
 
@@ -301,7 +302,7 @@ class Autoencoder(Configured):
     def encode(self, images):
         """Posterior of each image: `(z_mean, z_log_var)`, each `(batch, latent_dim)`.
 
-        A deterministic encoder is a posterior without width: its `z_log_var` is minus infinity.
+        A deterministic encoder has no variance: its `z_log_var` is minus infinity.
         """
         z_mean, z_log_var = self._posterior(as_float(tf.convert_to_tensor(images)), training=False)
         if z_log_var is None:
@@ -326,7 +327,7 @@ class Autoencoder(Configured):
 
         Args:
             n: Number of images.
-            seed: Of the draws.
+            seed: Seed of the draws.
             prior: Anything with `sample(n, seed)`, latents `(n, latent_dim)`; None: N(0, I).
         """
         return self.decode(self.draw_prior(n, seed, prior))
@@ -336,15 +337,15 @@ class Autoencoder(Configured):
 
     @property
     def final_decoder(self):
-        """The decoder that draws outside training."""
+        """The decoder that is used outside training."""
         return self.decoder
 
     def endpoints(self):
-        """What other programs use of the model: functional networks of Keras' own layers.
+        """Networks for other programs: functional models of Keras' own layers.
 
         Returns:
             Dictionary of names to networks. `"encoder"`: images, floats in [0, 1], to `z_mean` and,
-            where the encoder has a variance, `z_log_var`. `"decoder"`: latents to images.
+            if the encoder has a variance, `z_log_var`. `"decoder"`: latents to images.
         """
         images = keras.Input(self.image_shape, name="images")
         z = keras.Input((self.latent_dim,), name="z")
@@ -360,17 +361,17 @@ class VAE(Autoencoder):
     """Variational autoencoder with a diagonal Gaussian posterior.
 
     Minimises `reconstruction + regularizer`, at `beta = 1` the negative evidence lower bound in
-    nats per image. A variant overrides `regularizer` alone. The three usual means against collapse
-    are arguments: the weight may warm up, each axis may keep some free nats, or the KL may be held
-    at a capacity. What warms up holds its final value in evaluation, so that `val_loss` can be
-    compared between epochs.
+    nats per image. A variant overrides only `regularizer`. Three remedies against posterior
+    collapse are arguments: the weight may warm up, each axis may keep some free nats, or the KL may
+    be held at a capacity. A weight that warms up has its final value in evaluation, so that
+    `val_loss` can be compared between epochs.
 
     Args:
         encoder, decoder, **kwargs: See `Autoencoder`.
         beta: Weight of the KL term; above 1 it gives the beta-VAE. With a capacity it is gamma.
         kl_warmup_steps: Training steps in which the weight rises linearly from 0.
-        free_bits: Nats per latent axis that cost nothing (`losses.free_bits`).
-        kl_capacity: Nats that the KL is drawn to (`losses.capacity`); 0 for the plain KL.
+        free_bits: Nats per latent axis without a penalty (`losses.free_bits`).
+        kl_capacity: Target of the KL in nats (`losses.capacity`); 0 for the plain KL.
         capacity_steps: Training steps in which the capacity rises linearly from 0.
 
     References: [Kingma & Welling, 2014](https://arxiv.org/abs/1312.6114),
@@ -400,7 +401,8 @@ class VAE(Autoencoder):
         self.capacity_steps = capacity_steps
 
     def draw(self, z_mean, z_log_var, key):
-        """A sample of the posterior, by the reparameterization trick; without a width, its mean."""
+        """A sample of the posterior, by the reparameterization trick; its mean if it has no
+        variance."""
         if z_log_var is None:
             return z_mean
         noise = randomness.normal(key, tf.shape(z_mean))
@@ -410,7 +412,7 @@ class VAE(Autoencoder):
         return super().objective(result) | {"regularizer": self.regularizer(result)}
 
     def regularizer(self, result):
-        """Weighted KL that draws the posterior to the prior: `(batch,)`, or a scalar."""
+        """Weighted KL of the posterior from the prior: `(batch,)`, or a scalar."""
         kl_axes = losses.kl_per_axis(result.z_mean, result.z_log_var)
         weight = self.beta * self._ramp(self.kl_warmup_steps, result.training)
         if self.free_bits:
@@ -429,7 +431,7 @@ class VAE(Autoencoder):
         return self._log_posterior(result, result.z) - log_prior(result.z)
 
     def _log_posterior(self, posterior, z):
-        """Log-density of draws under what has their `z_mean` and `z_log_var`; `(batch,)`."""
+        """Log-density of draws under `posterior`'s `z_mean` and `z_log_var`; `(batch,)`."""
         known = losses.log_normal(z, posterior.z_mean, posterior.z_log_var)
         return tf.reduce_sum(known, axis=-1)
 
@@ -437,9 +439,9 @@ class VAE(Autoencoder):
         """Importance weight `log p(x | z) + log p(z) - log q(z | x)` of draws, in nats; `(batch,)`.
 
         Args:
-            targets: What the likelihood is of.
-            posterior: Has the `z_mean` and `z_log_var` that the draws `z` are from.
-            z, logits: Draws and what they decode to.
+            targets: Images of the likelihood.
+            posterior: Anything with the `z_mean` and `z_log_var` of the draws `z`.
+            z, logits: Draws and the decoder's outputs for them.
             log_prior: Log-density of another prior, a function of latents; None: of N(0, I).
         """
         ratio = (log_prior or self.log_prior)(z) - self._log_posterior(posterior, z)
@@ -463,7 +465,7 @@ class VAE(Autoencoder):
         return shown | super().monitor(result)
 
     def _ramp(self, steps, training):
-        """From 0 to 1 over `steps` training steps; 1 in evaluation."""
+        """Rises from 0 to 1 over `steps` training steps; 1 in evaluation."""
         if not steps or not training:
             return 1.0
         return tf.minimum(tf.cast(self.steps, tf.float32) / steps, 1.0)
@@ -471,17 +473,17 @@ class VAE(Autoencoder):
 
 @keras.saving.register_keras_serializable("latent_atlas")
 class InfoVAE(VAE):
-    """InfoVAE: the posteriors *together* are drawn to the prior, by maximum mean discrepancy.
+    """InfoVAE: matches the aggregated posterior to the prior by maximum mean discrepancy.
 
     The regularizer is `(1 - alpha) KL + (alpha + lambda - 1) MMD`, Eq. 6 of
-    [Zhao et al., 2019](https://arxiv.org/abs/1706.02262), whose own choice is `alpha = 0`,
-    `lambda = 1000`. `alpha = 1` leaves the MMD alone; with a deterministic encoder besides, that is
-    the MMD autoencoder (`MmdAutoencoder`), as most public "InfoVAE" code has it.
+    [Zhao et al., 2019](https://arxiv.org/abs/1706.02262), who use `alpha = 0`, `lambda = 1000`.
+    `alpha = 1` leaves only the MMD; with a deterministic encoder, this is the MMD autoencoder
+    (`MmdAutoencoder`) of most public "InfoVAE" code.
 
     Args:
         encoder, decoder, **kwargs: See `VAE`; an encoder without a variance needs `alpha = 1`.
-        alpha: At most 1; the share of the KL that is taken away. The warm-up of the KL
-            (`kl_warmup_steps`) holds for the MMD too.
+        alpha: At most 1; the share of the KL that is removed. The warm-up of the KL
+            (`kl_warmup_steps`) also applies to the MMD.
         lambda_mmd: Weight lambda, in nats per unit of MMD.
         mmd_kernel: `"imq"` or `"rbf"` (`losses.mmd`).
     """
@@ -500,7 +502,7 @@ class InfoVAE(VAE):
     def regularizer(self, result):
         key = self.key("prior", result.training, result.step)
         prior = randomness.normal(key, tf.shape(result.z))
-        # The sets that are compared are those of the whole batch.
+        # The MMD compares sets of the whole batch.
         mmd = losses.mmd(replicas.gathered(result.z), replicas.gathered(prior), self.mmd_kernel)
         ramp = self._ramp(self.kl_warmup_steps, result.training)
         weighted = ramp * (self.alpha + self.lambda_mmd - 1.0) * mmd
@@ -526,16 +528,16 @@ class MmdAutoencoder(InfoVAE):
 
 @keras.saving.register_keras_serializable("latent_atlas")
 class BetaTCVAE(VAE):
-    """beta-TC-VAE: weighs only what makes latent axes depend on each other.
+    """beta-TC-VAE: weighs the total correlation of the latent axes.
 
     Eq. 4 of [Chen et al., 2018](https://arxiv.org/abs/1802.04942), with `alpha = gamma = 1`: the KL
-    is mutual information of image and latent, plus total correlation, plus what each axis is away
-    from its prior; `beta` weighs the second. The aggregated posterior is estimated from the batch
-    by minibatch stratified sampling (`losses.log_aggregates`), so that at `beta = 1` this is the
-    VAE with noise.
+    is mutual information of image and latent, plus total correlation, plus the KL of each axis from
+    its prior; `beta` weighs the second. The aggregated posterior is estimated from the batch by
+    minibatch stratified sampling (`losses.log_aggregates`), so at `beta = 1` this is the VAE with a
+    noisier estimate.
 
     Args:
-        encoder, decoder, **kwargs: See `VAE`; what replaces the KL has no meaning for its parts.
+        encoder, decoder, **kwargs: See `VAE`; free bits and capacity are not available.
     """
 
     refused = ("free_bits", "kl_capacity", "capacity_steps")
@@ -574,9 +576,9 @@ class IWAE(VAE):
     the VAE with a sampled KL. The decoder runs `k` times for an image, the encoder once.
 
     Args:
-        encoder, decoder, **kwargs: See `VAE`. The bound is one piece: `beta` is 1, and nothing
-            warms up, is free or at a capacity.
-        k: Draws.
+        encoder, decoder, **kwargs: See `VAE`. `beta` must be 1; warm-up, free bits and capacity are
+            not available.
+        k: Draws of every posterior.
     """
 
     refused = ("beta", "kl_warmup_steps", "free_bits", "kl_capacity", "capacity_steps")
@@ -590,7 +592,7 @@ class IWAE(VAE):
         terms = super().objective(result)
         weights = self.log_weight(result.targets, result, result.z, result.logits)[None]
         if self.k > 1:
-            # Each draw is a part: replicas take their rows of every one of them.
+            # Each draw is a part: replicas take their rows of every draw.
             draws = [tf.shape(result.z_mean)[0]] * (self.k - 1)
             key = self.key("importance", result.training, result.step, rows=draws)
             weights = tf.concat([weights, self.log_weights(result, self.k - 1, key)], axis=0)

@@ -1,14 +1,14 @@
-"""Which prior repairs a run's samples, and by how much.
+"""Fits priors on a run's latents and compares their samples.
 
     python prior.py RUN [--kind NAME ...] [--seeds N] [--judge]
     python prior.py RUN --kind mixture flow --condition COLUMN [COLUMN ...]
 
 Fits priors of several kinds on the latents of the training images, compares their samples with the
-*validation* images, chooses one, and tells what that one does on the *test* images, beside N(0, I)
-and beside the model's own reconstructions, which no prior can surpass. The priors stay in
-`RUN/priors/`, the table in `RUN/priors/priors.csv`, a row of samples of each in `priors.png`; the
-chosen one becomes the run's own. With `--condition` the priors are fitted, kept and shown, and
-nothing is chosen.
+*validation* images, chooses one, and reports it on the *test* images, compared with N(0, I) and
+with the model's own reconstructions, which are an upper limit for all priors. The priors are saved
+in `RUN/priors/`, the table in `RUN/priors/priors.csv`, a row of samples of each in `priors.png`;
+the chosen one becomes the run's own. With `--condition` the priors are fitted, saved and shown, but
+none is chosen.
 """
 
 import argparse
@@ -21,7 +21,7 @@ COMPARED = ("gaussian", "mixture", "coupling", "flow")
 
 
 def parsed(words=None):
-    """What the command line says, checked."""
+    """The arguments of the command line, checked."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path, help="folder of a trained run")
     parser.add_argument(
@@ -31,11 +31,17 @@ def parsed(words=None):
         metavar="NAME",
         help=f"gaussian, mixture, two-stage, coupling, flow; default: {' '.join(COMPARED)}",
     )
-    parser.add_argument("--seeds", type=int, default=1, help="of each kind; default: 1")
-    parser.add_argument("--components", type=int, help="of the mixture; default: found")
-    parser.add_argument("--steps", type=int, default=4000, help="of what is trained")
+    parser.add_argument("--seeds", type=int, default=1, help="seeds per kind; default: 1")
     parser.add_argument(
-        "--condition", nargs="+", default=[], metavar="COLUMN", help="columns of the images' table"
+        "--components", type=int, help="of the mixture; default: chosen on held-out latents"
+    )
+    parser.add_argument("--steps", type=int, default=4000, help="training steps of trained kinds")
+    parser.add_argument(
+        "--condition",
+        nargs="+",
+        default=[],
+        metavar="COLUMN",
+        help="condition on these columns of the images' table",
     )
     parser.add_argument(
         "--judge",
@@ -51,7 +57,7 @@ def parsed(words=None):
 
 
 if __name__ == "__main__":
-    parsed()  # help and what is misspelt need no TensorFlow, whose import takes seconds
+    parsed()  # help and errors come before TensorFlow, whose import takes seconds
     config.import_quietly()
 
 import os
@@ -74,7 +80,7 @@ CEILING = "reconstructions"
 
 
 def measured(made, real, judge=None) -> dict:
-    """How near generated images are to real ones.
+    """Distances of generated images from real ones.
 
     Args:
         made, real: Floats in [0, 1], `(n, height, width, channels)` each.
@@ -99,7 +105,7 @@ def measured(made, real, judge=None) -> dict:
 
 
 def fitted(run, kind, model, split, seed, options):
-    """A prior, how long its fit took in seconds of the clock and of the processor."""
+    """A prior, and the wall-clock and CPU seconds of its fit."""
     clock, processor = time.monotonic(), sum(os.times()[:2])
     chosen = {}
     if kind == "mixture" and options["components"]:
@@ -117,13 +123,13 @@ def compared(run, kinds, seeds=1, judge=None, **options):
     Args:
         run: Run folder.
         kinds: Names of `priors.KINDS`.
-        seeds: Of each kind.
+        seeds: Seeds per kind.
         judge: See `measured`.
         **options: `components`, `steps`, `columns`.
 
     Returns:
-        `(table, fitted)`: a row for each kind and seed, N(0, I) and the reconstructions among them;
-        and the priors of seed 0, by kind.
+        `(table, fitted)`: a row for each kind and seed, including N(0, I) and the reconstructions;
+            and the priors of seed 0, by kind.
     """
     images, model = data.images_of(run), train.load(run)
     held_out = _floats(images.validation)
@@ -163,13 +169,13 @@ def _floats(split):
 
 
 def chosen(table, by) -> str:
-    """The prior whose samples are nearest to the validation images, on average over its seeds."""
+    """The prior whose samples are closest to the validation images, averaged over its seeds."""
     tried = table[~table["prior"].isin([CEILING])].groupby("prior")[by].mean()
     return str(tried.idxmin())
 
 
 def told(run, name, prior, by, judge=None):
-    """The chosen prior on the test images: rows of `measured`, and the sentence that says it."""
+    """The chosen prior on the test images: rows of `measured`, and a sentence with the result."""
     images, model = data.images_of(run), train.load(run)
     real = _floats(images.test)
     again = in_batches(model.reconstruct, images.test.images)
@@ -187,7 +193,7 @@ def told(run, name, prior, by, judge=None):
 
 
 def figure(run, found):
-    """A row of samples for each prior, the first ones of seed 0, beside real images."""
+    """A row of samples for each prior, the first ones of seed 0, with real images."""
     images, model = data.images_of(run), train.load(run)
     rows = {"real": _floats(images.test)[:SHOWN], OWN: model.sample(SHOWN).numpy()}
     for name, prior in found.items():
@@ -230,7 +236,7 @@ def main(words=None):
         print(sentence)
         print(f"The run now draws from it: python apply.py {run} --generate 100")
     except KeyboardInterrupt:
-        print("\nprior.py: stopped; the same line goes on", file=sys.stderr)
+        print("\nprior.py: stopped; run the same command to continue", file=sys.stderr)
         sys.exit(130)
     except (ValueError, OSError, FloatingPointError) as error:
         sys.exit(f"prior.py: {error}")

@@ -1,12 +1,12 @@
-"""Many runs of one experiment, on as many cores, GPUs or machines as there are.
+"""Many runs of one experiment, on all available cores, GPUs or machines.
 
 python sweep.py chest --over beta=1,4,16 --over seed=0:5 --out sweeps/beta [--metric NAME]
     [--at-once N] [--gpus SHARE] [--prune] [--address HOST:PORT] [--set field=value ...]
 
 Every combination becomes an ordinary run folder below `--out`, measured on the validation images.
-Typed again, it finishes what was not finished. Several runs side by side, pruning and clusters are
-Ray's work: pip install "ray[tune]"; without it the runs are trained one after the other. On a
-cluster every machine has this project, its environment and the data under the same paths.
+The same command again finishes what is not finished. Runs in parallel, pruning and clusters need
+Ray: pip install "ray[tune]"; without it the runs are trained one after the other. On a cluster
+every machine needs this project, its environment and the data under the same paths.
 """
 
 import argparse
@@ -17,7 +17,7 @@ import config
 
 
 def parsed(words=None):
-    """What the command line says, checked."""
+    """The arguments of the command line, checked."""
     parser = argparse.ArgumentParser(description="Train every combination of some settings.")
     parser.add_argument("experiment", help=", ".join(config.EXPERIMENTS))
     parser.add_argument("--over", action="append", required=True, metavar="FIELD=VALUES")
@@ -25,17 +25,21 @@ def parsed(words=None):
     parser.add_argument("--epochs", type=int)
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
-    parser.add_argument("--metric", default="negative_elbo", help="for the figure and the best")
-    parser.add_argument("--at-once", type=int, help="runs side by side; default: half the cores")
-    parser.add_argument("--gpus", type=float, help="of each run, or a share; default: 1 if any")
-    parser.add_argument("--prune", action="store_true", help="end runs that lag behind (ASHA)")
-    parser.add_argument("--address", help="of a Ray cluster; default: this machine")
+    parser.add_argument("--metric", default="negative_elbo", help="for the figure and the best run")
+    parser.add_argument("--at-once", type=int, help="runs in parallel; default: half the cores")
+    parser.add_argument(
+        "--gpus", type=float, help="GPUs per run, or a fraction; default: 1 if there are any"
+    )
+    parser.add_argument(
+        "--prune", action="store_true", help="stop runs early whose validation loss lags (ASHA)"
+    )
+    parser.add_argument("--address", help="address of a Ray cluster; default: this machine")
     arguments = parser.parse_args(words)
     return arguments
 
 
 if __name__ == "__main__":
-    parsed()  # help and what is misspelt need no TensorFlow, whose import takes seconds
+    parsed()  # help and errors come before TensorFlow, whose import takes seconds
     config.import_quietly()
 
 import importlib.util
@@ -57,7 +61,7 @@ from analysis import plots
 from families import registry
 from storage import checkpoints, cluster, disk, runs
 
-MEASURED, PRUNED = evaluate.METRICS, "pruned.json"  # in a run folder: it is over
+MEASURED, PRUNED = evaluate.METRICS, "pruned.json"  # in a run folder: the run is finished
 MISSING = '--at-once, --gpus, --prune and --address need Ray: pip install "ray[tune]"'
 
 
@@ -65,14 +69,14 @@ MISSING = '--at-once, --gpus, --prune and --address need Ray: pip install "ray[t
 
 
 def values_of(text: str) -> tuple[str, list]:
-    """A setting and the values it is to have.
+    """A setting and its values.
 
     Args:
-        text: `beta=1,4,16`, `seed=0:5` (0 to 4), `model=VAE,InfoVAE` or, where the values have
-            commas of their own, `widths=[(16,32),(32,64)]`.
+        text: `beta=1,4,16`, `seed=0:5` (0 to 4), `model=VAE,InfoVAE` or, if the values contain
+            commas, `widths=[(16,32),(32,64)]`.
 
     Raises:
-        ValueError: naming the text and how it is written.
+        ValueError: for another text, which is named, with how to write it.
     """
     name, sign, told = text.partition("=")
     first, colon, last = told.partition(":")
@@ -88,11 +92,11 @@ def values_of(text: str) -> tuple[str, list]:
 
 
 def plan(settings, swept) -> dict:
-    """Every combination of the values: names of run folders to (changes, settings), all checked.
+    """All combinations of the values: names of run folders to (changes, settings), checked.
 
     Args:
-        settings: `config.Settings` that the rest is taken from.
-        swept: From `values_of`, name by name.
+        settings: `config.Settings` with all other values.
+        swept: Names to values, from `values_of`.
     """
     planned = []
     for values in itertools.product(*swept.values()):
@@ -110,20 +114,20 @@ def plan(settings, swept) -> dict:
 
 
 def trial(settings, run, told=None) -> dict:
-    """Trains a run, from where it was, and measures it on the validation images.
+    """Trains or resumes a run, and measures it on the validation images.
 
-    A sweep is there to choose, and what the test images say must not depend on a choice.
+    A sweep chooses settings, so the test images are not used: no choice may depend on them.
 
     Args:
         settings: `config.Settings`.
         run: Folder.
-        told: Hears the history's row after every epoch.
+        told: Called with the history's row after every epoch.
 
     Returns:
         The values of `evaluate.report`.
 
     Raises:
-        ValueError: where the folder holds a run of other settings.
+        ValueError: if the folder holds a run of other settings.
     """
     run = Path(run)
     _refuse_other(run, settings)
@@ -150,7 +154,7 @@ def _values(run):
 
 
 def _telling(told):
-    """A callback of Keras that passes the epoch and its numbers on."""
+    """A Keras callback that passes on the epoch and its numbers."""
 
     def on_epoch_end(epoch, logs):
         told({"epoch": epoch + 1} | {name: float(value) for name, value in logs.items()})
@@ -162,22 +166,22 @@ def _telling(told):
 
 
 def run_all(trials, out, at_once=None, address=None, prune=False, gpus=None) -> dict:
-    """Trains what is not finished yet, as Ray finds room for it; without Ray, run by run.
+    """Trains the unfinished runs, scheduled by Ray; without Ray, one after the other.
 
     Args:
         trials: From `plan`.
         out: Folder that gets a run folder for each; on a cluster, one that all machines see.
-        at_once: Runs side by side; default: one for every two cores, or every GPU.
-        address: Of a Ray cluster; None starts Ray on this machine.
-        prune: Whether runs whose validation loss lags behind are ended early (ASHA).
-        gpus: Of each run, which may be a share; default: one where there are any.
+        at_once: Runs in parallel; default: one for every two cores, or every GPU.
+        address: Address of a Ray cluster; None starts Ray on this machine.
+        prune: Whether runs whose validation loss lags behind are stopped early (ASHA).
+        gpus: GPUs per run, or a fraction; default: one if there are any.
 
     Returns:
-        Names of the runs that failed twice, and the last line of why.
+        Names of the runs that failed twice, and the last line of their errors.
 
     Raises:
-        ImportError: with the line to type, where Ray is not installed and is asked for something.
-        ValueError: where a folder holds a run of other settings.
+        ImportError: if Ray is needed and not installed, with the command to install it.
+        ValueError: if a folder holds a run of other settings.
     """
     alone = importlib.util.find_spec("ray") is None
     if alone and (at_once or address or prune or gpus is not None):
@@ -194,7 +198,7 @@ def run_all(trials, out, at_once=None, address=None, prune=False, gpus=None) -> 
 
     cores = os.cpu_count() or 1
     threads = max(1, cores // at_once) if at_once and not address else min(2, cores)
-    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Ctrl-C ends this program, and no run
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Ctrl-C ends this program, not a run
     told = {name: (chosen.to_dict(), str(out / name)) for name, (_, chosen) in trials.items()}
 
     def one(space):
@@ -234,7 +238,7 @@ def run_all(trials, out, at_once=None, address=None, prune=False, gpus=None) -> 
 
 
 def _one_by_one(trials, names, out):
-    """Trains runs in this process; like Ray's, a run that fails is tried twice."""
+    """Trains runs in this process; as with Ray, a failed run is tried a second time."""
     print(f"Ray is not installed: {len(names)} runs are trained one after the other")
     failed = {}
     for number, name in enumerate(names, 1):
@@ -250,12 +254,12 @@ def _one_by_one(trials, names, out):
 
 
 def over(run, prune=False) -> bool:
-    """Whether nothing is left to do for a run: it is measured or, when pruning, was ended early."""
+    """Whether a run is finished: it is measured or, with pruning, was stopped early."""
     return (Path(run) / MEASURED).exists() or (prune and (Path(run) / PRUNED).exists())
 
 
 def collected(trials, out) -> pd.DataFrame:
-    """The numbers of all finished runs: what was swept, and what was measured."""
+    """The numbers of all finished runs: swept settings and measurements."""
     rows = []
     for name, (changes, _) in trials.items():
         run = Path(out) / name
@@ -266,7 +270,7 @@ def collected(trials, out) -> pd.DataFrame:
 
 
 def summarised(table, swept, metric):
-    """What `metric` is at each value of the first setting swept, and its spread over the rest.
+    """Mean of `metric` at each value of the first swept setting, and its spread over the rest.
 
     Returns:
         Table indexed by the value, with `mean`, `std` (NaN for one run) and `count`.
@@ -278,10 +282,12 @@ def summarised(table, swept, metric):
 
 
 def direction_of(metric) -> str:
-    """`"higher"` or `"lower"`, whichever is better; an error where neither is."""
+    """`"higher"` or `"lower"`, whichever is better; an error if neither is."""
     ranked = [name for name, (_, better, *_) in evaluate.PROTOCOL.items() if better]
     if metric not in ranked:
-        raise ValueError(f"--metric {metric} ranks nothing; these do: {', '.join(ranked)}")
+        raise ValueError(
+            f"--metric {metric} has no better direction; choose one of: {', '.join(ranked)}"
+        )
     return evaluate.PROTOCOL[metric][1]
 
 
@@ -298,7 +304,7 @@ def finish(trials, swept, out, metric):
         raise ValueError(f"no run in {out} is finished")
     if metric not in table:
         known = ", ".join(name for name in evaluate.PROTOCOL if name in table)
-        raise ValueError(f"--metric {metric} was not measured; there are {known}")
+        raise ValueError(f"--metric {metric} was not measured; measured were: {known}")
     with disk.replacing(out / "sweep.csv") as temporary:
         table.to_csv(temporary, index=False)
     fields = [name for name in swept if name != "seed"]
@@ -323,11 +329,11 @@ def main(words=None):
     try:
         swept = dict(values_of(each) for each in arguments.over)
         if len(swept) < len(arguments.over):
-            raise ValueError("--over: name every setting once, with all its values")
+            raise ValueError("--over: give every setting once, with all its values")
         direction_of(arguments.metric)
         trials = plan(train.settings_from(arguments), swept)
         done = sum(over(arguments.out / name, arguments.prune) for name in trials)
-        print(f"{len(trials)} runs in {arguments.out}, {done} of them over")
+        print(f"{len(trials)} runs in {arguments.out}, {done} of them finished")
         failed = run_all(
             trials,
             arguments.out,
@@ -338,7 +344,7 @@ def main(words=None):
         )
         table, best = finish(trials, swept, arguments.out, arguments.metric)
     except KeyboardInterrupt:
-        print("\nsweep.py: stopped; the same line goes on", file=sys.stderr)
+        print("\nsweep.py: stopped; run the same command to continue", file=sys.stderr)
         sys.exit(130)
     except (ValueError, OSError, ImportError) as error:
         sys.exit(f"sweep.py: {error}")

@@ -1,4 +1,4 @@
-"""Training into a run folder, and a run folder back into a model.
+"""Trains models into run folders, and loads them from there.
 
 python train.py EXPERIMENT [--model NAME] [--epochs N] [--set field=value ...] [--out DIR]
 python train.py --resume DIR
@@ -17,7 +17,7 @@ import config
 
 
 def parse_value(text: str):
-    """A setting's value from the command line: a number, a tuple, True or False, else the text."""
+    """A setting's value from the command line: number, tuple, True or False, otherwise text."""
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
@@ -25,10 +25,10 @@ def parse_value(text: str):
 
 
 def given(arguments) -> dict:
-    """The settings that the command line names, each checked by itself.
+    """The settings given on the command line, each checked by itself.
 
     Raises:
-        ValueError: naming the setting that does not exist or cannot have its value.
+        ValueError: if a setting does not exist or its value is not valid; it is named.
     """
     values = {}
     for item in arguments.set:
@@ -51,10 +51,11 @@ def _fields():
 
 
 def parsed(words=None):
-    """What the command line says, checked."""
+    """The arguments of the command line, checked."""
     parser = argparse.ArgumentParser(
         description="Train one experiment of config.py.",
-        epilog=f"Fields and their defaults (config.py says what each is):\n{_fields()}",
+        epilog="Fields and their defaults (explained in config.py and docs/models.md):\n"
+        + _fields(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("experiment", nargs="?", help=", ".join(config.EXPERIMENTS))
@@ -64,19 +65,21 @@ def parsed(words=None):
         "--set", action="append", default=[], metavar="FIELD=VALUE", help="any field below"
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="default: a new folder in runs/")
-    parser.add_argument("--resume", type=Path, metavar="DIR", help="go on with the run in there")
+    parser.add_argument("--resume", type=Path, metavar="DIR", help="resume the run in this folder")
     parser.add_argument(
         "--strategy",
         default="auto",
-        help="auto, none, mirrored or multiworker: who shares the batch, all GPUs of this machine, "
-        "or the workers of TF_CONFIG or SLURM",
+        help="auto, none, mirrored or multiworker: divide the batch among all GPUs of this "
+        "machine, or among the workers of TF_CONFIG or SLURM",
     )
     arguments = parser.parse_args(words)
     others = (arguments.experiment, arguments.model, arguments.epochs, arguments.out)
     if arguments.resume and (arguments.set or any(each is not None for each in others)):
-        parser.error("--resume stands alone: a run goes on as it was begun")
+        parser.error(
+            "--resume takes no other option but --strategy: a run is resumed with its own settings"
+        )
     if not arguments.resume and not arguments.experiment:
-        parser.error(f"name an experiment: {', '.join(config.EXPERIMENTS)}")
+        parser.error(f"give an experiment: {', '.join(config.EXPERIMENTS)}")
     try:
         given(arguments)
         if arguments.experiment:
@@ -87,7 +90,7 @@ def parsed(words=None):
 
 
 if __name__ == "__main__":
-    parsed()  # help and what is misspelt need no TensorFlow, whose import takes seconds
+    parsed()  # help and errors come before TensorFlow, whose import takes seconds
     config.import_quietly()
 
 import importlib.util
@@ -106,7 +109,7 @@ from storage import checkpoints, runs
 from storage.keep import Keep, Progress
 from storage.runs import load_settings, new_run
 
-SAMPLES = 64  # latent points that are drawn after every epoch, always the same
+SAMPLES = 64  # latent points that are decoded after every epoch, always the same
 
 
 def fit(model, images, settings, run, verbose="auto", resume=False, callbacks=()):
@@ -114,27 +117,28 @@ def fit(model, images, settings, run, verbose="auto", resume=False, callbacks=()
 
     The folder gets `settings.json`, `split.csv`, `history.csv` (a row per epoch), `samples/` (the
     same latent points, decoded after every epoch), the weights with their SHA-256 (the best ones
-    where training stops early), the two newest `checkpoints/`, and `logs/` where TensorBoard is
-    installed. A run that was ended in any way goes on with `resume=True` as if it had not been: to
-    the bit, on the same machine.
+    with early stopping), the two newest `checkpoints/`, and `logs/` if TensorBoard is installed. An
+    interrupted run is resumed with `resume=True` and ends with the same weights, to the bit, on the
+    same machine.
 
     Args:
         model: From `registry.from_settings`; compiled here.
         images: `data.ImageData`; the test split is not touched.
         settings: `config.Settings`.
-        run: Folder; made where it is missing, refused where it holds a run already.
+        run: Folder; made if it is missing, refused if it already contains a run.
         verbose: As in Keras: `"auto"` a progress bar, 2 a line per epoch, 0 nothing.
-        resume: Whether the folder holds a run of these settings and images that is to go on.
-        callbacks: More of Keras' callbacks.
+        resume: Whether to resume the run in the folder, which must have these settings and images.
+        callbacks: Additional Keras callbacks.
 
     Returns:
-        The history as a table: `epoch` and one column per term and monitor, `val_` ones beside.
+        The history as a table: `epoch`, and for training and validation (`val_`) one column per
+            term and monitor.
 
     Raises:
-        ValueError: where model, images and settings do not fit together, or are not the run's.
-        FloatingPointError: where the loss stops being a finite number.
-        KeyboardInterrupt: passed on after the state was saved, with the line to go on with.
-        OSError: where the folder cannot be written or the disk is full; what is saved stays whole.
+        ValueError: if model, images and settings do not fit together, or are not the run's.
+        FloatingPointError: if the loss is not finite.
+        KeyboardInterrupt: passed on after the state was saved, with the command to resume.
+        OSError: if the folder cannot be written or the disk is full; saved files stay whole.
     """
     registry.require_fit(settings)
     run, strategy = Path(run), model.distribute_strategy
@@ -145,7 +149,9 @@ def fit(model, images, settings, run, verbose="auto", resume=False, callbacks=()
         resumed = (
             f", or resume it (python train.py --resume {run})" if checkpoints.begun(run) else ""
         )
-        raise FileExistsError(f"{run} holds a trained run already; choose another folder{resumed}")
+        raise FileExistsError(
+            f"{run} already contains a trained run; choose another folder{resumed}"
+        )
     if model.image_shape != images.image_shape:
         raise ValueError(
             f"the model takes images of {model.image_shape}, {images.name} has "
@@ -170,7 +176,7 @@ def fit(model, images, settings, run, verbose="auto", resume=False, callbacks=()
         keep.catch_up()
     every = [keep, Progress(), *callbacks]
     if chief:
-        every = [Samples(run), *every]  # a kill after a checkpoint finds its samples drawn
+        every = [Samples(run), *every]  # samples are written before the checkpoint
         if importlib.util.find_spec("tensorboard"):
             every.append(keras.callbacks.TensorBoard(run / "logs", write_graph=False))
     keep.fit(lambda *done: _batches(model, images, settings, *done)[:2], every, verbose)
@@ -184,7 +190,7 @@ def fit(model, images, settings, run, verbose="auto", resume=False, callbacks=()
 
 
 def _fit_own_prior(model, images, run):
-    """Gives a trained run the prior that its samples are drawn from; says why where it cannot."""
+    """Fits the prior of a trained run for its samples; prints the reason if this fails."""
     try:
         prior = priors.own(model, images.train)
     except ValueError as error:
@@ -198,7 +204,7 @@ def _divisors(steps):
 
 
 def _batches(model, images, settings, first_epoch=0, skipped=0):
-    """What `fit` trains on after some batches, what it validates on, and the steps of an epoch."""
+    """Training batches from a position on, validation batches, and the steps of an epoch."""
     size = settings.batch_size
     options = {"seed": settings.seed, "shift": settings.shift, "flip": settings.flip}
     options["first_epoch"] = first_epoch
@@ -221,7 +227,7 @@ def _batches(model, images, settings, first_epoch=0, skipped=0):
         return batches.skip(skipped), validation, steps
 
     def read(context):
-        """What the replicas of one worker read, slice after slice."""
+        """The slices of the batches that the replicas of one worker read."""
         of = context.num_replicas_in_sync
         count = of // context.num_input_pipelines
         part = splits.Part(context.input_pipeline_id * count, count, of)
@@ -244,15 +250,13 @@ def _require_classes(images, settings):
         raise ValueError(f"{settings.model} learns from labels, and {images.name} has none")
     most = max(split.labels(images.label).max() for split in images.splits.values())
     if most >= settings.classes:
-        raise ValueError(
-            f"the labels of {images.name} go from 0 to {most}; set classes = {most + 1}"
-        )
+        raise ValueError(f"the labels of {images.name} are 0 to {most}; set classes = {most + 1}")
 
 
 def compile_model(model, settings, steps, images=0):
     """Compiles a model with Adam and the settings' schedule over epochs of `steps` steps.
 
-    `images` is how many it is trained on, for models that ask.
+    `images` is the number of training images, which some models need.
     """
     total = steps * settings.epochs
     rate = settings.learning_rate
@@ -266,24 +270,24 @@ def compile_model(model, settings, steps, images=0):
         raise ValueError(
             'jit_compile = "on" is not possible with several replicas; set it to "auto"'
         )
-    # See `replicas.apply`: what each clips is an equal share of the gradient.
+    # See `replicas.apply`: each replica clips an equal share of the gradient.
     clip = settings.clip_norm / replicas if settings.clip_norm else None
-    with model.distribute_strategy.scope():  # else replicas would have optimizers of their own
+    with model.distribute_strategy.scope():  # otherwise each replica would have its own optimizer
         model.compile(
             optimizer=keras.optimizers.Adam(rate, global_clipnorm=clip),
             jit_compile={"auto": "auto", "on": True, "off": False}[settings.jit_compile],
             steps_per_execution=settings.steps_per_execution,
         )
-        if not model.optimizer.built:  # so that a checkpoint finds its place
+        if not model.optimizer.built:  # so that a checkpoint can be read into it
             model.optimizer.build(model.trainable_variables)
 
 
 def load(run):
-    """The trained model of a run folder, in this process or a fresh one.
+    """Loads the trained model of a run folder.
 
     Raises:
-        FileNotFoundError: where there is no run, or one without weights.
-        ValueError: where the weights are not the ones that were written.
+        FileNotFoundError: if there is no run or it has no weights.
+        ValueError: if the weights were changed after they were written.
     """
     settings = load_settings(run)
     checkpoints.require_plausible(run, registry.count_weights(settings))
@@ -293,7 +297,7 @@ def load(run):
 
 
 class Samples(keras.callbacks.Callback):
-    """After every epoch, the images at the same latent points: `samples/epoch_001.png`, ..."""
+    """Writes images of the same latent points after every epoch: `samples/epoch_001.png`, ..."""
 
     def __init__(self, run):
         super().__init__()
@@ -308,7 +312,7 @@ class Samples(keras.callbacks.Callback):
 
 
 def settings_from(arguments) -> config.Settings:
-    """The experiment's settings with what the command line changes."""
+    """The experiment's settings with the changes of the command line."""
     settings, values = config.settings(arguments.experiment), given(arguments)
     if "model" not in values:
         return dataclasses.replace(settings, **values)
@@ -337,11 +341,11 @@ def main(words=None):
         )
         fit(model, images, settings, run, resume=arguments.resume is not None)
     except KeyboardInterrupt as stopped:
-        print(f"\ntrain.py: {stopped or 'stopped before training began'}", file=sys.stderr)
+        print(f"\ntrain.py: {stopped or 'stopped before training started'}", file=sys.stderr)
         sys.exit(130)
     except (ValueError, OSError, FloatingPointError) as error:
         sys.exit(f"train.py: {error}")
-    print(f"Done: {run}. Its numbers: python evaluate.py {run}")
+    print(f"Done: {run}. To measure it: python evaluate.py {run}")
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""What is read off a trained model: latents, directions, judges, likelihood, factors, figures."""
+"""Analysis of trained models: latents, directions, judges, likelihood, factors, figures."""

@@ -1,8 +1,7 @@
-"""Directions of a label in a latent space, how far to trust them, and what they do to images.
+"""Directions of a label in a latent space, the evidence for them, and their effect on images.
 
-A direction is easy to get: the mean of ten latents less the mean of the others. Whether it means
-anything is the question, and `evidence` answers it on subjects that the direction has not seen.
-Arrays and callables in, arrays out; no model is known here.
+A direction can always be fitted; `evidence` tests it on unseen subjects. The functions take and
+return arrays and callables, and do not depend on a model.
 """
 
 import json
@@ -20,11 +19,11 @@ from nn.batches import in_batches
 from storage import disk
 
 METHODS = ("mean", "fisher", "logistic")
-SHRINKAGE = 0.1  # of the covariance to a multiple of the identity, for "fisher"
+SHRINKAGE = 0.1  # of the covariance towards a multiple of the identity, for "fisher"
 RIDGE = 0.1  # inverse strength of the logistic regression's penalty, on axes of unit variance
-FEW = 30  # subjects with the label, below which no single number is to be trusted
-KNOTS = (0.1, 0.5, 0.9)  # quantiles at which the line of a covariate may bend
-DRAWN = 0.95  # share of the bootstraps that must have a direction for an interval
+FEW = 30  # subjects with the label, below which single numbers are not reliable
+KNOTS = (0.1, 0.5, 0.9)  # quantiles of the knots of a covariate's spline
+DRAWN = 0.95  # share of bootstraps that must have a direction, for an interval
 
 
 # --- a direction ---------------------------------------------------------------------------------
@@ -34,16 +33,16 @@ def fit(z, target, method="mean", covariates=None):
     """Unit direction along which a label, or any number, grows.
 
     `"mean"` is the difference of the two class means; for a number, the slope of each axis on it.
-    `"fisher"` divides that by the covariance which the label leaves, shrunken: what differs
-    between any two images (position, exposure) counts less, and with few images it is mostly
-    chance that the means differ there. `"logistic"` is the weight vector of a logistic regression
-    with balanced classes. With covariates, all are adjusted: the slope of each axis on the label
-    *beside* the covariates in one linear regression; for `"logistic"`, the weights of what the
-    covariates leave of the latent, in a regression that sees them too.
+    `"fisher"` divides it by the shrunken covariance within the classes: axes that vary between any
+    two images (position, exposure) count less, since with few images the means differ there mostly
+    by chance. `"logistic"` is the weight vector of a logistic regression with balanced classes.
+    With covariates, all methods are adjusted: the slope of each axis on the label is that of a
+    linear regression which includes the covariates; for `"logistic"`, the weights are those of the
+    latent's residuals, in a regression that includes the covariates too.
 
     Args:
         z: Latents, shape `(n, latent_dim)`.
-        target: Shape `(n,)`: booleans, 0 and 1, or but for `"logistic"` any numbers.
+        target: Shape `(n,)`: booleans, 0 and 1, or, except for `"logistic"`, any numbers.
         method: One of `METHODS`.
         covariates: Numbers to adjust for, shape `(n, k)`, from `design`; or None.
 
@@ -51,20 +50,22 @@ def fit(z, target, method="mean", covariates=None):
         float64 `(latent_dim,)` of length 1.
 
     Raises:
-        ValueError: where the target does not vary, or only together with the covariates.
+        ValueError: if the target does not vary, or only together with the covariates.
     """
     z = np.asarray(z, np.float64)
     target = np.asarray(target, np.float64)
     if method not in METHODS:
-        raise ValueError(f"method = {method!r} is not possible; allowed: {', '.join(METHODS)}")
+        raise ValueError(f"method = {method!r} is not valid; allowed: {', '.join(METHODS)}")
     others = np.empty((len(z), 0)) if covariates is None else np.asarray(covariates, np.float64)
     if len(np.unique(target)) < 2:
-        raise ValueError("all rows have the same label: there is no direction between them")
-    # Frisch and Waugh, 1933: the slope beside the covariates is that on what they leave over.
+        raise ValueError(
+            "all rows have the same label, so there is no direction; add rows with another one"
+        )
+    # Frisch and Waugh, 1933: the slope with covariates is the slope on the residuals.
     z, rest = without(z, others), without(target, others)
     rest = rest - rest.mean()
     if np.abs(rest).max() < 1e-9:
-        raise ValueError("the covariates explain the label entirely: nothing is left to fit")
+        raise ValueError("the covariates explain the label entirely; adjust for fewer of them")
     if method == "logistic":
         scale = z.std(axis=0) + 1e-12
         columns = np.concatenate([(z - z.mean(axis=0)) / scale, others], axis=1)
@@ -81,17 +82,17 @@ def fit(z, target, method="mean", covariates=None):
             vector = np.linalg.solve(mixed + 1e-12 * np.eye(len(mixed)), vector)
     length = np.linalg.norm(vector)
     if not length:
-        raise ValueError("the latents do not change with the label at all")
+        raise ValueError("the latents do not depend on the label")
     return vector / length
 
 
 def without(values, covariates, rows=slice(None)):
-    """Values less the covariates times their slopes in a linear regression; the intercept stays.
+    """Residuals of a linear regression on the covariates, with the intercept added.
 
     Args:
         values: Shape `(n,)` or `(n, k)`.
-        covariates: Shape `(n, c)`; without a column, the values come back as they are.
-        rows: Those that the regression is fitted on; all are adjusted.
+        covariates: Shape `(n, c)`; with c = 0 the values are returned unchanged.
+        rows: Rows for the fit of the regression; all rows are adjusted.
 
     Returns:
         Same shape as the values.
@@ -106,11 +107,11 @@ def without(values, covariates, rows=slice(None)):
 def design(table, columns):
     """Columns of a table as numbers to adjust for.
 
-    Numbers are standardised and get a second column, so that what depends on them may bend: a
-    restricted cubic spline of three knots, at observed values. (What depends on the square of an
-    age is not removed by a straight line.) Words become one column per value but the first. Where
-    a number is missing, its mean stands in and a column of its own says so; those rows are not
-    adjusted for the number.
+    Numbers are standardised and get a second column, for non-linear dependence: a restricted cubic
+    spline of three knots, at observed values. (A straight line does not remove a dependence on the
+    square of an age.) Text becomes one column per value except the first. A missing number is
+    replaced by the mean and marked in a separate column; those rows are not adjusted for the
+    number.
 
     Args:
         table: One row per image.
@@ -120,7 +121,7 @@ def design(table, columns):
         float64 `(n, k)`.
 
     Raises:
-        ValueError: where a column of numbers has none.
+        ValueError: if a column of numbers is empty.
 
     Reference:
         [Harrell, 2015](https://doi.org/10.1007/978-3-319-19425-7), Section 2.4.5.
@@ -132,7 +133,7 @@ def design(table, columns):
             values = column.to_numpy(np.float64, na_value=np.nan)
             missing = np.isnan(values)
             if missing.all():
-                raise ValueError(f"the column {name!r} has no value in any row: leave it out")
+                raise ValueError(f"the column {name!r} has no value in any row; leave it out")
             knots = np.quantile(values[~missing], KNOTS, method="nearest")
             values = np.where(missing, values[~missing].mean(), values)
             parts.append(_standard(values))
@@ -151,7 +152,7 @@ def _standard(values):
 
 
 def _bend(values, knots):
-    """The cubic between three knots that is 0 below them and a line above them."""
+    """The cubic between three knots that is 0 below and linear above them."""
     first, middle, last = (np.maximum(values - knot, 0) ** 3 for knot in knots)
     share = (knots[1] - knots[0]) / (knots[2] - knots[1])
     return first - middle * (1 + share) + last * share
@@ -159,20 +160,20 @@ def _bend(values, knots):
 
 @dataclass(frozen=True)
 class Direction:
-    """A unit direction with its unit of strength and where it comes from.
+    """A unit direction with its unit of strength and its origin.
 
     Args:
-        name: What grows along it.
+        name: Label that grows along it.
         vector: Shape `(latent_dim,)`, of length 1.
-        spread: Standard deviation of the latents' projection on it: strength 2 moves an image by
-            two of those, so that 2 means the same on every model.
+        spread: Standard deviation of the latents' projection on it: strength 2 moves a latent by
+            two of them, so that 2 means the same for every model.
         method: One of `METHODS`.
         adjusted_for: Names of the covariates.
-        images, subjects: How many had the label, and how many did not.
+        images, subjects: Numbers with the label, and without it.
         source: Free text: run, data, date.
 
     Raises:
-        ValueError: where the vector is no row of finite numbers, or the spread not above 0.
+        ValueError: if the vector is not a row of finite numbers, or the spread is not above 0.
     """
 
     name: str
@@ -192,13 +193,12 @@ class Direction:
 
     @classmethod
     def of(cls, z, table, label, method="mean", adjust=(), source=""):
-        """The direction of a table's column, from all its rows that have a value there.
+        """The direction of a table's column, from all rows with a value.
 
         Args:
             z: Latents, row by row with the table.
-            table: With the label's column, `subject`, and the columns to adjust for.
-            label: Name of the label's column. Rows where it is missing are left out and not
-                counted.
+            table: Table with the label's column, `subject`, and the columns to adjust for.
+            label: Name of the label's column. Rows without a value are left out and not counted.
             method: One of `METHODS`.
             adjust: Names of the columns to adjust for; see `design`.
             source: Free text.
@@ -224,7 +224,7 @@ class Direction:
         )
 
     def project(self, z):
-        """How far along every latent lies, in units of strength; `(n,)`."""
+        """Projection of every latent on the direction, in units of strength; `(n,)`."""
         return np.asarray(z, np.float64) @ self.vector / self.spread
 
     def move(self, z, strength):
@@ -244,10 +244,10 @@ class Direction:
 
         Args:
             path: A JSON file.
-            latent_dim: Of the model that it is for, where that is known.
+            latent_dim: Latent axes of its model, if they are known.
 
         Raises:
-            ValueError: naming the file, where it is no direction or one of another latent.
+            ValueError: if the file is not a direction, or one of another latent.
         """
         try:
             values = json.loads(Path(path).read_text())
@@ -259,8 +259,8 @@ class Direction:
             raise ValueError(f"{path} cannot be read as a direction: {error}") from error
         if latent_dim not in (None, len(direction.vector)):
             raise ValueError(
-                f"{path} has {len(direction.vector)} axes and the run's latent {latent_dim}: "
-                "it comes from another run"
+                f"{path} has {len(direction.vector)} axes and the run's latent {latent_dim}: it "
+                "belongs to another run; use one that was made for this run"
             )
         return direction
 
@@ -275,11 +275,11 @@ def cosines(vectors) -> pd.DataFrame:
 
 
 class Evidence(NamedTuple):
-    """What held-out subjects say of a direction; see `evidence`.
+    """Evidence for a direction on held-out subjects; see `evidence`.
 
     `auc` with its 95 % interval `low` to `high`, `p_value`, `stability`; `scores` are the held-out
-    projections, adjusted where there are covariates, and `folds` the fold of each row. Interval
-    and stability are NaN where too few subjects have the label to compute them.
+    projections, adjusted if there are covariates, and `folds` the fold of each row. Interval and
+    stability are NaN if too few subjects have the label to compute them.
     """
 
     auc: float
@@ -294,26 +294,26 @@ class Evidence(NamedTuple):
 
     @property
     def established(self) -> bool:
-        """Whether both the interval and the permutations say that the label is in the latent."""
+        """Whether both interval and permutation test show that the latent contains the label."""
         return self.low > 0.5 and self.p_value < 0.05
 
     @property
     def caution(self) -> str:
-        """What cannot be concluded; empty where nothing speaks against the numbers."""
+        """What cannot be concluded; empty if nothing limits the conclusion."""
         said = []
         if np.isnan(self.low):
-            said.append("not established: no interval from so few subjects with the label")
+            said.append("not established: too few subjects with the label for an interval")
         elif not self.established:
-            said.append("not established: chance would do as well often enough")
+            said.append("not established: not significant in the permutation test")
         if self.subjects[0] < FEW:
             said.append(
-                f"only {self.subjects[0]} subjects have the label: neither the size of the effect "
-                f"nor its absence can be concluded from fewer than {FEW}"
+                f"only {self.subjects[0]} subjects have the label: an effect can neither be sized "
+                f"nor excluded with fewer than {FEW}"
             )
         if np.isnan(self.stability):
-            said.append("halves of the subjects are too few for a direction each")
+            said.append("half of the subjects is too few to fit a direction")
         elif self.stability < 0.5:
-            said.append("two halves of the subjects give different directions")
+            said.append("directions of two halves of the subjects differ")
         return "; ".join(said)
 
     def __str__(self):
@@ -342,45 +342,45 @@ def evidence(
     halves=25,
     seed=0,
 ) -> Evidence:
-    """Whether a direction holds on subjects that it has not seen.
+    """Tests a direction on unseen subjects.
 
-    Subjects are dealt into folds without a look at the labels; each fold is projected on the
-    direction of the others. The AUC counts pairs within folds. Its interval is that of the whole
-    procedure, directions fitted anew, on subjects drawn anew with replacement, those with the
-    label apart from those without. (To draw scores alone would take the directions for given, and
-    held 0.5 for too few coin flips.) The p-value repeats the whole procedure with labels exchanged
-    between subjects of equally many images, `(1 + k) / (1 + B)` with k the permutations that do as
-    well ([Phipson & Smyth, 2010](https://doi.org/10.2202/1544-6115.1585)). The stability is the
+    Subjects are put into folds regardless of labels; each fold is projected on the direction of the
+    others. The AUC counts pairs within folds. Its interval is a bootstrap of the whole procedure,
+    including the fits, over subjects, separately with and without the label. (Resampling scores
+    alone treats the directions as fixed, and its intervals were too narrow: they excluded 0.5 for
+    too many random labels.) The p-value repeats the whole procedure with labels permuted between
+    subjects of equally many images, `(1 + k) / (1 + B)` with k the permutations with at least the
+    same AUC ([Phipson & Smyth, 2010](https://doi.org/10.2202/1544-6115.1585)). The stability is the
     mean cosine between the directions of two random halves of the subjects.
 
-    With covariates the null hypothesis is that the latent depends on them alone: a label that goes
-    with age tells nothing beyond age. The held-out projections are adjusted too, by a regression on
-    the covariates in the other folds, and an AUC of 0.5 says that the label tells nothing of what
-    is left. Permutations exchange a subject's labels and covariates *together*, against what the
-    covariates leave of the latents, so that label and covariates stay tied as they are
-    ([Freedman & Lane, 1983](https://doi.org/10.1080/07350015.1983.10509354), with whole subjects
+    With covariates the null hypothesis is that the latent depends only on them: a label that is
+    correlated with age adds nothing beyond age. The held-out projections are adjusted too, by a
+    regression on the covariates in the other folds; an AUC of 0.5 means that the label does not
+    explain the residuals. Permutations exchange a subject's labels and covariates *together*,
+    relative to the residuals of the latents, so the correlation of label and covariates stays as it
+    is ([Freedman & Lane, 1983](https://doi.org/10.1080/07350015.1983.10509354), with whole subjects
     exchanged as in [Winkler et al., 2014](https://doi.org/10.1016/j.neuroimage.2014.01.060)). Only
-    what is linear in the covariates' columns is removed: take them from `design`, which lets
-    numbers bend. A covariate that is missing, or recorded with error, adjusts in part only.
+    linear effects of the covariates' columns are removed: take the columns from `design`, which
+    adds splines. A covariate that is missing, or recorded with error, adjusts only in part.
     `benchmarks/evidence.py` measures the level and the power.
 
     Args:
         z: Latents, shape `(n, latent_dim)`; or one such array per fold, `(folds, n, latent_dim)`,
-            where the encoder was trained anew without that fold.
-        labels: Booleans, or 0 and 1, shape `(n,)`; none may be missing, since every row gets a
+            if an encoder was trained without each fold.
+        labels: Booleans, or 0 and 1, shape `(n,)`; none may be missing, because every row gets a
             score.
         subjects: Shape `(n,)`.
         method: One of `METHODS`.
         covariates: Numbers to adjust for, shape `(n, k)`, from `design`; or None.
         folds: Their number, or the fold of each row, shape `(n,)`.
-        bootstraps, permutations, halves: How often each is repeated.
-        seed: Of all that is drawn.
+        bootstraps, permutations, halves: Numbers of repetitions.
+        seed: Seed of all random choices.
 
     Returns:
         `Evidence`.
 
     Raises:
-        ValueError: where labels are missing, or too few subjects have the label for a direction
+        ValueError: if labels are missing, or too few subjects have the label to fit a direction
             without each fold.
     """
     missing = int(pd.isna(labels).sum())
@@ -404,7 +404,7 @@ def evidence(
     of_subject = np.split(np.argsort(groups, kind="stable"), np.cumsum(np.bincount(groups))[:-1])
 
     def held_out(latents, target, others, rows=slice(None)):
-        """AUC of some rows (or of rows drawn repeatedly), and their held-out projections."""
+        """AUC of some rows (which may repeat), and their held-out projections."""
         wanted, known, place = target[rows], others[rows], folds[rows]
         scores = np.empty(len(wanted))
         for fold in range(folds.max() + 1):
@@ -414,7 +414,7 @@ def evidence(
         return auc_within(scores, wanted, place), scores
 
     def attempt(*drawn):
-        """The AUC of what was drawn; NaN where it has no direction."""
+        """The AUC of a resample; NaN if it has no direction."""
         try:
             return held_out(*drawn)[0]
         except ValueError:
@@ -424,11 +424,11 @@ def evidence(
         auc, scores = held_out(latents, labels, others)
     except ValueError as error:
         raise ValueError(
-            "a direction needs the label in several subjects, not all of them in one fold (another "
-            f"seed deals anew): {error}"
+            "a direction needs several subjects with the label, not all in one fold (another seed "
+            f"makes other folds): {error}"
         ) from error
     if np.isnan(auc):
-        raise ValueError("no fold has rows both with and without the label: ask for fewer folds")
+        raise ValueError("no fold has rows both with and without the label; use fewer folds")
 
     has = np.bincount(groups, labels, minlength=groups.max() + 1) > 0
     drawn = []
@@ -443,7 +443,7 @@ def evidence(
     for _ in range(permutations):
         order = permuted(np.arange(len(labels)), groups, random)
         found.append(attempt(left, labels[order], others[order]))
-    # Labels without a direction would have been refused, not found: they are no permutations.
+    # Permutations without a direction are not counted: such labels would have raised an error.
     counted = int(np.isfinite(found).sum())
     as_good = int((np.array(found) >= auc).sum())
     cosine = []
@@ -468,9 +468,9 @@ def evidence(
 
 
 def _interval(auc, drawn):
-    """95 % around a value from its bootstrap's spread, on the log-odds scale; within [0, 1].
+    """95 % interval of a value from its bootstrap's spread, on the log-odds scale; within [0, 1].
 
-    NaN where so many draws failed (are NaN) that those left would flatter the spread.
+    NaN if so many resamples failed (are NaN) that the rest would underestimate the spread.
     """
 
     def logit(share):
@@ -486,23 +486,24 @@ def _interval(auc, drawn):
 
 
 def deal(subjects, folds, seed=0):
-    """A fold for every row, all rows of a subject in one; a function of subjects and seed alone."""
+    """A fold for every row, the same for all rows of a subject; a function of subjects and seed
+    only."""
     _, groups = np.unique(np.asarray(subjects), return_inverse=True)
     count = groups.max() + 1
     if count < folds:
-        raise ValueError(f"{count} subjects cannot fill {folds} folds; ask for fewer")
+        raise ValueError(f"{count} subjects cannot fill {folds} folds; use fewer folds")
     return np.random.default_rng(seed).permutation(np.arange(count) % folds)[groups]
 
 
 def permuted(labels, groups, random):
-    """Labels exchanged between subjects of equally many images, each subject's kept together.
+    """Labels permuted between subjects of equally many images; a subject's labels stay together.
 
     Args:
         labels: Shape `(n,)`.
         groups: Number of each row's subject.
         random: `numpy.random.Generator`.
     """
-    order = np.argsort(groups, kind="stable")  # the rows of a subject side by side
+    order = np.argsort(groups, kind="stable")  # puts the rows of a subject next to each other
     sizes = np.bincount(groups)
     starts = np.cumsum(sizes) - sizes
     mixed = np.empty_like(labels)
@@ -513,7 +514,7 @@ def permuted(labels, groups, random):
 
 
 def _halves(groups, has, times, random):
-    """Pairs of rows of two halves of the subjects, those with the label dealt evenly."""
+    """Rows of two random halves of the subjects, with equally many that have the label."""
     for _ in range(times):
         side = np.empty(len(has), int)
         for kind in (has, ~has):
@@ -533,7 +534,7 @@ def auc_within(scores, labels, folds=None) -> float:
         folds: Shape `(n,)`, or None for one fold.
 
     Returns:
-        In [0, 1]; NaN where there is no pair.
+        In [0, 1]; NaN if there is no pair.
     """
     scores, labels = np.asarray(scores, np.float64), np.asarray(labels, bool)
     folds = np.zeros(len(scores), int) if folds is None else np.asarray(folds)
@@ -547,11 +548,12 @@ def auc_within(scores, labels, folds=None) -> float:
 
 
 def auc_by_third(scores, labels, sizes, folds=None) -> list[float]:
-    """AUC of the small, the middle and the large third of what has the label, against the rest.
+    """AUC of the small, the middle and the large third of the rows with the label, against the
+    rest.
 
     Args:
         scores, labels, folds: See `auc_within`.
-        sizes: How large the labelled thing is in each row, shape `(n,)`.
+        sizes: Size of the finding in each row, shape `(n,)`.
 
     Returns:
         Three numbers, the smallest third first.
@@ -583,11 +585,11 @@ def sweep(decode, z, direction, strengths):
 
 
 def dose_response(images, score) -> pd.DataFrame:
-    """What an independent judge of images makes of a sweep.
+    """Response of an independent classifier or regressor to a sweep.
 
     Args:
         images: From `sweep`.
-        score: Images `(n, height, width, channels)` to a number each.
+        score: Function from images `(n, height, width, channels)` to a number each.
 
     Returns:
         One row per strength: `mean`, and the `standard_error` over images of its difference from
@@ -600,12 +602,12 @@ def dose_response(images, score) -> pd.DataFrame:
 
 
 def latent_shift(decode, score, z, shifts):
-    """Images moved along the gradient of a classifier seen through the decoder.
+    """Images moved along the gradient of a classifier through the decoder.
 
-    `z + shift * d score(decode(z)) / dz`, each gradient brought to length 1 so that shifts are in
+    `z + shift * d score(decode(z)) / dz`, each gradient scaled to length 1, so that shifts are in
     units of the latent: [Cohen et al., 2021](https://arxiv.org/abs/2102.09475), Section 2, up to
-    that scale. It needs no labelled latents but a differentiable judge, and finds whatever raises
-    the judge's score, the label or not.
+    that scale. It needs no labelled latents but a differentiable classifier. It finds any change
+    that raises the classifier's score, whether or not it is the label.
 
     Args:
         decode: Latents to images, differentiable.
@@ -615,7 +617,7 @@ def latent_shift(decode, score, z, shifts):
 
     Returns:
         `(images, gradients)`: shapes `(shifts, n, height, width, channels)` and
-        `(n, latent_dim)`, the latter of length 1 (0 where the score is flat).
+        `(n, latent_dim)`, the latter of length 1 (0 if the score is flat).
     """
 
     def gradient(points):
@@ -637,7 +639,7 @@ def inside(change, mask, margin=3):
     Args:
         change: Differences of images, shape `(n, height, width, channels)`.
         mask: Booleans, same shape.
-        margin: Pixels that the mask is grown by.
+        margin: Pixels by which the mask is grown.
 
     Returns:
         Shape `(n,)`: squared differences inside over all of them.

@@ -1,9 +1,9 @@
-"""Do single latent axes stand for single factors? Four scores where the factors are known.
+"""Disentanglement: four scores where the true factors are known.
 
-All take a table of latents and a table of true factors, row by row. They ask different questions
-and disagree often ([Locatello et al., 2019](https://arxiv.org/abs/1811.12359)); every one is 1 for
-a code whose axes are the factors, and near 0 (the FactorVAE score: near one part in the number of
-factors) for noise. A rotation of a perfect code keeps all information and loses the scores.
+All take a table of latents and a table of true factors, row by row. They measure different
+properties and often disagree ([Locatello et al., 2019](https://arxiv.org/abs/1811.12359)). Each is
+1 if the latent axes are the factors, and near 0 for noise (the FactorVAE score: near 1 / number of
+factors). A rotation of a perfect latent keeps all information but has low scores.
 """
 
 import numpy as np
@@ -11,16 +11,16 @@ from sklearn.ensemble import RandomForestRegressor
 from sklearn.metrics import mutual_info_score
 from sklearn.model_selection import train_test_split
 
-BINS = 20  # of a continuous value, equally filled
+BINS = 20  # of equal counts, for continuous values
 
 
 def scores(z, factors, seed=0) -> dict:
-    """All four scores and DCI's two companions.
+    """All four scores and the other two values of DCI.
 
     Args:
         z: Posterior means, shape `(n, latent_dim)`, at least two axes.
-        factors: Dictionary of names to n numbers, continuous or few different ones.
-        seed: Of what is drawn.
+        factors: Dictionary of names to n numbers, continuous or with few values.
+        seed: Seed of all random choices.
 
     Returns:
         Dictionary of `mig`, `sap`, `factor_vae`, `disentanglement`, `completeness`,
@@ -30,8 +30,8 @@ def scores(z, factors, seed=0) -> dict:
     values = np.stack([np.asarray(each, np.float64) for each in factors.values()], axis=1)
     if z.ndim != 2 or z.shape[1] < 2 or len(z) != len(values):
         raise ValueError(
-            f"latents {z.shape} and factors {values.shape} must have the same rows, and the latent "
-            "two axes at least"
+            f"latents {z.shape} and factors {values.shape} must have equally many rows, and the "
+            "latent two axes at least"
         )
     for name, column in zip(factors, values.T, strict=True):
         if not np.isfinite(column).all() or np.ptp(column) == 0:
@@ -45,7 +45,7 @@ def scores(z, factors, seed=0) -> dict:
 
 
 def binned(values, bins=BINS):
-    """Numbers of equally filled bins; what takes few values keeps them."""
+    """Numbers of equally filled bins; a factor with few values keeps them."""
     different = np.unique(values)
     if len(different) <= bins:
         return np.searchsorted(different, values)
@@ -54,7 +54,7 @@ def binned(values, bins=BINS):
 
 
 def mutual_information_gap(z, values):
-    """MIG: how much more the best axis tells of a factor than the second best, in its entropy.
+    """MIG: gap in mutual information between a factor's two best axes, as a share of its entropy.
 
     Eq. 6 of [Chen et al., 2018](https://arxiv.org/abs/1802.04942); latents and continuous factors
     in 20 equally filled bins. Mean over factors.
@@ -69,7 +69,7 @@ def mutual_information_gap(z, values):
 
 
 def separated_predictability(z, values):
-    """SAP: likewise, with the squared correlation of axis and factor.
+    """SAP: gap in squared correlation with a factor between its two best axes.
 
     Section 3 of [Kumar et al., 2018](https://arxiv.org/abs/1711.00848), for ordered factors. Mean
     over factors.
@@ -83,12 +83,12 @@ def separated_predictability(z, values):
 
 
 def factor_vae_score(z, values, seed=0, votes=800, together=64):
-    """FactorVAE's score: does the axis that stays still tell which factor was held?
+    """FactorVAE's score: does the axis with the least variance identify the factor that was fixed?
 
     Section 4 of [Kim & Mnih, 2018](https://arxiv.org/abs/1802.05983): rows that share a factor's
-    value (here: its bin) are drawn, the axis with the least variance relative to its own casts a
-    vote for that factor, and a majority classifier is read off half of the votes and tried on the
-    other half. Axes that hardly move are left out.
+    value (here: its bin) are drawn, and the axis with the least relative variance votes for that
+    factor. A majority classifier is fitted on half of the votes and tested on the other half. Axes
+    with almost no variance are left out.
     """
     random = np.random.default_rng(seed)
     spread = z.std(axis=0)
@@ -109,8 +109,8 @@ def dci(z, values, seed=0):
     """Disentanglement, completeness, informativeness.
 
     [Eastwood & Williams, 2018](https://openreview.net/forum?id=By-7dz-AZ), Section 2, with the
-    importances of random forests: is an axis used for one factor, is a factor told by one axis, and
-    how well is it told at all (R squared on a held-out third)?
+    importances of random forests: whether an axis is used for one factor, whether a factor is
+    encoded in one axis, and how well it is predicted (R squared on a held-out third).
     """
     known, new, targets, wanted = train_test_split(z, values, test_size=1 / 3, random_state=seed)
     importance, told = [], []
@@ -128,7 +128,8 @@ def dci(z, values, seed=0):
 
 
 def _concentration(importance):
-    """1 less the entropy of a row's shares in units of the largest; rows weighted by their sums."""
+    """1 minus the normalised entropy of each row's shares, averaged with the rows' sums as
+    weights."""
     sums = importance.sum(axis=1)
     shares = importance / np.maximum(sums[:, None], 1e-12)
     logs = np.log(np.where(shares > 0, shares, 1.0)) / np.log(importance.shape[1])

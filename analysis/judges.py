@@ -1,7 +1,7 @@
-"""Networks trained on images alone, to judge what a latent does to them.
+"""Classifiers and regressors trained on images alone, to measure models independently.
 
-A judge never saw a latent, so it can say whether "add a hernia" added one. It is worth as much as
-it is right on images that it has not seen, which stands beside everything that it says.
+They never see a latent, so they can tell whether "add a hernia" added one. Their own held-out
+accuracy or correlation is reported with every conclusion.
 """
 
 import hashlib
@@ -21,15 +21,14 @@ from nn.batches import as_float, in_batches
 from storage import checkpoints, disk
 
 VGG_LAYERS = ("block1_conv2", "block2_conv2", "block3_conv3")
-TRUST = 0.8  # AUC or correlation of a judge, below which it draws no conclusion
+TRUST = 0.8  # AUC or correlation of a network, below which there is no conclusion
 
 
 class Judge(NamedTuple):
-    """A network trained on images, which never saw a latent, to judge what models make.
+    """A classifier or regressor trained on images only, to measure images of models.
 
-    How far it can be trusted itself, on the `n` held-out test images: `accuracy`, and with two
-    classes `auc`, of a classifier (`judge`); `correlation` of a measuring one (`gauge`). NaN where
-    they do not apply.
+    Its own quality on the `n` held-out test images: `accuracy`, and with two classes `auc`, of a
+    classifier (`judge`); `correlation` of a regressor (`gauge`). NaN if they do not apply.
     """
 
     network: keras.Model
@@ -39,35 +38,35 @@ class Judge(NamedTuple):
     correlation: float = math.nan
 
     def outputs(self, images):
-        """Logits, or the number measured, of uint8 images or floats in [0, 1]; `(n, outputs)`."""
+        """Logits, or predicted numbers, of uint8 images or floats in [0, 1]; `(n, outputs)`."""
         return _through(self.network, images)
 
     def probabilities(self, images):
-        """Of each class; shape `(n, classes)`."""
+        """Probability of each class; shape `(n, classes)`."""
         return tf.nn.softmax(self.outputs(images)).numpy()
 
     def features(self, images):
-        """What its last layer reads; shape `(n, units)`. For distances between sets of images."""
+        """Inputs of its last layer, for distances between sets of images; shape `(n, units)`."""
         network = keras.Model(self.network.input, self.network.get_layer("features").output)
         return _through(network, images)
 
     def labels(self, images):
-        """The likeliest class of each image, shape `(n,)`."""
+        """The most likely class of each image, shape `(n,)`."""
         return self.outputs(images).argmax(axis=-1)
 
     def values(self, images):
-        """What a gauge reads off each image, or a judge's log-odds of class 1; shape `(n,)`."""
+        """Prediction of a regressor, or a classifier's log-odds of class 1; shape `(n,)`."""
         outputs = self.outputs(images)
         return outputs[:, 0] if outputs.shape[1] == 1 else outputs[:, 1] - outputs[:, 0]
 
     @property
     def trusted(self) -> bool:
-        """Whether a conclusion may rest on it: AUC, or correlation, of at least `TRUST`."""
+        """Whether conclusions may be based on it: AUC, or correlation, of at least `TRUST`."""
         return bool(np.nanmax([self.auc, self.correlation, -1.0]) >= TRUST)
 
 
 def _through(network, images):
-    """What a network makes of many uint8 images or floats in [0, 1]."""
+    """Outputs of a network for many uint8 images or floats in [0, 1]."""
     return in_batches(
         lambda batch: network(as_float(batch), training=False),
         np.asarray(images),
@@ -76,7 +75,7 @@ def _through(network, images):
 
 
 def judge(images, labels=None, seed=0, steps=2000, widths=(32, 64), cache=None) -> Judge:
-    """Trains a `classifier`, or reads it from the cache, and measures it on the test split.
+    """Trains a `classifier`, or reads it from the cache, and tests it on the test split.
 
     Args:
         images, labels, seed, steps, widths, cache: See `classifier`.
@@ -101,7 +100,7 @@ def classifier(images, labels=None, seed=0, steps=2000, widths=(32, 64), cache=N
     Args:
         images: `data.ImageData`.
         labels: Column to predict; default `images.label`.
-        seed: Of weights, order and dropout.
+        seed: Seed of weights, order and dropout.
         steps: Training steps of 128 images, rounded up to whole epochs.
         widths: Filters of the network's stages.
         cache: Folder; default `judges` in `config.RUNS_DIR`.
@@ -111,7 +110,9 @@ def classifier(images, labels=None, seed=0, steps=2000, widths=(32, 64), cache=N
     """
     labels = labels or images.label
     if labels is None:
-        raise ValueError(f"{images.name} has no labels to train a judge on")
+        raise ValueError(
+            f"{images.name} has no labels to train a classifier on; use images with labels"
+        )
     images = _known(images, lambda split: split.labels(labels) >= 0, labels)
     targets = {name: split.labels(labels) for name, split in images.splits.items()}
     outputs = int(targets["train"].max()) + 1
@@ -120,13 +121,13 @@ def classifier(images, labels=None, seed=0, steps=2000, widths=(32, 64), cache=N
 
 
 def gauge(images, column, seed=0, steps=2000, widths=(32, 64), cache=None) -> Judge:
-    """Trains a network to read a number off images, or reads it from the cache.
+    """Trains a regressor from images to a number, or reads it from the cache.
 
     The test split measures its correlation. Images without the number are left out.
 
     Args:
         images: `data.ImageData`.
-        column: Of its tables, numbers.
+        column: Column of numbers in its tables.
         seed, steps, widths, cache: See `classifier`.
     """
     images = _known(images, lambda split: split.table[column].notna().to_numpy(), column)
@@ -138,7 +139,7 @@ def gauge(images, column, seed=0, steps=2000, widths=(32, 64), cache=None) -> Ju
     middle = float(targets["train"].mean())
     scaled = {name: (each - middle) / spread for name, each in targets.items()}
     network = _judging(images, column, scaled, 1, loss, "mse", seed, steps, widths, cache)
-    # Back in the column's own unit, in the last layer's weights.
+    # The last layer's weights are scaled back to the column's unit.
     last = network.layers[-1]
     kernel, bias = last.get_weights()
     last.set_weights([kernel * spread, bias * spread + middle])
@@ -151,7 +152,7 @@ def gauge(images, column, seed=0, steps=2000, widths=(32, 64), cache=None) -> Ju
 
 
 def _known(images, has, column):
-    """The images that have a target, by a function of a split to booleans."""
+    """The images that have a target, by a function from a split to booleans."""
     rows = {name: has(split) for name, split in images.splits.items()}
     for name in ("train", "validation"):
         if not rows[name].any():
@@ -161,12 +162,12 @@ def _known(images, has, column):
 
 
 def _judging(images, name, targets, outputs, loss, metric, seed, steps, widths, cache):
-    """A network trained to give the targets, from the cache where it was trained before."""
+    """A network trained to predict the targets, or read from the cache."""
     network = networks.classifier(images.image_shape, outputs, widths, seed=seed)
     content = hashlib.blake2s(digest_size=8)
     for part in (images.train.images[:], targets["train"], np.array([seed, steps, *widths])):
         content.update(np.ascontiguousarray(part))
-    if config.MOST_EPOCHS:  # a shortened judge must not be taken for a whole one
+    if config.MOST_EPOCHS:  # a shortened training must not replace a full one
         content.update(str(config.MOST_EPOCHS).encode())
     folder = Path(cache or config.RUNS_DIR / "judges")
     named = disk.file_name(f"{images.name}-{name}-{content.hexdigest()}")
@@ -201,21 +202,21 @@ def _judging(images, name, targets, outputs, loss, metric, seed, steps, widths, 
 
 
 def _read_whole(network, kept):
-    """Reads a judge's weights; False where they are damaged, which is said."""
+    """Reads a network's weights; False, with a printed message, if they are damaged."""
     digest = kept.with_suffix(".sha256")
     try:
-        # Judges of before there were digests have none; the file's own format must do.
+        # Older networks have no digest; then only the file format is checked.
         if not digest.is_file() or digest.read_text() == checkpoints.sha256(kept):
             network.load_weights(kept)
             return True
     except (OSError, ValueError, KeyError):
         pass
-    print(f"{kept} is damaged; the judge is trained again")
+    print(f"{kept} is damaged; the network is trained again")
     return False
 
 
 def _judged(split, targets, batch_size, seed=None):
-    """Batches of float images and their targets; endless and shuffled where there is a seed."""
+    """Batches of float images and their targets; endless and shuffled if there is a seed."""
     table = split.table.assign(row=np.arange(len(split)))
     numbered = replace(split, table=table)
     batches = numbered.batches(batch_size, seed is not None, seed=seed or 0, labels="row")
@@ -232,11 +233,11 @@ def feature_maps(images, settings):
 
     Returns:
         Function from float images `(batch, height, width, channels)` in [0, 1] to a list of maps;
-        its gradient reaches the images.
+        it is differentiable.
 
     Raises:
-        ValueError: where there is no label to learn.
-        OSError: where the weights are neither on disk nor to be had.
+        ValueError: if there is no label to train the classifier.
+        OSError: if the weights are neither on disk nor downloadable.
     """
     if settings.perceptual == "none":
         return None
@@ -253,10 +254,10 @@ def feature_maps(images, settings):
         return lambda pixels: cut(pixels, training=False)
     try:
         network = keras.applications.VGG16(weights="imagenet", include_top=False)
-    except Exception as error:  # Keras raises a bare one where the download fails
+    except Exception as error:  # Keras raises a bare one if the download fails
         raise OSError(
             "perceptual = 'vgg16': its ImageNet weights are not in Keras' cache and could not be "
-            f"downloaded ({error}); take perceptual = 'classifier'"
+            f"downloaded ({error}); use perceptual = 'classifier'"
         ) from error
     cut = networks.maps(network, VGG_LAYERS)
 
@@ -268,7 +269,7 @@ def feature_maps(images, settings):
 
 
 def inception(weights):
-    """Features of Keras' InceptionV3, as a function, to compare sets of images by.
+    """A function that computes features of Keras' InceptionV3, to compare sets of images.
 
     Args:
         weights: Keras' file of its ImageNet weights without the top
@@ -278,15 +279,15 @@ def inception(weights):
         Function from uint8 images or floats in [0, 1] to features `(n, 2048)`.
 
     Raises:
-        OSError: where the file is not there or does not hold these weights.
+        OSError: if the file is missing or does not contain these weights.
     """
     if not Path(weights).is_file():
-        raise OSError(f"{weights} is not there; name Keras' file of InceptionV3's weights")
+        raise OSError(f"{weights} is missing; give Keras' file of InceptionV3's weights")
     try:
         network = keras.applications.InceptionV3(weights=weights, include_top=False, pooling="avg")
     except ValueError as error:
         raise OSError(
-            f"{weights} does not hold InceptionV3's weights without the top: {error}"
+            f"{weights} does not contain InceptionV3's weights without the top: {error}"
         ) from error
 
     def features(batch):
@@ -297,22 +298,22 @@ def inception(weights):
 
 
 def conclusion(judge, response, what) -> str:
-    """What a dose-response curve says, in words; nothing where its judge cannot be trusted.
+    """A dose-response curve in words; no conclusion if its network is not good enough.
 
     Args:
-        judge: `Judge` that gave the curve.
+        judge: `Judge` that measured the curve.
         response: From `directions.dose_response`, strengths ascending.
-        what: Name of what the judge reads.
+        what: Name of the measured quantity.
     """
     if not judge.trusted:
         kind, value = "correlation", judge.correlation
         if not math.isnan(judge.auc):
             kind, value = "AUC", judge.auc
-        return f"no conclusion: the judge's own {kind} is {value:.2f}, under {TRUST}"
+        return f"no conclusion: the network's own held-out {kind} is {value:.2f}, under {TRUST}"
     means = response["mean"].to_numpy()
     change, error = means[-1] - means[0], response["standard_error"].iloc[-1]
     if abs(change) < 2 * error:
-        return f"no change of {what} that the judge could tell ({change:+.3g}, error {error:.2g})"
+        return f"no significant change of {what} ({change:+.3g}, standard error {error:.2g})"
     steady = "at every step" if (np.diff(means) * np.sign(change) > 0).all() else "not steadily"
     way = "rises" if change > 0 else "falls"
     return f"{what} {way} by {abs(change):.3g} (standard error {error:.2g}), {steady}"

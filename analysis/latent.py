@@ -1,4 +1,4 @@
-"""Instruments for latent spaces: arrays and callables in, arrays out."""
+"""Tools for latent spaces. They take and return arrays."""
 
 import hashlib
 import zipfile
@@ -26,8 +26,8 @@ def encode(model, split, batch_size=None, cache=None):
         model: Anything with `encode(images) -> (z_mean, z_log_var)`.
         split: Anything with `images`; with a cache, `splits.Split`.
         batch_size: Images per call; default: `batches.rows_at_a_time`.
-        cache: Path of an `.npz` file, as in a run folder: read where it holds the latents of
-            these images by this model, else written.
+        cache: Path of an `.npz` file, as in a run folder: read if it has the latents of these
+            images by this model, else written.
 
     Returns:
         `(z_mean, z_log_var)`, float32 arrays of shape `(n, latent_dim)`.
@@ -50,7 +50,7 @@ def encode(model, split, batch_size=None, cache=None):
 
 
 def _mark(model, split):
-    """Hash of what latents depend on: every weight and every image."""
+    """Hash of the inputs of latents: all weights and all images."""
     content = hashlib.sha256()
     for weight in model.get_weights():
         content.update(np.ascontiguousarray(weight))
@@ -63,17 +63,18 @@ def _mark(model, split):
 
 
 def plane(z, kind=None, seed=0):
-    """Two coordinates to draw each latent at.
+    """Coordinates of each latent in a plane, for figures.
 
     Args:
         z: Shape `(n, latent_dim)`, latent_dim at least 2.
         kind: `"axes"` (the first two), `"pca"`, `"tsne"` (keeps neighbours, not distances) or
-            `"umap"` (likewise; needs umap-learn); None: the axes of a 2-D latent, else PCA.
+            `"umap"` (also keeps neighbours; needs umap-learn); None: the axes of a 2-D latent, else
+            PCA.
         seed: Of t-SNE and UMAP.
 
     Returns:
         `(points, share)`: shape `(n, 2)`, and the share of the variance that they show, in [0, 1]
-        (NaN for t-SNE and UMAP, which keep none).
+            (NaN for t-SNE and UMAP, where it is not defined).
     """
     z = np.asarray(z)
     if z.shape[1] < 2:
@@ -94,7 +95,7 @@ def plane(z, kind=None, seed=0):
         except ImportError:
             raise ValueError('kind="umap" needs umap-learn: pip install umap-learn') from None
         return UMAP(random_state=seed).fit_transform(z), float("nan")
-    raise ValueError(f"kind = {kind!r} is not possible; allowed: {', '.join(PLANES)}")
+    raise ValueError(f"kind = {kind!r} is not valid; allowed: {', '.join(PLANES)}")
 
 
 def manifold(side, extent=2.0):
@@ -113,11 +114,11 @@ def manifold(side, extent=2.0):
 
 
 def by_kl(z_mean, z_log_var):
-    """Latent axes, those that say most of the images first.
+    """Latent axes, the most informative first.
 
     Args:
-        z_mean, z_log_var: From `encode`; minus infinity for a posterior without width, for which
-            the variance of the means decides.
+        z_mean, z_log_var: From `encode`; for a `z_log_var` of minus infinity (no variance) the
+            order is by the variance of the means.
 
     Returns:
         `(axes, nats)`: numbers of the axes, and the mean KL of each from N(0, 1), in that order.
@@ -141,8 +142,8 @@ def traversal(z, axis, values):
 def nearest(points, among):
     """For each point its nearest neighbour in another set, by Euclidean distance.
 
-    With images as points it answers whether a model memorised: a sample that is a training image
-    has one at distance 0.
+    With images as points it detects memorisation: a sample that is a training image has a neighbour
+    at distance 0.
 
     Args:
         points: Shape `(n, ...)`.
@@ -162,18 +163,18 @@ def nearest(points, among):
 
 
 def lerp(start, end, steps):
-    """Straight path from one latent to another, both ends included; `(steps, latent_dim)`."""
+    """Linear interpolation between two latents, both ends included; `(steps, latent_dim)`."""
     share = np.linspace(0.0, 1.0, steps, dtype=np.float32)[:, None]
     return (1.0 - share) * np.asarray(start) + share * np.asarray(end)
 
 
 def slerp(start, end, steps):
-    """Path from one latent to another along the sphere, both ends included.
+    """Spherical interpolation between two latents, both ends included.
 
     `sin((1 - t) a) / sin(a) start + sin(t a) / sin(a) end`, with `a` the angle between them
-    ([White, 2016](https://arxiv.org/abs/1609.04468)): it keeps the length that latents of the
-    prior have, where a straight path cuts through the thinly settled middle. Where the formula has
-    no answer (parallel, opposite or zero vectors) the path is the straight one.
+    ([White, 2016](https://arxiv.org/abs/1609.04468)): it keeps the length that latents of the prior
+    have, while a linear path passes through the sparse centre. If the formula is not defined
+    (parallel, opposite or zero vectors), the path is linear.
 
     Returns:
         float32 `(steps, latent_dim)`.
@@ -189,21 +190,21 @@ def slerp(start, end, steps):
 
 
 def through_data(z, start, end, neighbours=8):
-    """Rows of the shortest path from one latent to another that steps only on latents.
+    """Rows of the shortest path from one latent to another through other latents.
 
     The graph joins every latent with its nearest neighbours; an edge costs its squared length, so
-    that many small steps are preferred to one leap across an empty region.
+    that many short edges are preferred to a long one across an empty region.
 
     Args:
         z: Shape `(n, latent_dim)`.
         start, end: Rows of z.
-        neighbours: Of each latent.
+        neighbours: Number of neighbours of each latent.
 
     Returns:
         Rows of z, from `start` to `end`.
 
     Raises:
-        ValueError: where the two lie in parts of the graph that are not joined.
+        ValueError: if the two are in unconnected parts of the graph.
     """
     z = np.asarray(z, np.float64)
     graph = kneighbors_graph(z, min(neighbours, len(z) - 1), mode="distance")
@@ -213,7 +214,8 @@ def through_data(z, start, end, neighbours=8):
     )
     if start != end and before[end] < 0:
         raise ValueError(
-            f"no path joins rows {start} and {end} over {neighbours} neighbours; ask for more"
+            f"no path joins rows {start} and {end} over {neighbours} neighbours; use more "
+            "neighbours"
         )
     rows = [int(end)]
     while rows[-1] != start:
@@ -222,7 +224,7 @@ def through_data(z, start, end, neighbours=8):
 
 
 def along(points, steps):
-    """A path through some latents at an even pace: `steps` points, equally far from each other.
+    """A path through some latents in equal steps: `steps` points at equal distances along it.
 
     Args:
         points: Shape `(k, latent_dim)`, k at least 1.
@@ -240,7 +242,7 @@ def along(points, steps):
 
 
 def analogy(a, b, c):
-    """`a - b + c`: what a has and b lacks, given to c."""
+    """`a - b + c`: adds the difference between a and b to c."""
     return np.asarray(a) - np.asarray(b) + np.asarray(c)
 
 
@@ -248,17 +250,17 @@ def analogy(a, b, c):
 
 
 class Sampler:
-    """Draws from a Gaussian mixture fitted on latents, to sample beside the prior.
+    """Draws from a Gaussian mixture fitted on latents, an alternative to the prior.
 
-    One component is the Gaussian of the aggregated posterior, several follow its clusters: what
-    the decoder has seen, where the prior promises it only
-    ([Ghosh et al., 2020](https://arxiv.org/abs/1903.12436), Section 4).
+    One component is the Gaussian of the aggregated posterior, several follow its clusters: regions
+    that the decoder was trained on, unlike arbitrary draws of the prior ([Ghosh et al.,
+    2020](https://arxiv.org/abs/1903.12436), Section 4).
 
     Args:
-        z: Training latents, shape `(n, latent_dim)`: draws of the posteriors, or their means where
-            they have no width.
+        z: Training latents, shape `(n, latent_dim)`: draws of the posteriors, or their means if
+            they have no variance.
         components: Gaussians with full covariances.
-        seed: Of the fit.
+        seed: Seed of the fit.
     """
 
     def __init__(self, z, components=1, seed=0):

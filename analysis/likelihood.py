@@ -9,22 +9,22 @@ import model as models
 from nn.batches import in_batches
 
 IMAGES = 2000
-TOGETHER = (2, 64)  # images, and draws of each, that are decoded at a time: what caches hold
+TOGETHER = (2, 64)  # images, and draws of each, that are decoded at a time: they fit the CPU cache
 
 
 def importance_gap(model, images, samples, count=IMAGES, seed=0, progress=False, log_prior=None):
-    """How much a model's bound lacks of the log-likelihood, and the standard error of that.
+    """The gap between a model's bound and the log-likelihood, and its standard error.
 
-    Likelihoods of single images differ by tens of nats, what the bound lacks by about one; so the
-    mean gap of some images, taken off the bound of all, is a far better estimate than the mean
-    likelihood of those images.
+    Likelihoods of single images differ by tens of nats, gaps by about one. The mean gap of some
+    images with the bound of all is therefore a better estimate than the mean likelihood of those
+    images.
 
     Args:
         model: A VAE.
         images: Shape `(n, height, width, channels)`.
         samples: See `log_likelihood`.
-        count: Images to estimate it on, drawn at random: the first of a set may be its easier ones.
-        seed: Of that draw.
+        count: Images for the estimate, chosen at random, because the first of a set may be easier.
+        seed: Seed of that choice.
         progress: Whether to show how far it is.
         log_prior: See `log_likelihood`.
     """
@@ -40,13 +40,13 @@ def log_likelihood(model, images, samples, progress=False, log_prior=None):
     """Log-likelihood of each image by importance sampling from its posterior.
 
     `log mean_k p(x | z_k) p(z_k) / q(z_k | x)`, Eq. 8 of
-    [Burda et al., 2016](https://arxiv.org/abs/1509.00519): too low on average, by less the more
-    samples there are.
+    [Burda et al., 2016](https://arxiv.org/abs/1509.00519): too low on average; the error decreases
+    with the number of samples.
 
     Args:
         model: A VAE with one latent, whose posterior has a variance.
-        images: Shape `(n, height, width, channels)`; where the model binarises, a fixed draw is
-            taken of each.
+        images: Shape `(n, height, width, channels)`; if the model binarises, one fixed draw of each
+            is used.
         samples: Draws of each posterior, in rounds of 64.
         progress: Whether to show how far it is.
         log_prior: Log-density of a prior, a TensorFlow function of latents; None: of the model's.
@@ -55,7 +55,7 @@ def log_likelihood(model, images, samples, progress=False, log_prior=None):
         `(log_likelihood, negative_elbo)`, float32 `(n,)`, both from the same draws.
 
     Raises:
-        ValueError: for a model whose bound is of another kind.
+        ValueError: for a model with another kind of bound.
     """
     if (
         getattr(type(model), "rate", None) is not models.VAE.rate
@@ -63,8 +63,8 @@ def log_likelihood(model, images, samples, progress=False, log_prior=None):
         or len(model.encoder.outputs) < 2
     ):
         raise ValueError(
-            f"the likelihood of a {type(model).__name__} cannot be estimated: that takes one "
-            "latent with a posterior that has a variance"
+            f"the likelihood of a {type(model).__name__} cannot be estimated: it needs one latent "
+            "with a posterior that has a variance"
         )
     together, draws = TOGETHER
     rounds = math.ceil(samples / draws)

@@ -129,16 +129,16 @@ def image_rows(rows, width=8.0):
 
 @styled
 def loss_curves(history, terms=("loss", "reconstruction", "kl", "ssim"), unit="nats per image"):
-    """What training did, epoch by epoch: one panel per term, training and validation.
+    """Training curves: one panel per term, training and validation.
 
     Args:
-        history: Table with `epoch`, the terms, and `val_` columns beside them; a term that it
-            lacks gets no panel.
+        history: Table with `epoch`, the terms, and their `val_` columns; a missing term gets no
+            panel.
         unit: Of every term but SSIM, which has none.
     """
     present = [term for term in terms if term in history]
     figure, axes = _figure(2.6 * len(present) + 0.4, 2.6, columns=len(present))
-    look = {"marker": "o"} if len(history) == 1 else {}  # one epoch is no line
+    look = {"marker": "o"} if len(history) == 1 else {}  # one epoch is not a line
     for axis, term in zip(axes[0], present, strict=True):
         axis.plot(history["epoch"], history[term], color=COLOURS[0], label="training", **look)
         if f"val_{term}" in history:
@@ -181,13 +181,13 @@ def curve(x, lines, xlabel, ylabel, log=False, errors=None, width=5.0):
 
 @styled
 def trade(panels, by="model", width=9.0, across=None):
-    """What is paid for what: runs as points, a panel for each pair, a colour for each model.
+    """Trade-offs: runs as points, a panel for each pair of measures, a colour for each model.
 
     Args:
         panels: Dictionary of titles to `(table, (x, xlabel), (y, ylabel))`: a row of the table is a
-            run, `x` and `y` are columns; runs that lack one of the two are left out of the panel.
-        by: Column of what has a colour of its own: the same in all panels, and in all figures of
-            one table.
+            run, `x` and `y` are columns; runs without one of the two are left out of the panel.
+        by: Column that determines the colours, which are the same in all panels and in all figures
+            of one table.
         across: Panels in a row; None puts all into one.
     """
     across = across or len(panels)
@@ -275,9 +275,9 @@ def value_map(points, values, label, names=("$z_1$", "$z_2$"), width=6.0):
 
 @styled
 def thumbnails(points, images, side=0.05, width=8.0, title=None):
-    """A map of images, each at its latent's place; one that would cover another is left out.
+    """A map of images, each at its latent's position; images that would overlap are left out.
 
-    Below it stands how many were left out.
+    Their number is given below the map.
 
     Args:
         points: Shape `(n, 2)`, from `latent.plane`.
@@ -298,7 +298,7 @@ def thumbnails(points, images, side=0.05, width=8.0, title=None):
     axis.set(xlim=(-side, 1 + side), ylim=(-side, 1 + side), title=title or "")
     axis.set_axis_off()
     if len(kept) < len(points):
-        left = f"{len(points) - len(kept)} more would lie on these and are left out"
+        left = f"{len(points) - len(kept)} more images overlap these and are not shown"
         axis.text(0.5, -side, left, ha="center", va="top", color=INK)
     return figure
 
@@ -342,7 +342,7 @@ def histograms(z, axes=None, columns=6, width=9.0):
 
 @styled
 def difference_maps(images, names, absolute=False, width=9.0):
-    """What a strength sweep changes: images, then their differences in one colour scale.
+    """Effect of a strength sweep: images, then their differences in one colour scale.
 
     Args:
         images: One picture at every strength, shape `(strengths, height, width, channels)`.
@@ -398,11 +398,11 @@ def projections(scores, groups, xlabel, width=5.0):
 
 @styled
 def calibration(tables, width=4.6):
-    """Accuracy against confidence; whoever knows how sure to be stays on the diagonal.
+    """Accuracy against confidence; a calibrated model is on the diagonal.
 
     Args:
         tables: Dictionary of names to tables of `metrics.calibration_error`; the area of a mark
-            grows with the images that it stands for.
+            grows with its number of images.
     """
     figure, axes = _figure(width, 0.95 * width)
     axis = axes[0, 0]

@@ -1,4 +1,4 @@
-"""Images that a model generates: how good they are, and whether they copy the training images."""
+"""Generated images: their quality, and whether they are copies of training images."""
 
 import math
 
@@ -10,19 +10,19 @@ from analysis import latent
 from nn import metrics
 from nn.batches import as_float, in_batches
 
-MOST_SAMPLES = 10_000  # drawn from a model, as many as there are held-out images
-MOST_PIXELS = 2**27  # that these may have together
-MOST_COMPARED = 2000  # samples whose nearest training image is looked for
+MOST_SAMPLES = 10_000  # most samples of a model; otherwise as many as held-out images
+MOST_PIXELS = 2**27  # most pixels of them together
+MOST_COMPARED = 2000  # most samples whose nearest training image is searched
 NEARER = ("nearer_than_real", "nearer_than_redrawn")
 
 
 def _most(model, count):
-    """As many of `count` images as memory should hold, and 1 at least."""
+    """The number of `count` images that fit memory, at least 1."""
     return max(1, min(count, MOST_SAMPLES, MOST_PIXELS // math.prod(model.image_shape)))
 
 
 def drawn(model, count, prior=None):
-    """`count` images decoded from a prior, or as many as memory should hold; always the same."""
+    """`count` images decoded from a prior, or as many as fit memory; always the same."""
     count = _most(model, count)
     starts = range(0, count, 500)
     if prior is None:
@@ -43,9 +43,9 @@ class _Known:
 
 
 class Compared:
-    """How good generated images are, and how near to those of the training.
+    """Quality of generated images, and their distance to the training images.
 
-    What is known of held-out images is computed once, whatever the number of priors.
+    Values of held-out images are computed once for all priors.
 
     Args:
         model: A trained model.
@@ -66,8 +66,8 @@ class Compared:
         rows = np.random.default_rng(0).permutation(len(chosen))[:count]
         self.real = chosen.images[np.sort(rows)] / np.float32(255)
         self.judge, self.inception, self.count = judge, inception, count
-        self.edges = metrics.sharpness(self.real).mean()  # 0 where every image is flat
-        # Not the first ones: those of MNIST are the tidier half.
+        self.edges = metrics.sharpness(self.real).mean()  # 0 if all images are flat
+        # Not the first ones: in MNIST they are easier.
         some = self.real[np.random.default_rng(1).permutation(len(self.real))[:MOST_COMPARED]]
         self.known = small(images.train.images)
         sets = (some, in_batches(model.reconstruct, some))
@@ -96,7 +96,7 @@ class Compared:
 def _in_features(theirs, ours):
     """Distances of generated images' features from those of held-out ones."""
     values = {}
-    if len(ours) > theirs.shape[1]:  # else the Gaussian's covariance is not known
+    if len(ours) > theirs.shape[1]:  # otherwise the covariance is not defined
         values["frechet"] = (metrics.frechet_distance(theirs, ours), None)
     kernel, error = metrics.kernel_distance(theirs, ours)
     values["kernel"] = (kernel, None if math.isnan(error) else error)
@@ -107,17 +107,17 @@ def _in_features(theirs, ours):
 
 
 def nearer_to_training(made, others, training):
-    """How often a generated image has a nearer training image than another image has.
+    """Share of pairs in which a generated image is closer to the training images than another.
 
     The statistic of Mann and Whitney on the distances to the nearest training image, as in
-    [Meehan et al., 2020](https://arxiv.org/abs/2004.05675), Section 3, whose test looks for values
-    far from a half. Pixels are compared, those of large images averaged to at most 32 a side, and
-    training images as they are: a mirrored copy of one is not found.
+    [Meehan et al., 2020](https://arxiv.org/abs/2004.05675), Section 3, whose test detects values
+    far from a half. Images are compared by pixels, large ones averaged to at most 32 pixels a side.
+    Training images are not mirrored: a mirrored copy is not found.
 
     Args:
         made: Generated images, floats in [0, 1], shape `(n, height, width, channels)`.
-        others: What they are compared with: images that the model was not trained on, or its
-            reconstructions of these, so that its blur is on both sides; likewise.
+        others: Images for comparison, same form: images that the model was not trained on, or its
+            reconstructions of them, which have the same blur.
         training: uint8.
 
     Returns:
@@ -138,7 +138,7 @@ def _share_nearer(ours, theirs):
 
 
 def small(images, side=32):
-    """Images averaged to at most `side` pixels each way; floats in [0, 1]."""
+    """Images averaged to at most `side` pixels high and wide; floats in [0, 1]."""
 
     def shrunk(batch):
         height, width = batch.shape[1:3]

@@ -1,13 +1,13 @@
-"""Level and power of `directions.evidence`: how often does it find what is not there, and what is?
+"""Level and power of `directions.evidence`: rates of false and true positives.
 
     python benchmarks/evidence.py                         # all cases and directions, two hours
     python benchmarks/evidence.py --methods mean fisher   # without the logistic one, 20 minutes
     python benchmarks/evidence.py --cases confounded      # the cases with that word
 
-Every cohort is drawn anew: subjects with an age, a label whose log-odds may rise with age or with
-its square, and latents that may follow the same and, where there is a true effect, the label. The
-table has the share of cohorts with p < 0.05, the share established, and the share whose interval
-holds 0.5. Without an effect these should be at most 5 %, near 0 % and at least 95 %.
+Every cohort is simulated: subjects with an age, a label whose log-odds may rise with age or with
+its square, and latents that may depend on the same and, if there is a true effect, on the label.
+The table shows the share of cohorts with p < 0.05, the share established, and the share whose
+interval contains 0.5. Without an effect these should be at most 5 %, near 0 % and at least 95 %.
 """
 
 import argparse
@@ -28,16 +28,16 @@ PRIOR = -0.4  # log-odds of the label at the mean age: 40 % have it
 
 
 class Case(NamedTuple):
-    """A kind of cohort, and how it is adjusted.
+    """A kind of cohort and its adjustment.
 
     Args:
         tie: Log-odds of the label per standard deviation of age.
-        pull: Of the latent per standard deviation of age.
-        effect: Of the label on the latent, direct.
+        pull: Shift of the latent per standard deviation of age.
+        effect: Direct effect of the label on the latent.
         curved: Whether label and latent follow the square of age instead of age.
-        images: Up to how many a subject has.
-        varying: Whether every image has an age and a label of its own, or every subject.
-        adjust: `"design"`, `"line"` for age alone, or None.
+        images: Most images per subject.
+        varying: Whether age and label belong to the image instead of the subject.
+        adjust: `"design"` (with a spline), `"line"` for a linear term of age, or None.
     """
 
     tie: float = 0.0
@@ -97,7 +97,7 @@ def cohort(case, subjects, seed):
 
 
 def shares(case, method, cohorts, subjects, permutations, bootstraps):
-    """Of all cohorts: p < 0.05, established, the interval holds 0.5."""
+    """Shares of cohorts: p < 0.05, established, interval contains 0.5."""
     found = []
     for seed in range(cohorts):
         z, labels, rows, covariates = cohort(case, subjects, seed)
@@ -122,7 +122,7 @@ def shares(case, method, cohorts, subjects, permutations, bootstraps):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--cases", default="", help="part of their names")
+    parser.add_argument("--cases", default="", help="only cases whose name contains this")
     parser.add_argument(
         "--methods", nargs="+", default=directions.METHODS, choices=directions.METHODS
     )
@@ -134,7 +134,7 @@ def main():
     error = np.sqrt(0.05 * 0.95 / arguments.cohorts)
     print(f"{arguments.cohorts} cohorts of {arguments.subjects} subjects; ", end="")
     print(f"a true 5 % has a standard error of {100 * error:.1f} percentage points\n")
-    print("| cohorts | direction | p < 0.05 | established | interval holds 0.5 |")
+    print("| cohorts | direction | p < 0.05 | established | interval contains 0.5 |")
     print("|---|---|---|---|---|")
     for name, case in CASES.items():
         for method in arguments.methods if arguments.cases in name else ():

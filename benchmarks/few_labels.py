@@ -1,14 +1,14 @@
-"""How far do few labels go? Error on MNIST's test images against the number of labels.
+"""Error on MNIST's test images against the number of training labels.
 
-    MNIST_PATH=... python benchmarks/few_labels.py table FOLDER  # goes on where it was stopped
+    MNIST_PATH=... python benchmarks/few_labels.py table FOLDER  # can be resumed
     MNIST_PATH=... python benchmarks/few_labels.py all FOLDER    # every label: clusters, agreement
-    python benchmarks/few_labels.py cost                         # a step of M2 beside one of a VAE
+    python benchmarks/few_labels.py cost                         # a step of M2 and of a VAE
 
-Every draw of labels hides those of all other training images, which stay in as images. Lengths and
-settings stand below, the same for every draw and, within a method, for every number of labels. They
-were found by trying a dozen variants with the first draw of 100 labels and four with the first of
-1,000 (a few more with a sixth draw), whose errors on the test images were seen: to that extent the
-first draw is not blind, the others are.
+Each draw keeps some labels; all other training images are used without theirs. Lengths and settings
+are below, the same for every draw and, within a method, for every number of labels. They were found
+by trying a dozen variants with the first draw of 100 labels and four with the first of 1,000 (a few
+more with a sixth draw), whose errors on the test images were seen: to that extent the first draw is
+not blind, the others are.
 """
 
 import argparse
@@ -63,7 +63,7 @@ STACKED = replace(
 STACKED_OPTIONS = {"latent_dim": 16, "widths": (500,), "class_weight": 300.0}
 LABELS_ONLY_STEPS = 2000  # of 100 images
 ALL = replace(M1, model="SemiSupervisedVAE", epochs=8)
-# At beta = 1 and so few epochs z keeps saying the class, and an image of another one comes out.
+# At beta = 1 and so few epochs z still encodes the class, and decoding another class fails.
 ALL_M2 = replace(M2, shift=0, dropout=0.0, beta=4.0, epochs=8)
 PLAN = (  # method, labels per class, draws
     ("labels only", PER_CLASS, 5),
@@ -104,7 +104,7 @@ def supervised(network, split, test, settings, draw):
 
 
 def on_latents(m1, images):
-    """The same splits with the means of M1's posteriors in the place of the images."""
+    """The same splits with M1's posterior means instead of the images."""
     made = {}
     for name, split in images.splits.items():
         z_mean, _ = latent.encode(m1, split)
@@ -113,7 +113,7 @@ def on_latents(m1, images):
 
 
 def spreading(few, test):
-    """Labels passed on along the graph of nearest neighbours, by scikit-learn."""
+    """Label spreading along the graph of nearest neighbours, by scikit-learn."""
     known = few.labels("digit")
     spread = LabelSpreading(kernel="knn", n_neighbors=10, alpha=0.95, max_iter=100)
     spread.fit(few.images, known)
@@ -122,7 +122,7 @@ def spreading(few, test):
 
 
 def stacked(m1, few, test, draw):
-    """M1+M2, on the means: a posterior without width is one of log-variance -20."""
+    """M1+M2, on the means: the posteriors get a log-variance of -20."""
     posteriors = np.stack([few.images, np.full_like(few.images, -20.0)], axis=1)
     split = replace(few, images=posteriors)
     model = registry.on_latents(m1, classes=10, seed=draw, **STACKED_OPTIONS)
@@ -194,7 +194,7 @@ def summary(results):
 
 
 def everything(folder):
-    """All labels: clusters with and without the classifier, and do generated images fit?"""
+    """All labels: clusters with and without the classifier, and accuracy of generated images."""
     images = data.load(ALL)
     judge = judges.judge(images, cache=folder)
     print(f"judge: accuracy {judge.accuracy:.4f} on {judge.n:,} test images")
@@ -218,7 +218,8 @@ def everything(folder):
             options = {} if confidence is None else {"confidence": confidence}
             made, labels = model.generate(10_000, **options)
             agreed = np.mean(judge.labels(made.numpy()) == labels)
-            print(f"  {options or 'every class in turn'}: the judge agrees on {agreed:.4f}")
+            how = options or "every class in turn"
+            print(f"  {how}: a separate classifier agrees on {agreed:.4f}")
         rows = {
             str(digit): model.generate(12, seed=1, label=digit)[0].numpy() for digit in range(10)
         }
@@ -267,7 +268,7 @@ def main():
     if arguments.act == "cost":
         cost()
     elif arguments.folder is None:
-        parser.error("name a folder for the results")
+        parser.error("give a FOLDER for the results")
     else:
         {"table": table, "all": everything}[arguments.act](arguments.folder)
 

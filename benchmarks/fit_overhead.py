@@ -1,10 +1,9 @@
-"""What Keras' `fit` costs beside a bare `tf.function` loop over the same `train_step`.
+"""Cost of Keras' `fit` compared with a bare `tf.function` loop over the same `train_step`.
 
     python benchmarks/fit_overhead.py [--seconds 4] [--rounds 7]
 
-The networks of `rivals.py`. Time per step of both, the processor's and the clock's, alternating in
-one run on the same model and batches. Random pixels serve: the work of a step does not depend on
-what is in them.
+The networks of `rivals.py`. CPU and wall-clock time per step of both, alternating in one run on the
+same model and batches. Pixels are random: the cost of a step does not depend on their values.
 """
 
 import argparse
@@ -21,7 +20,7 @@ from turns import now, since
 
 
 def per_step(run, steps):
-    """Seconds of CPU time and of the clock per step."""
+    """CPU and wall-clock seconds per step."""
     begun = now()
     run(steps)
     clock, cpu = since(begun)
@@ -29,7 +28,7 @@ def per_step(run, steps):
 
 
 def measure(settings, seconds, rounds):
-    """Milliseconds of a bare step, and what a step under `fit` takes in units of that."""
+    """Milliseconds of a bare step, and the ratios of a step under `fit` to a bare one."""
     model, batches = prepared(settings, random_pixels(settings, 8 * settings.batch_size))
 
     @tf.function
@@ -48,7 +47,7 @@ def measure(settings, seconds, rounds):
         run(4)
     steps = max(8, round(seconds / per_step(bare, 8)[1]))
     pairs = []
-    for number in range(rounds):  # each goes first every other time
+    for number in range(rounds):  # the order alternates
         sides = (fit, bare) if number % 2 else (bare, fit)
         told = {side: per_step(side, steps) for side in sides}
         pairs.append((told[fit], told[bare]))
@@ -61,10 +60,10 @@ def measure(settings, seconds, rounds):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=4.0, help="of each turn")
+    parser.add_argument("--seconds", type=float, default=4.0, help="per turn")
     parser.add_argument("--rounds", type=int, default=7)
     arguments = parser.parse_args()
-    print("| | bare step, ms | fit / bare, CPU time | fit / bare, clock |")
+    print("| | bare step, ms | fit / bare, CPU time | fit / bare, wall clock |")
     print("|---|---|---|---|")
     for name, settings in WORK.values():
         milliseconds, ratios = measure(settings, arguments.seconds, arguments.rounds)

@@ -1,10 +1,10 @@
-"""What bfloat16 and XLA do to a training step on a GPU, alone and together.
+"""Speed of a training step on a GPU with bfloat16 and XLA, alone and together.
 
     python benchmarks/gpu.py [--rounds 5] [--seconds 4] [--work small middle ...] [--device GPU]
 
-Four forms of every piece of work alternate in one run: float32 and bfloat16, each with XLA and
-without. Pixels are random; losses of the forms must agree. `--device CPU` runs it where there is no
-GPU, to see that it runs: XLA is no gain there (it is off on a CPU unless asked for).
+Four variants of every workload alternate in one run: float32 and bfloat16, each with and without
+XLA. Pixels are random; the losses of the variants must agree. `--device CPU` checks that the script
+runs without a GPU; XLA is not faster there (on a CPU it is off by default).
 """
 
 import argparse
@@ -32,11 +32,11 @@ FORMS = {
 ALL = WORK | {
     "introspective": ("32x32x3, batch 64, SoftIntroVAE", replace(INTROSPECTIVE, batch_size=64))
 }
-TOLERANCE = 0.05  # of the loss after as many steps
+TOLERANCE = 0.05  # relative difference of losses after equally many steps
 
 
 def measured(settings, rounds, seconds):
-    """Images per second of every form in every round, and its loss after the first steps."""
+    """Images per second of every variant in every round, and its loss after the first steps."""
     forms, losses = {}, {}
     for name, changes in FORMS.items():
         own = replace(settings, **changes)
@@ -53,13 +53,13 @@ def measured(settings, rounds, seconds):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=4.0, help="of each form in a round")
+    parser.add_argument("--seconds", type=float, default=4.0, help="per variant and round")
     parser.add_argument("--work", nargs="+", choices=ALL, default=list(ALL))
     parser.add_argument("--device", default="GPU", choices=("GPU", "CPU"))
     arguments = parser.parse_args()
     devices = tf.config.list_physical_devices(arguments.device)
     if not devices:
-        print("There is no GPU here that TensorFlow sees, so nothing was measured.")
+        print("TensorFlow sees no GPU here, so nothing was measured.")
         return
     shown = tf.config.experimental.get_device_details(devices[0]).get("device_name", "CPU")
     print(f"{shown}, TensorFlow {tf.__version__}, Keras {keras.__version__}\n")
@@ -72,7 +72,7 @@ def main():
         for name, rounds in speeds.items():
             ratios = [one / other for one, other in zip(rounds, plain, strict=True)]
             if not math.isclose(losses[name], loss, rel_tol=TOLERANCE):
-                print(f"{name}: a loss of {losses[name]}, not {loss}", file=sys.stderr)
+                print(f"{name}: the loss is {losses[name]}; expected about {loss}", file=sys.stderr)
             print(
                 f"| {name} | {median(rounds):,.0f} | {median(ratios):.2f} ({min(ratios):.2f} to "
                 f"{max(ratios):.2f}) | {losses[name]:.4g} |",

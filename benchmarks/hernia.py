@@ -1,14 +1,15 @@
-"""Is the hernia direction right? On the chest phantom, whose truth is known.
+"""Is the hernia direction correct? On the chest phantom, where the true change is known.
 
     python benchmarks/hernia.py train runs/phantom      # an encoder, without labels
     python benchmarks/hernia.py measure runs/phantom    # directions, on other subjects
-    CHEST_DIR=... python benchmarks/hernia.py real runs/chest    # the same question to patients
+    CHEST_DIR=... python benchmarks/hernia.py real runs/chest    # the same for patients
 
-On the phantom, the encoder sees images alone. Directions are fitted on 100 images with a hernia and
-300 without, and measured on subjects that neither the encoder nor the direction has seen.
+On the phantom, the encoder is trained on images only. Directions are fitted on 100 images with a
+hernia and 300 without, and measured on subjects that neither the encoder nor the direction has
+seen.
 
-On patients nothing is known but the labels: five folds by patient over all images, encoder *and*
-direction fitted anew without each fold.
+On patients only the labels are known: five folds by patient over all images; for each fold, encoder
+*and* direction are fitted without it.
 """
 
 import argparse
@@ -46,7 +47,7 @@ SETTINGS = replace(
 )
 POSITIVES, NEGATIVES, HELD_OUT = 100, 300, 400
 STRENGTHS = (0.0, 0.5, 1.0, 1.5, 2.0)
-TWIN = 0.2  # size of the hernia that the counterfactual twin has
+TWIN = 0.2  # size of the hernia that the healthy twin lacks
 
 
 def learn(run, subjects):
@@ -57,7 +58,7 @@ def learn(run, subjects):
 
 
 def sampled(table, positives, negatives, seed=0):
-    """Rows of so many images with a hernia, and of so many without."""
+    """Rows of `positives` random images with a hernia and `negatives` without."""
     random, has = np.random.default_rng(seed), table["Hernia"].to_numpy(bool)
     parts = [(np.flatnonzero(has), positives), (np.flatnonzero(~has), negatives)]
     return np.concatenate([random.permutation(rows)[:count] for rows, count in parts])
@@ -65,7 +66,7 @@ def sampled(table, positives, negatives, seed=0):
 
 def measure(run):
     model = train.load(run)
-    # Subjects of their own: the encoder never saw them either.
+    # Other subjects, which the encoder has not seen either.
     known = data.chest_phantom(SIDE, seed=1, subjects=1500, images=2)
     taken = sampled(known.train.table, POSITIVES, NEGATIVES)
     z, _ = in_batches(model.encode, known.train.images[taken], batch_size=128)
@@ -91,13 +92,13 @@ def measure(run):
             "AUC small": aucs[0],
             "AUC middle": aucs[1],
             "AUC large": aucs[2],
-            "gauge at 0": response["mean"].iloc[0],
-            "gauge at 2": response["mean"].iloc[-1],
+            "estimated size at 0": response["mean"].iloc[0],
+            "estimated size at 2": response["mean"].iloc[-1],
             "rises at every step": bool((np.diff(response["mean"]) > 0).all()),
             "energy inside": directions.inside(change, masks).mean(),
             "correlation with twin": directions.alike(change, truth).mean(),
         }
-    print(f"gauge of hernia size: correlation {gauge.correlation:.3f} on held-out subjects")
+    print(f"size estimator: correlation {gauge.correlation:.3f} on held-out subjects")
     print(pd.DataFrame(rows).round(3).to_string())
     leaks(model)
     nulls(z_held, held)
@@ -108,7 +109,7 @@ def measure(run):
 
 
 def leaks(model):
-    """Does the direction point at the heart, where hernias and large hearts go together?"""
+    """Whether a direction is confounded with heart size, if hernias go with large hearts."""
     cosines = {"plain": [], "adjusted": []}
     for seed in range(5):
         factors = phantoms.chest_factors(600, 2, seed=100 + seed, confound=0.8)
@@ -126,7 +127,7 @@ def leaks(model):
 
 
 def nulls(z, factors):
-    """20 coin flips for each patient in the place of the diagnosis."""
+    """20 random labels per patient instead of the diagnosis (negative control)."""
     subjects = factors["subject"].unique()
     for method in ("mean", "fisher"):
         found = []
@@ -139,8 +140,8 @@ def nulls(z, factors):
         holds = sum(each.low <= 0.5 <= each.high for each in found)
         uniform = stats.kstest([each.p_value for each in found], "uniform").pvalue
         print(
-            f"coin flips, {method}: the interval holds 0.5 for {holds} of 20; "
-            f"p-values against uniform, Kolmogorov-Smirnov p = {uniform:.2f}"
+            f"random labels, {method}: the interval contains 0.5 for {holds} of 20; p-values "
+            f"against uniform, Kolmogorov-Smirnov p = {uniform:.2f}"
         )
 
 
@@ -156,7 +157,7 @@ def real(run, epochs):
     pictures = np.concatenate([split.images[:] for split in parts])
     table = pd.concat([split.table for split in parts], ignore_index=True)
     folds = directions.deal(table["subject"], FOLDS)
-    # A tenth of the other patients watches the training; nothing is chosen on it.
+    # Validation is on a tenth of the other patients; nothing is chosen on it.
     watching = directions.deal(table["subject"], 10, seed=1) == 0
     latents = []
     for fold in range(FOLDS):
@@ -195,8 +196,10 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("act", choices=("train", "measure", "real"))
     parser.add_argument("run", type=Path)
-    parser.add_argument("--subjects", type=int, default=10_000, help="phantom patients to train on")
-    parser.add_argument("--epochs", type=int, default=60, help="of each fold, on real images")
+    parser.add_argument(
+        "--subjects", type=int, default=10_000, help="phantom patients for training"
+    )
+    parser.add_argument("--epochs", type=int, default=60, help="per fold, on real images")
     arguments = parser.parse_args()
     if arguments.act == "train":
         learn(arguments.run, arguments.subjects)

@@ -1,17 +1,17 @@
-"""Introspective models beside a VAE of the same networks and time: what does sharpness cost?
+"""Introspective models compared with a VAE of the same networks and training time.
 
     MNIST_PATH=... IMAGES_DIR=... python benchmarks/introspective.py FOLDER [--data mnist|paintings]
 
-Three models, two seeds, two sets: three hours on one core (`TF_NUM_INTRAOP_THREADS=1`; the two
-sets can run beside each other). It goes on where it was stopped, run by run. Lengths are in epochs,
-chosen once so that each model has about the same time; the seconds in the table are the
-processor's, so that other work beside it does not count. An introspective step costs three to four
-of a VAE's, so there is also a VAE of as many steps.
+Three models, two seeds, two sets: three hours on one core (`TF_NUM_INTRAOP_THREADS=1`; the two sets
+can run at the same time). It can be interrupted and resumed, run by run. Lengths are in epochs,
+chosen once so that each model has about the same time; the seconds in the table are CPU time, which
+other work does not affect. An introspective step costs three to four of a VAE's, so a VAE of
+equally many steps is added.
 
-MNIST, padded to 32x32: 10,000 samples against the 10,000 test images, in the features of a
-classifier of ours. Paintings, 64x64: sliced Wasserstein distance of patches, samples against
-held-out paintings, for there are too few for a distribution of features. Both: PSNR and SSIM of
-held-out reconstructions, and sharpness in units of the real images'.
+MNIST, padded to 32x32: 10,000 samples against the 10,000 test images, in the features of our own
+classifier. Paintings, 64x64: sliced Wasserstein distance of patches, samples against held-out
+paintings, because there are too few for a distribution of features. Both: PSNR and SSIM of held-out
+reconstructions, and sharpness in units of the real images'.
 """
 
 import argparse
@@ -38,7 +38,7 @@ SETTINGS = {
         dataset="mnist",
         image_shape=(32, 32, 1),
         widths=(16, 32, 64),
-        latent_dim=10,  # of 32 axes the aggregated posterior strays further from the prior
+        latent_dim=10,  # with 32 the aggregated posterior differs more from the prior
         beta=1.5,
         gamma=0.25,
         batch_size=64,
@@ -84,7 +84,7 @@ def loaded(name):
 
 
 def held_out(images, judge):
-    """Images that no model was trained on, floats; where they are few, of both held-out splits."""
+    """Images that no model was trained on, as floats; few paintings: both held-out splits."""
     pixels = images.test.images[:]
     if judge is None:  # paintings: thirty alone are too few
         pixels = np.concatenate([images.validation.images[:], pixels])
@@ -92,7 +92,7 @@ def held_out(images, judge):
 
 
 def distances(real, others, judge, seed=0):
-    """How far two sets of images are from each other, by name."""
+    """Distances between two sets of images, by name."""
     if judge is None:
         levels = metrics.sliced_wasserstein(real, others, seed)
         return {f"sliced Wasserstein {level}": value for level, value in levels.items()}
@@ -103,7 +103,7 @@ def distances(real, others, judge, seed=0):
 
 
 def measured(model, real, judge, seed):
-    """Numbers of a model's reconstructions of held-out images, and of as many samples."""
+    """Numbers of a model's reconstructions of held-out images, and of equally many samples."""
     again = in_batches(model.reconstruct, real)
     sharp = metrics.sharpness(real).mean()
     found = {
@@ -125,7 +125,7 @@ def measured(model, real, judge, seed):
 
 
 def floor(real, images, judge):
-    """The same distances between two sets of real images: nothing can be expected to go below."""
+    """The same distances between two sets of real images, a lower limit for models."""
     others = images.train.images[: len(real)].astype(np.float32) / 255.0
     return distances(real, others, judge)
 

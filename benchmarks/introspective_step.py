@@ -1,10 +1,10 @@
-"""What share of the machine's convolution peak an iteration of Soft-IntroVAE reaches.
+"""Speed of a Soft-IntroVAE iteration as a share of the machine's convolution peak.
 
     python benchmarks/introspective_step.py [--rounds 7]
 
-Images of 32x32x3 in batches of 16, residual stages of 64, 128 and 256 filters. TensorFlow's own
-profiler counts the multiplications and additions of the traced step; the peak is that of the
-fastest of some plain float32 convolutions. Both alternate in one run.
+Images of 32x32x3 in batches of 16, residual stages of 64, 128 and 256 filters. TensorFlow's
+profiler counts the multiplications and additions of the traced step; the peak is the fastest of
+some plain float32 convolutions. Both alternate in one run.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""A small VAE in the manner of the public Keras example, measured by our protocol.
+"""A small VAE after the public Keras example, measured by our protocol.
 
     python benchmarks/keras_example.py --seconds 780 --out runs/keras-example
 

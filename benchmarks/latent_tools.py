@@ -1,14 +1,14 @@
-"""What latent instruments cost: encoding and decoding beside bare calls, an archive, a film.
+"""Cost of the latent tools: encoding and decoding compared with bare calls, an archive, a GIF.
 
     python benchmarks/latent_tools.py
 
 1. `latent.encode` of 60,000 images of 28x28 (the `mnist` experiment's network, fresh weights), and
-   `in_batches` of as many latents through its decoder, against calling the compiled network
-   on the same batches and nothing else, alternating. Tracing is in it.
+   `in_batches` of equally many latents through its decoder, compared with only calling the compiled
+   network on the same batches, alternating. Tracing is included.
 2. `archive.encode` of 10,000 PNG files of 64x64 (the shipped chest run) to a Parquet table,
-   against a bare loop: `tf.data` reads the files, the compiled model tells latent and error,
-   nothing is checked or written. Both load the model first.
-3. 200 frames of 64x64 between two images: path, decoding and GIF, the model loaded.
+   compared with a bare loop: `tf.data` reads the files, the compiled model computes latent and
+   error, nothing is checked or written. Both load the model first.
+3. 200 frames of 64x64 between two images: interpolation, decoding and GIF; the model is loaded.
 """
 
 import sys
@@ -73,7 +73,7 @@ def beside(name, function, rows, size, public):
 
 
 def bare_loop(folder):
-    """Reads and encodes all files and keeps nothing; returns how many."""
+    """Reads and encodes all files, discards the results, returns the number of files."""
     model = train.load(RUN)
 
     def read(path):
@@ -97,7 +97,7 @@ def archives():
         for number in range(10_000):
             image = Image.fromarray(pictures[number % len(pictures), ..., 0])
             image.save(folder / f"{number:05d}.png")
-        bare_loop(folder)  # the files are in the system's memory for both from here on
+        bare_loop(folder)  # from here on the files are in the system's cache for both
         for turn in range(5):
             start = time.perf_counter()
             bare_loop(folder)

@@ -1,8 +1,8 @@
-"""Layers of `layers.py` beside Keras' of the same names, forward and backward, alternating.
+"""Layers of `layers.py` compared with Keras' own, forward and backward, alternating.
 
     python benchmarks/own_layers.py [--rounds 7] [--seconds 1]
 
-Maps as the networks of `rivals.py` have them at the end of a decoder.
+Feature maps are those at the end of the decoders of `rivals.py`.
 """
 
 import argparse
@@ -27,9 +27,9 @@ PAIRS = {
 
 
 def step_of(layer, x):
-    """A call that takes a layer's output in training, and its gradients."""
+    """A function that computes a layer's output in training and its gradients."""
 
-    # A layer that asks whether it is training reads it from the model around it.
+    # A layer reads the training flag from the model around it.
     model = keras.Sequential([keras.Input(x.shape[1:]), layer])
 
     @tf.function
@@ -54,7 +54,7 @@ def milliseconds(step, seconds):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--seconds", type=float, default=1.0, help="of each turn")
+    parser.add_argument("--seconds", type=float, default=1.0, help="per turn")
     arguments = parser.parse_args()
     print("| layer | map | Keras', ms | ours is faster, times |\n|---|---|---|---|")
     for name, make in PAIRS.items():

@@ -1,4 +1,4 @@
-"""How many operations a second this machine reaches in the convolutions of networks."""
+"""Operations per second that this machine reaches in convolutions."""
 
 from functools import partial
 
@@ -10,7 +10,7 @@ PLAIN = ((32, 64), (16, 128), (16, 256), (8, 256), (32, 128))  # sides and chann
 
 
 def per_second(call, operations, seconds=1.0):
-    """Operations per second of the clock, and of the processor, over at least so long a time."""
+    """Operations per wall-clock second and per CPU second, over at least `seconds`."""
     begun, calls = now(), 0
     while since(begun)[0] < seconds:
         call()
@@ -19,7 +19,7 @@ def per_second(call, operations, seconds=1.0):
 
 
 def convolutions():
-    """Some plain float32 convolutions, each as a call without arguments and its operations."""
+    """Some plain float32 convolutions: functions without arguments, and their operations."""
     found = []
     for side, channels in PLAIN:
         pixels = tf.random.normal((16, side, side, channels))
@@ -31,5 +31,5 @@ def convolutions():
 
 
 def peak(calls):
-    """The speeds of the fastest of `convolutions()`, now; as `per_second`."""
+    """The present speed of the fastest of `convolutions()`; see `per_second`."""
     return max(per_second(call, operations) for call, operations in calls)

@@ -1,12 +1,12 @@
-"""What do structural similarity and a perceptual distance do to reconstructions?
+"""Effect of structural similarity and a perceptual distance on reconstructions.
 
     python benchmarks/perceptual.py FOLDER
 
 One VAE on two embedded sets, three seeds on digits and two on brains: squared error alone, with a
-narrower Gaussian (the same pull on the code as the others, by pixels alone), with DSSIM, with the
-distance in the feature maps of a classifier trained on the training images. An hour on two cores;
-goes on where it was stopped. Weights were chosen on validation images so that the code holds about
-as much, which the column `rate` shows.
+narrower Gaussian (as many nats in the latent as with the other losses, by pixel errors alone), with
+DSSIM, with the distance in the feature maps of a classifier trained on the training images. An hour
+on two cores; can be interrupted and resumed. Weights were chosen on validation images so that the
+latents hold about equally much information, which the column `rate` shows.
 """
 
 import argparse
@@ -78,7 +78,8 @@ SHOWN = ("ssim", "psnr", "rate")
 
 
 def measured(model, images, split, own):
-    """Numbers of the reconstructions of a split; `own` gives the maps that one model trained on."""
+    """Numbers of the reconstructions of a split; `own` computes the feature maps that are
+    compared."""
     numbers = evaluate.report(model, images, split=split)
     real = images.splits[split].images[:].astype(np.float32) / 255.0
     again = in_batches(model.reconstruct, real)

@@ -1,11 +1,11 @@
-"""What reading image files costs: the first pass, every later epoch, and memory.
+"""Cost of reading image files: the first pass, later epochs, and memory.
 
     python benchmarks/pipeline.py [--torch-python PYTHON]
 
 1. First pass over 2,000 PNGs of 256x256: `files.gather` (check, decode, cache) against a PyTorch
-   `DataLoader` with two workers and Pillow on the same files, where a Python with torch is named.
-2. Training throughput with the images in the cache on disk against an array in memory, alternating.
-3. Resident memory while training from 20,000 such PNGs by way of the disk cache.
+   `DataLoader` with two workers and Pillow on the same files, if a Python with torch is given.
+2. Training throughput from the disk cache compared with an array in memory, alternating. 3.
+Resident memory while training from 20,000 such PNGs through the disk cache.
 """
 
 import argparse
@@ -54,7 +54,7 @@ print(n / (time.perf_counter() - start))
 
 
 def write_pictures(folder, n):
-    """PNGs of brain-template slices, each with noise of its own so that no two are equal."""
+    """Writes PNGs of brain-template slices with noise, so that no two are equal."""
     slices, _ = phantoms.brains(256, subjects=20, slices=8)
 
     def write(number):
@@ -88,7 +88,7 @@ def throughput(split, model, steps=30):
 
 
 def memory(folder, cache):
-    """Trains from the disk cache in this process; the largest resident size at any batch, in MB."""
+    """Trains from the disk cache in this process and prints the largest resident size, in MB."""
     images, table = files.gather(folder, files.listed(folder), decoding.Reading(SHAPE), cache)
     model = registry.from_settings(SETTINGS)
     train.compile_model(model, SETTINGS, 1)
@@ -109,7 +109,7 @@ def memory(folder, cache):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--torch-python", help="a Python in which torch, numpy and Pillow import")
+    parser.add_argument("--torch-python", help="a Python that has torch, numpy and Pillow")
     parser.add_argument("--many", type=int, default=20_000, help="pictures of the memory test")
     parser.add_argument("--memory-of", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()

@@ -1,4 +1,4 @@
-"""A model of ours, ready to train on random pixels."""
+"""One of our models, ready to train on random pixels."""
 
 import numpy as np
 import pandas as pd
@@ -9,7 +9,7 @@ from sources import splits
 
 
 def random_pixels(settings, count):
-    """Images of noise: the work of a step does not depend on what is in them."""
+    """Images of noise: the cost of a step does not depend on pixel values."""
     return np.random.default_rng(0).integers(0, 256, (count, *settings.image_shape), np.uint8)
 
 

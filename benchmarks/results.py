@@ -1,9 +1,9 @@
-"""Runs the benchmarks one after the other and writes what they print into benchmarks/RESULTS.md.
+"""Runs the benchmarks one after another and writes their output into benchmarks/RESULTS.md.
 
     python benchmarks/results.py [rivals scaling step fit profile layers tools pipeline gpu]
 
-Without a name all of them, an hour on two cores; with names those sections alone are replaced. The
-machine should have nothing else to do.
+Without a name it runs all of them, an hour on two cores; with names it replaces only those
+sections. The machine should be idle otherwise.
 """
 
 import argparse
@@ -19,21 +19,22 @@ from pathlib import Path
 HERE = Path(__file__).parent
 RESULTS = HERE / "RESULTS.md"
 SECTIONS = {  # name: title, script and its words
-    "rivals": ("Training beside others", ["rivals.py"]),
+    "rivals": ("Training compared with others", ["rivals.py"]),
     "scaling": ("Batch, size, and the machine's limit", ["scaling.py"]),
     "step": ("An iteration of Soft-IntroVAE", ["introspective_step.py"]),
-    "fit": ("`fit` beside a bare loop", ["fit_overhead.py"]),
+    "fit": ("`fit` compared with a bare loop", ["fit_overhead.py"]),
     "profile": ("Where a step's time goes", ["step_profile.py"]),
     "layers": ("Layers of our own", ["own_layers.py"]),
-    "tools": ("Encoding, archives, films", ["latent_tools.py"]),
+    "tools": ("Encoding, archives, GIFs", ["latent_tools.py"]),
     "pipeline": ("Reading files", ["pipeline.py"]),
     "gpu": ("On a GPU", ["gpu.py"]),
 }
 HEAD = """# What was measured
 
-Ratios within one run on one machine, all sides in turn; medians, and the lowest and highest round
-in brackets. `make bench` measures everything anew and writes this page
-(`python benchmarks/results.py NAME ...` one section). The scripts say what exactly is compared.
+Ratios within one run on one machine, all sides alternating; medians, with the lowest and highest
+round in brackets. `make bench` repeats all measurements and writes this page
+(`python benchmarks/results.py NAME ...`: one section). The docstring of each script says what
+is compared.
 """
 
 

@@ -1,17 +1,17 @@
-"""Training speed beside other projects, on the same networks and images, in one run.
+"""Training speed compared with other projects, on the same networks and images, in one run.
 
     python benchmarks/rivals.py [--work small middle large colour] [--rounds 3] [--seconds 4]
 
-Every side runs in a process of its own, which waits while another one's turn lasts, in another
-order every round, so that what the machine does besides hits all alike. Read the ratios. PyTorch
-(CPU) and pythae live in an environment of their own, `benchmarks/.rivals`, which the first run
-makes. Random pixels serve: the work of a step does not depend on what is in them.
+Every side runs in its own process and waits for its turn; the order changes every round, so that
+other work on the machine affects all sides equally. Compare ratios only. PyTorch (CPU) and pythae
+have their own environment, `benchmarks/.rivals`, which the first run makes. Pixels are random: the
+cost of a step does not depend on their values.
 
-Sides: our step under Keras' `fit`, and in a bare loop, both with the allocator that the Makefile
-asks TensorFlow for, and `fit` without it; the step of keras.io's VAE example
-around the same networks; pythae's model, trainer and loader around the same networks; plain PyTorch
-eager, with channels last, with glibc told to keep pages (its strongest form), under
-`torch.compile`. In bfloat16, ours and PyTorch's stand in rows of their own.
+Sides: our step under Keras' `fit` and in a bare loop, both with the TensorFlow allocator that the
+Makefile sets, and `fit` without it; the step of keras.io's VAE example with the same networks;
+pythae's model, trainer and loader with the same networks; PyTorch eager, with channels last, with
+glibc set to keep pages (its fastest variant), and under `torch.compile`. For bfloat16, ours and
+PyTorch's have separate rows.
 """
 
 import argparse
@@ -38,8 +38,8 @@ HERE = Path(__file__).parent
 RIVALS = HERE / ".rivals"
 TORCH, PYTHAE = "2.13.0", "0.1.2"
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
-# glibc gives large blocks back to the system and asks for them again at every step; so told, it
-# keeps them.
+# By default glibc returns large blocks to the system and requests them again at every step; with
+# these settings it keeps them.
 KEPT_PAGES = {
     "MALLOC_MMAP_THRESHOLD_": str(2**30),
     "MALLOC_TRIM_THRESHOLD_": str(2**33),
@@ -58,7 +58,7 @@ WORK = {
                widths=(32, 64, 128, 256, 512), batch_norm=True, latent_dim=128, batch_size=64)),
 }  # fmt: skip
 OURS = ("fit", "bare", "fit, plain allocator", "recipe", "fit, bfloat16")
-# TensorFlow's own remedy for the same; the Makefile sets it.
+# TensorFlow's own setting against the same problem; the Makefile sets it.
 KEPT_BY_TENSORFLOW = {"TF_CPU_ALLOCATOR_USE_BFC": "1"}
 THEIRS = (
     "pythae",
@@ -80,7 +80,7 @@ NAMES = {
 
 @dataclass
 class Side:
-    """One process that trains when it is told to."""
+    """One process that trains on request."""
 
     name: str
     process: subprocess.Popen
@@ -100,7 +100,7 @@ def _line(side):
 
 
 def environment():
-    """Python of the rivals' environment, made where it is missing."""
+    """Python of the rivals' environment, which is made if it is missing."""
     python = RIVALS / "bin" / "python"
     if not (RIVALS / "ready").exists():
         print(f"making {RIVALS}: PyTorch for the CPU, pythae", file=sys.stderr)
@@ -115,7 +115,7 @@ def environment():
     told = subprocess.run([python, "-c", asked], capture_output=True, text=True, check=True).stdout
     version, cuda = told.split()
     if cuda != "None":
-        raise RuntimeError(f"{RIVALS} holds PyTorch {version} for CUDA {cuda}; one for the CPU is "
+        raise RuntimeError(f"{RIVALS} contains PyTorch {version} for CUDA {cuda}; the CPU build is "
                            f"needed: delete the folder and install from {CPU_INDEX}")  # fmt: skip
     return python, version
 
@@ -158,7 +158,7 @@ def started(name, settings, pixels, python):
 
 
 def measured(settings, rounds, seconds, python):
-    """Images per second of every side in every round, and what else each told of itself."""
+    """Images per second of every side in every round, start-up times and peak memory."""
     with tempfile.TemporaryDirectory() as folder:
         pixels = Path(folder) / "pixels.npy"
         count = 16 * settings.batch_size
@@ -169,11 +169,11 @@ def measured(settings, rounds, seconds, python):
             for name in (*OURS, *THEIRS):
                 sides.append(started(name, settings, pixels, python))
             steps = {}
-            for side in sides:  # warm, and how many steps make a turn
+            for side in sides:  # warm up, and find the number of steps of a turn
                 side.train(4)
                 steps[side.name] = max(4, round(4 * seconds / side.train(4)["clock"]))
             speed, told = {side.name: [] for side in sides}, {}
-            order = random.Random(0)  # nobody always follows the same one
+            order = random.Random(0)  # another order in every round
             for _ in range(rounds):
                 for side in order.sample(sides, len(sides)):
                     told[side.name] = side.train(steps[side.name])
@@ -192,7 +192,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", nargs="+", choices=WORK, default=list(WORK))
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=4.0, help="of each side's turn")
+    parser.add_argument("--seconds", type=float, default=4.0, help="per turn of a side")
     arguments = parser.parse_args()
     python, version = environment()
     print(f"PyTorch {version}, pythae {PYTHAE}, Python {platform.python_version()}\n")

@@ -18,7 +18,7 @@ from nn import layers
 
 
 def layer(each):
-    """What PyTorch needs to know of a layer of ours."""
+    """Description of one of our layers, to build it in PyTorch."""
     found = {"kind": type(each).__name__, "shape": list(each.output.shape[1:])}
     settings = each.get_config()
     names = ("filters", "kernel_size", "strides", "units", "negative_slope", "rate", "use_bias")
@@ -36,7 +36,7 @@ def described(model):
 
 
 def ours(settings, pixels, bare):
-    """Our step under Keras' `fit`, or in a loop of nothing else."""
+    """Our step under Keras' `fit`, or in a bare loop."""
     model, batches = prepared(settings, pixels)
     step = tf.function(lambda iterator: model.train_step(next(iterator)))
 
@@ -52,7 +52,7 @@ def ours(settings, pixels, bare):
 
 
 class Recipe(keras.Model):
-    """The step of keras.io's "Variational AutoEncoder", around networks of ours."""
+    """The step of keras.io's "Variational AutoEncoder" with our networks."""
 
     def __init__(self, encoder, decoder):
         super().__init__()
@@ -83,7 +83,7 @@ class Recipe(keras.Model):
 
 
 def recipe(settings, pixels):
-    """keras.io's way: a float32 array in memory, `fit(array, batch_size)`, Keras' own layers."""
+    """As on keras.io: a float32 array in memory, `fit(array, batch_size)`, Keras' own layers."""
 
     def own(each):
         if isinstance(each, layers.Dropout):

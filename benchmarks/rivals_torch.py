@@ -1,8 +1,8 @@
-"""The PyTorch sides of benchmarks/rivals.py; started by it in an environment of their own.
+"""The PyTorch sides of benchmarks/rivals.py; started by it in their own environment.
 
 Networks are built layer by layer from what the TensorFlow side describes, so that both have the
-same convolutions and the same number of weights. Images lie in memory as floats and are sliced,
-not collated, which is the fastest way.
+same convolutions and the same number of weights. Images are floats in memory and are sliced, not
+collated, which is fastest.
 """
 
 import json
@@ -50,7 +50,7 @@ def module(each, shape):
         return Reshape(channels, height, width), (channels, height, width)
     if kind == "Dense":
         return nn.Linear(shape[0], each["units"]), (each["units"],)
-    raise ValueError(f"no layer of PyTorch is written down for {kind}")
+    raise ValueError(f"there is no PyTorch layer for {kind} in this script")
 
 
 def chain(described, shape):
@@ -74,7 +74,7 @@ class Encoder(nn.Module):
 
 
 def mmd(z, prior):
-    """Unbiased MMD with a sum of inverse multiquadrics, as the InfoVAE on the other side has."""
+    """Unbiased MMD with a sum of inverse multiquadrics, as in our InfoVAE."""
     scales = 2.0 * z.shape[1] * torch.tensor([0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0])
 
     def kernel(x, y):
@@ -90,13 +90,13 @@ def mmd(z, prior):
 
 
 def plain(told, images, batch_size, info, channels_last=False, compiled=False, half=False):
-    """A step written as PyTorch's best users write it."""
+    """An optimized PyTorch training step."""
     encoder = Encoder(told)
     decoder, _ = chain(told["decoder"], (told["latent_dim"],))
     networks = nn.ModuleList([encoder, decoder])
     count = sum(each.numel() for each in networks.parameters())
     if count != told["weights"]:
-        raise ValueError(f"{count} weights here, {told['weights']} on the other side")
+        raise ValueError(f"{count} weights in PyTorch, {told['weights']} in TensorFlow")
     if channels_last:
         networks = networks.to(memory_format=torch.channels_last)
         images = images.to(memory_format=torch.channels_last)
@@ -174,7 +174,7 @@ def pythae(told, images, batch_size, info):
                 ),
             )
             trainer.prepare_training()
-            begun = turns.now()  # the preparations do not count
+            begun = turns.now()  # preparation is not measured
             trainer.train_step(1)
             return turns.since(begun)
 
@@ -184,7 +184,7 @@ def pythae(told, images, batch_size, info):
 SIDES = {
     "eager": {},
     "channels-last": {"channels_last": True},
-    "channels-last, kept pages": {"channels_last": True},  # and the environment says how
+    "channels-last, kept pages": {"channels_last": True},  # with KEPT_PAGES in the environment
     "torch.compile": {"compiled": True, "channels_last": True},
     "channels-last, kept pages, bfloat16": {"channels_last": True, "half": True},
 }

@@ -1,4 +1,4 @@
-"""A table of results that goes on where it was stopped, and the runs behind its rows."""
+"""A table of results that can be resumed, and the runs behind its rows."""
 
 import shutil
 import time
@@ -16,8 +16,8 @@ def resumable(path, todo, measure) -> pd.DataFrame:
     """Fills a table row by row; rows that it holds are not measured again.
 
     Args:
-        path: CSV file, read where it is there, written anew after every row.
-        todo: Dictionaries, the columns that name each row.
+        path: CSV file, read if it exists and written after every row.
+        todo: Dictionaries of the columns that identify each row.
         measure: Takes such a dictionary, returns one of further columns.
 
     Returns:
@@ -38,10 +38,10 @@ def resumable(path, todo, measure) -> pd.DataFrame:
 
 
 def trained(settings, images, run):
-    """A model trained into the folder `run`, from the beginning if that was stopped in the middle.
+    """Trains a model into the folder `run`; an unfinished run starts from the beginning.
 
     Returns:
-        The model, and the processor's seconds that training took.
+        The model, and the CPU seconds of training.
     """
     shutil.rmtree(run, ignore_errors=True)
     model = registry.from_settings(settings)

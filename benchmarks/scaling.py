@@ -1,12 +1,12 @@
-"""Training speed against batch and image size, and how near the machine's limit it comes.
+"""Training speed against batch and image size, as a share of the machine's limit.
 
     python benchmarks/scaling.py [--rounds 3] [--seconds 3]
 
-The VAE of `rivals.py`'s middle row (four stages of 64, dropout) under `fit`: 64x64 in batches of
-16 to 512, then 32 to 256 pixels in batches of 32. All sizes alternate. TensorFlow's profiler counts
+The VAE of `rivals.py`'s middle row (four stages of 64, dropout) under `fit`: 64x64 in batches of 16
+to 512, then 32 to 256 pixels in batches of 32. All sizes alternate. TensorFlow's profiler counts
 the operations of a step; the limit is the fastest of some plain float32 convolutions, measured in
-the same rounds. Shares of it are by the clock, and by the processor's time: the first falls where
-cores wait, the second does not. Memory is that of a process of its own, at its highest.
+the same rounds. Shares of it are given by wall-clock and by CPU time: the first falls where cores
+wait, the second does not. Memory is the peak of a separate process.
 """
 
 import argparse
@@ -39,7 +39,7 @@ def begun(settings):
 
 
 def trained(model, batches, settings, seconds):
-    """Images per second of the clock, and of the processor, under `fit`."""
+    """Images per wall-clock second and per CPU second, under `fit`."""
 
     def fit():
         model.fit(batches, steps_per_epoch=8, verbose=0, shuffle=False)
@@ -58,7 +58,7 @@ def memory(name):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=3.0, help="of each size in a round")
+    parser.add_argument("--seconds", type=float, default=3.0, help="per size and round")
     parser.add_argument("--memory", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     work = BATCHES | SIDES
@@ -77,9 +77,9 @@ def main():
         limits.append(peak(plain))
         for name, side in sides.items():
             speeds[name].append(trained(*side, arguments.seconds))
-    limits = np.array(limits)  # (rounds, 2): by the clock, by the processor
+    limits = np.array(limits)  # (rounds, 2): by wall-clock time, by CPU time
     print(f"convolution peak: {middle(limits[:, 0] / 1e9)} GFLOP/s\n")
-    print("| | images/s | GFLOP/s | share of the peak | by processor time | peak memory, MB |")
+    print("| | images/s | GFLOP/s | share of the peak | by CPU time | peak memory, MB |")
     print("|---|---|---|---|---|---|")
     for name, (model, _, settings) in sides.items():
         each = costs.step_operations(model, settings.batch_size) / settings.batch_size
@@ -93,7 +93,7 @@ def main():
 
 
 def middle(values):
-    """The median, the lowest and the highest, in words."""
+    """Median, lowest and highest value as text."""
     return f"{np.median(values):,.0f} ({values.min():,.0f} to {values.max():,.0f})"
 
 

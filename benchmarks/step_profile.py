@@ -1,10 +1,10 @@
-"""Where the time of a training step goes: TensorFlow's profiler, by operation.
+"""Time of a training step by operation, from TensorFlow's profiler.
 
     python benchmarks/step_profile.py [--work small middle large colour] [--steps 10] [--rows 12]
 
 The networks of `rivals.py`, in a bare loop, one run. An operation's milliseconds are those of the
-thread that calls it; two may run beside each other, and one may use all cores, so that they add up
-to more than the clock's or to less. Shares are of their sum.
+thread that calls it. Two may run at the same time, and one may use all cores, so their sum can be
+more or less than the wall-clock time. Shares are of their sum.
 """
 
 import argparse
@@ -40,7 +40,7 @@ def operations(folder):
 
 
 def profiled(settings, steps):
-    """Milliseconds a step by the clock, unwatched, and of every operation, watched."""
+    """Wall-clock milliseconds per step without the profiler, and of every operation with it."""
     model, batches = prepared(settings, random_pixels(settings, 4 * settings.batch_size))
     step = tf.function(lambda iterator: model.train_step(next(iterator)))
     iterator = iter(batches)

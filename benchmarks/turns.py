@@ -1,6 +1,6 @@
-"""What every side of benchmarks/rivals.py does: train when it is told to, and say how long it took.
+"""Common loop of the sides of benchmarks/rivals.py: train on request and report the time.
 
-Nothing but Python's own library, for the sides live in different environments.
+It needs only Python's standard library, because the sides have different environments.
 """
 
 import json
@@ -10,7 +10,7 @@ import time
 
 
 def now():
-    """The clock and the processor's time of this process, in seconds."""
+    """Wall-clock and CPU time of this process, in seconds."""
     return time.perf_counter(), time.process_time()
 
 
@@ -19,10 +19,10 @@ def since(begun):
 
 
 def take(train):
-    """Reads numbers of steps, line by line, trains so many and answers with seconds and memory.
+    """Reads numbers of steps, line by line, trains and answers with seconds and memory.
 
     Args:
-        train: Takes the number of steps; may return what `since` gives, where not all of the time
+        train: Takes the number of steps; may return the result of `since` if only part of the time
             is training.
     """
     train(1)

@@ -1,18 +1,17 @@
-"""The models of this project on one set for equally many epochs, measured by one protocol.
+"""All models on one set of images for equally many epochs, measured by one protocol.
 
     MNIST_PATH=... OASIS_DIR=... python benchmarks/which_model.py FOLDER --data mnist|brain|phantom
 
-Same networks, same epochs, same split; what differs otherwise stands in MODELS. Common settings
-were not tuned to any one; `gamma` and `most_push`, which introspective models alone read, are those
-of `introspective.py`. A step of IWAE or of an introspective model costs about four of the others',
-so beside them stands a VAE of about as much time. Read the time beside the numbers; it is the
-processor's, so that other work beside it counts little. It goes on where it was stopped, run by
-run.
+Same networks, same epochs, same split; other differences are in MODELS. Common settings were not
+tuned to any one; `gamma` and `most_push`, which introspective models alone read, are those of
+`introspective.py`. A step of IWAE or of an introspective model costs about four of the others', so
+a VAE of about the same time is added. Times are CPU times, which other work affects little. The
+benchmark can be interrupted and resumed, run by run.
 
-MNIST at 28x28, two seeds: grey pixels as Bernoulli probabilities, for introspective models cannot
-take binary draws; these bounds are not those of the literature. Brain slices at 64x64, two seeds.
-Phantom, five seeds: do single axes stand for single factors? `IntroVAE` is left out: its margin
-must be set by hand for every set.
+MNIST at 28x28, two seeds: grey pixels as Bernoulli probabilities, because introspective models
+cannot take binary draws; these bounds are not those of the literature. Brain slices at 64x64, two
+seeds. Phantom, five seeds: disentanglement. `IntroVAE` is left out: its margin must be set by hand
+for every set.
 """
 
 import argparse
@@ -56,7 +55,7 @@ SETTINGS = {
         most_push=0.3,
         epochs=20,
         batch_size=32,
-        # With 2e-3 one of two autoencoders drew black from its first steps on.
+        # With 2e-3 one of two autoencoders gave black images from its first steps on.
         **(BASE | {"learning_rate": 1e-3}),
     ),
     "phantom": config.Settings(
@@ -91,7 +90,7 @@ LABELLED = {
 
 
 def longer(name):
-    """What a VAE does with the time that the dearest models take."""
+    """A VAE with the training time of the most expensive models."""
     return {"VAE, 4 x epochs": {"model": "VAE", "epochs": 4 * SETTINGS[name].epochs}}
 
 
@@ -108,14 +107,14 @@ SEEDS = {"mnist": (0, 1), "brain": (0, 1), "phantom": (0, 1, 2, 3, 4)}
 
 
 def loaded(name):
-    """The images of one comparison; more phantoms than the embedded set has, for their scores."""
+    """Images of one comparison; more phantoms than the embedded set, for stable scores."""
     if name == "phantom":
         return data.chest_phantom(64, subjects=3000, images=2)
     return data.load(SETTINGS[name])
 
 
 def run_name(name, model, seed):
-    """Of the folder that holds one run of a comparison."""
+    """Name of the folder of one run of a comparison."""
     return f"{name}-{model.replace(', ', '-').replace(' ', '')}-{seed}"
 
 

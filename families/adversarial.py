@@ -1,10 +1,9 @@
-"""Autoencoders trained by two optimizers in turns, each working against the other.
+"""Autoencoders trained by two optimizers in alternation, with opposing objectives.
 
-A step of `Alternating` is two turns on one batch, each with weights, an optimizer and a loss of its
-own. Only a turn's own weights are watched, so that the other side stands still in it. The
-introspective models need no discriminator: the encoder learns to give generated images another
-posterior than real ones, and the decoder to leave it no way to. A variant of these is two
-equations, `encoder_objective` and `decoder_objective`.
+A step of `Alternating` has two turns on one batch, each with its own weights, optimizer and loss.
+Each turn updates only its own weights. The introspective models need no discriminator: the encoder
+learns to give generated images another posterior than real ones, and the decoder learns to prevent
+it. A variant of these is two equations, `encoder_objective` and `decoder_objective`.
 """
 
 import math
@@ -19,16 +18,16 @@ from nn.averages import reduced
 from nn.configured import one_of
 
 CONTROLS = ("adaptive", "constant", "schedule")
-MEMORY = 0.99  # of the running means that the control of beta_neg looks at
-CONTROL_RATE = 0.01  # by how much a step of it may change log(beta_neg)
+MEMORY = 0.99  # of the running means for the control of beta_neg
+CONTROL_RATE = 0.01  # largest change of log(beta_neg) in a step
 
 
 class Alternating(models.VAE):
-    """The step that these models share; no model by itself.
+    """The training step that these models share; an abstract base class.
 
-    A subclass says whose weights move in which turn (`players`) and what each turn minimises
-    (`first_turn`, `second_turn`). `compile` takes one optimizer; the second turn gets a twin of it,
-    `second_optimizer`, with a state of its own. Both are saved with the model.
+    A subclass defines the weights that each turn updates (`players`) and what it minimises
+    (`first_turn`, `second_turn`). `compile` takes one optimizer; the second turn uses a copy of it,
+    `second_optimizer`, with its own state. Both are saved with the model.
     """
 
     def __init__(self, encoder, decoder, **kwargs):
@@ -40,11 +39,11 @@ class Alternating(models.VAE):
     # --- what a subclass gives -----------------------------------------------------------------
 
     def players(self):
-        """Weights that move in the first and in the second turn: two lists of variables."""
+        """Weights that the first and the second turn update: two lists of variables."""
         raise NotImplementedError
 
     def first_turn(self, result, bound):
-        """Returns named terms, and what the second turn needs besides the result.
+        """Returns named terms, and additional inputs of the second turn.
 
         Args:
             result: `Pass` on the batch.
@@ -53,11 +52,11 @@ class Alternating(models.VAE):
         raise NotImplementedError
 
     def second_turn(self, result, kept):
-        """Returns named terms, and named scalars that are shown beside them."""
+        """Returns named terms, and named scalars that are shown with them."""
         raise NotImplementedError
 
     def drawing_weights(self):
-        """What moves with the decoder: its weights, and sigma where that is learned."""
+        """Weights that are updated with the decoder: its own, and sigma if it is learned."""
         own = self.decoder.trainable_variables
         return [*own, self.log_sigma] if self.log_sigma.trainable else own
 
@@ -71,14 +70,14 @@ class Alternating(models.VAE):
         self.second_optimizer.build(second)
 
     def compile_from_config(self, config):
-        # Keras' own would build the first optimizer for the weights of both turns.
+        # Keras would build the first optimizer for the weights of both turns.
         self.compile(**keras.saving.deserialize_keras_object(config))
 
     def plan(self, steps, images=0):
         self.total_steps.assign(steps)
 
     def progress(self):
-        """Share of the training that is over, from 0 to 1; 1 where its length is not known."""
+        """Completed share of the training, from 0 to 1; 1 if its length is not known."""
         done, total = tf.cast(self.steps, tf.float32), tf.cast(self.total_steps, tf.float32)
         return tf.where(total > 0.0, tf.minimum(done / tf.maximum(total, 1.0), 1.0), 1.0)
 
@@ -88,7 +87,7 @@ class Alternating(models.VAE):
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch([each.value for each in first])
             result = self.forward(batch, training=True, step=self.steps)
-            # What evaluation shows under the same names: an autoencoder's loss on real images.
+            # Evaluation shows an autoencoder's loss on real images under the same names.
             bound, total = reduced(self.objective(result))
             terms, kept = self.first_turn(result, bound)
             means, loss = reduced(terms)
@@ -114,24 +113,24 @@ class Alternating(models.VAE):
 
 @keras.saving.register_keras_serializable("latent_atlas")
 class AdversarialAutoencoder(Alternating):
-    """Adversarial autoencoder: a discriminator on the latents stands where the VAE has its KL.
+    """Adversarial autoencoder: a discriminator on the latents replaces the VAE's KL.
 
-    First turn, encoder and decoder: the reconstruction, and `w * -log D(z)`, what it costs a latent
-    to be told from a draw of the prior. Second turn, the discriminator: it tells them apart. The
-    paper takes reconstruction and deception in two steps; one step on their sum needs one weight
-    and half of the passes.
+    First turn, encoder and decoder: the reconstruction, and `w * -log D(z)`, the cost of a latent
+    that is distinguished from a draw of the prior. Second turn, the discriminator: it distinguishes
+    them. The paper takes separate steps for reconstruction and adversarial loss; one step on their
+    sum needs one weight and half of the passes.
 
     Args:
         encoder: From `networks.encoder`, with a variance or without.
         decoder: From `networks.decoder`.
         discriminator: From `networks.latent_classifier` with one logit.
-        adversarial_weight: `w`, in nats of reconstruction per nat of deception.
-        r1: Weight of the squared gradient of the discriminator at draws of the prior, which keeps
-            it from growing steep ([Mescheder et al., 2018](https://arxiv.org/abs/1801.04406)). With
-            0.1 in the place of 3 the latents ran away in most trials.
-        instance_noise: Standard deviation of noise on all that the discriminator sees, falling to 0
-            over the training: [Sønderby et al., 2017](https://arxiv.org/abs/1610.04490).
-        **kwargs: Of `model.Autoencoder`, and `kl_warmup_steps`, which holds for `w`.
+        adversarial_weight: `w`, in nats of reconstruction per nat of the adversarial loss.
+        r1: Weight of the squared gradient of the discriminator at draws of the prior, which limits
+            its slope ([Mescheder et al., 2018](https://arxiv.org/abs/1801.04406)). With 0.1 instead
+            of 3 the latents diverged in most trials.
+        instance_noise: Standard deviation of noise on the discriminator's inputs, falling to 0 over
+            the training: [Sønderby et al., 2017](https://arxiv.org/abs/1610.04490).
+        **kwargs: Of `model.Autoencoder`, and `kl_warmup_steps`, which applies to `w`.
 
     References: [Makhzani et al., 2015](https://arxiv.org/abs/1511.05644), Section 2.
     """
@@ -163,7 +162,7 @@ class AdversarialAutoencoder(Alternating):
         return bound, None
 
     def regularizer(self, result):
-        """What the latents pay for being told from the prior, weighted: `(batch,)`."""
+        """Weighted cost of latents that are distinguished from the prior: `(batch,)`."""
         weight = self.adversarial_weight * self._ramp(self.kl_warmup_steps, result.training)
         return weight * losses.critic_nll(self._told(result, result.z, "deceit"), real=True)
 
@@ -196,10 +195,10 @@ class AdversarialAutoencoder(Alternating):
 
 
 class Seen(NamedTuple):
-    """What the model makes of images of its own: reconstructions, or generated ones.
+    """The model's outputs for its own images: reconstructions, or generated ones.
 
     `z_mean`, `z_log_var`: `(batch, latent_dim)`. `kl` of that posterior and `error` of the images
-    decoded from it (nats above the least possible; None where they were not decoded): `(batch,)`.
+    decoded from it (nats above the minimum; None if they were not decoded): `(batch,)`.
     """
 
     z_mean: tf.Tensor
@@ -212,15 +211,15 @@ class Introspective(Alternating):
     """Base of the introspective family: the encoder is the discriminator.
 
     In the encoder's turn it sees real images, the decoder's reconstructions of them and images
-    generated from the prior, and minimises `encoder_objective`; in the decoder's turn the decoder
-    draws both kinds anew and minimises `decoder_objective`. Images are decoded by a running mean of
-    the decoder's weights (`ema_decoder`) wherever users see them. Batch norm is refused: the
-    statistics of real and generated images would mix, and evaluation would read the mixture.
+    generated from the prior, and minimises `encoder_objective`. In the decoder's turn the decoder
+    makes both kinds again and minimises `decoder_objective`. Outside training, images are decoded
+    with a running mean of the decoder's weights (`ema_decoder`). Batch norm is refused: it would
+    mix the statistics of real and generated images, and evaluation would use the mixture.
 
     Args:
         encoder, decoder, **kwargs: See `model.VAE`; `beta` is the papers' `beta_kl`, and their
-            `beta_rec` beside a squared error is `1 / (2 sigma^2)` of a Gaussian.
-        ema: Share of the old in the running mean of the decoder's weights.
+            `beta_rec` of a squared error is `1 / (2 sigma^2)` of a Gaussian.
+        ema: Weight of the old value in the running mean of the decoder's weights.
     """
 
     refused = (
@@ -234,7 +233,7 @@ class Introspective(Alternating):
         layers = [*encoder.layers, *decoder.layers]
         if any(isinstance(each, keras.layers.BatchNormalization) for each in layers):
             raise ValueError(
-                "batch_norm = True is not possible for introspective models: real and generated "
+                "batch_norm = True is not valid for introspective models: real and generated "
                 "images have different statistics; set it to False"
             )
         self.ema = ema
@@ -248,18 +247,19 @@ class Introspective(Alternating):
         """Named terms that the encoder minimises.
 
         Args:
-            reconstruction: What the real images cost beside the KL, in nats, a scalar.
+            reconstruction: Loss of the real images without the KL, in nats, a scalar.
             kl: Their weighted KL, a scalar.
             reconstructed, generated: `Seen`, with errors.
         """
         raise NotImplementedError
 
     def decoder_objective(self, reconstruction, reconstructed, generated):
-        """Named terms that the decoder minimises; the reconstruction is that of its new images."""
+        """Named terms that the decoder minimises; the reconstruction is that of this turn."""
         raise NotImplementedError
 
     def control(self, gap, kl_real):
-        """Adjusts what follows the mean KL of real images and the gap of the generated ones' to it.
+        """Updates the control from the mean KL of real images and its gap to that of generated
+        ones.
 
         Returns:
             Named scalars to show.
@@ -295,7 +295,7 @@ class Introspective(Alternating):
         return terms, shown | self.control(kl_generated - kl_real, kl_real)
 
     def _seen(self, images, step, decode):
-        """`Seen` of the reconstructed and of the generated half of some images."""
+        """`Seen` of the two halves of some images: reconstructed and generated."""
         z_mean, z_log_var = self._posterior(images, training=True)
         kl = losses.kl_to_standard_normal(z_mean, z_log_var)
         error = None
@@ -321,7 +321,7 @@ class Introspective(Alternating):
 
     def train_step(self, batch):
         shown = super().train_step(batch)
-        # Early on the mean is short, so that it does not remember the first weights.
+        # At first the mean is over fewer steps, so that the initial weights do not remain in it.
         steps = tf.cast(self.steps, tf.float32)
         kept = tf.minimum(self.ema, (1.0 + steps) / (10.0 + steps))
 
@@ -347,22 +347,22 @@ def _halves(tensor):
 
 
 def _sides(bound):
-    """The terms of an objective's means as `(all that is reconstruction, weighted KL)`."""
+    """The terms of an objective's means as `(sum without the KL, weighted KL)`."""
     rest = [mean for name, mean in bound.items() if name != "regularizer"]
     return tf.add_n(rest), bound["regularizer"]
 
 
 @keras.saving.register_keras_serializable("latent_atlas")
 class IntroVAE(Introspective):
-    """IntroVAE: generated images must have a KL beyond a margin, says the encoder.
+    """IntroVAE: the encoder pushes the KL of generated images beyond a margin.
 
     Eq. 11 and 12 of [Huang et al., 2018](https://arxiv.org/abs/1807.06358), in nats per image:
 
         encoder: KL(x) + alpha * sum_s [m - KL(x_s)]^+ + reconstruction
         decoder:         alpha * sum_s KL(x_s)         + reconstruction
 
-    where s are the reconstruction and the generated image. Known to be hard to balance: the margin
-    must lie somewhat above the KL that a plain VAE ends with on the same images.
+    where s are the reconstruction and the generated image. Hard to balance: the margin must lie
+    somewhat above the KL that a plain VAE ends with on the same images.
 
     Args:
         encoder, decoder, **kwargs: See `Introspective`.
@@ -391,7 +391,7 @@ class IntroVAE(Introspective):
 
 @keras.saving.register_keras_serializable("latent_atlas")
 class SoftIntroVAE(Introspective):
-    """Soft-IntroVAE: a smooth threshold in the place of IntroVAE's margin.
+    """Soft-IntroVAE: a smooth threshold instead of IntroVAE's margin.
 
     Eq. 5 and 6 of [Daniel & Tamar, 2021](https://arxiv.org/abs/2012.13253), everything divided by
     the number D of pixel values, s the reconstruction and the generated image:
@@ -399,32 +399,32 @@ class SoftIntroVAE(Introspective):
         encoder: (rec(x) + beta KL(x)) / D + mean_s of exp(-2 (rec(x_s) + beta_neg KL(x_s)) / D) / 2
         decoder: (rec(x) + gamma beta mean_s KL(x_s)) / D
 
-    The paper writes the generated image alone, the authors' code takes both, and so do we. Its
-    decoder also has `gamma_r rec(x_s)`, with `gamma_r = 1e-8`; it is left out, since it costs two
-    more passes and is too small to be told from nothing.
+    The paper uses only the generated image; the authors' code uses both, as here. Its decoder also
+    has `gamma_r rec(x_s)`, with `gamma_r = 1e-8`; it is left out, because it costs two more passes
+    and has no measurable effect.
 
-    `beta_neg` decides how strange a generated image must look to the encoder before the threshold
-    lets go: a small one makes a fierce encoder, a large one a mild one, and where it is too large
-    the exponential is 0 and nothing adversarial is left. The papers set it by hand for each data
-    set. The control looks at the gap `KL(generated) - KL(real)`: it raises `beta_neg` while the gap
-    is above `gap_target` times `KL(real)`, the encoder winning, and lowers it while it is below,
-    but not under `least_beta_neg` at the KL of real images; a step changes it by 1 % at most.
-    (Without that floor a gap that the decoder keeps closing would call for an ever fiercer encoder,
-    which raises the KL of real images as well: seen to double it, and reconstructions were lost.)
+    `beta_neg` sets how unlikely a generated image must be before the threshold saturates. A small
+    value makes the encoder act strongly, a large one weakly; if it is too large, the exponential is
+    0 and the adversarial term vanishes. The papers set it by hand for each data set. The control
+    uses the gap `KL(generated) - KL(real)`: it raises `beta_neg` while the gap is above
+    `gap_target` times `KL(real)`, that is, the encoder is stronger, and lowers it while it is
+    below, but not under `least_beta_neg` at the KL of real images; a step changes it by 1 % at
+    most. (Without that floor, a gap that the decoder keeps closing would strengthen the encoder
+    without limit. That also raises the KL of real images: it doubled, and reconstructions failed.)
 
     Args:
         encoder, decoder, **kwargs: See `Introspective`.
         gamma: Weight of generated images for the decoder, that of Section 4 of the paper, which
-            sets it to 1. They pull towards what the encoder finds likely, so that a large one
-            draws the same few things again and again.
-        beta_neg: Where it starts; where it stays if `"constant"`.
+            sets it to 1. They pull towards what the encoder finds likely, so a large weight leads
+            to mode collapse.
+        beta_neg: Its start, or its value if `"constant"`.
         beta_neg_control: `"adaptive"`, `"constant"`, or `"schedule"`, which goes to `beta_neg_last`
             over the training, evenly in the logarithm.
         beta_neg_last: End of the schedule.
-        beta_neg_low, beta_neg_high: Outer bounds of the control.
-        gap_target: What the control aims at, in units of the KL of real images.
-        most_push: How hard it may let the encoder push an image that looks real, in units of the
-            pull on real ones; below 1.
+        beta_neg_low, beta_neg_high: Limits of the control.
+        gap_target: Target of the control, in units of the KL of real images.
+        most_push: Limit of the encoder's push on an image that looks real, in units of its pull on
+            real ones; below 1.
     """
 
     def __init__(
@@ -451,7 +451,7 @@ class SoftIntroVAE(Introspective):
         self.beta_neg_high = beta_neg_high
         self.gap_target = gap_target
         self.most_push = most_push
-        # The control's state: in every checkpoint, as the optimizers' is.
+        # The control's state, saved in every checkpoint like the optimizers'.
         self.log_beta_neg = self.add_weight(
             shape=(),
             initializer=keras.initializers.Constant(math.log(beta_neg)),
@@ -490,7 +490,8 @@ class SoftIntroVAE(Introspective):
         }
 
     def strangeness(self, reconstructed, generated):
-        """What sets either apart from real images, here its KL: two of shape `(batch,)`."""
+        """The divergences by which the encoder rejects both kinds of images, here the KL: two
+        `(batch,)`."""
         return reconstructed.kl, generated.kl
 
     def control(self, gap, kl_real):
@@ -510,13 +511,13 @@ class SoftIntroVAE(Introspective):
 
 
 def next_log_beta_neg(log_beta_neg, gap, target, floor):
-    """One step of the control: up while the gap exceeds its target, down while it falls short.
+    """One step of the control: up if the gap exceeds its target, down if it is smaller.
 
     Args:
-        log_beta_neg: Scalar, its logarithm now.
+        log_beta_neg: Scalar, its present logarithm.
         gap: `(KL(generated) - KL(real)) / KL(real)`, a running mean.
-        target: What it should be.
-        floor: Below this one it is always up.
+        target: Target of the gap.
+        floor: Below this value the step is always up.
 
     Returns:
         Scalar, at most `CONTROL_RATE` away.
@@ -526,12 +527,12 @@ def next_log_beta_neg(log_beta_neg, gap, target, floor):
 
 
 def least_beta_neg(kl, pixels, push):
-    """The `beta_neg` at which the encoder pushes a well reconstructed image of this KL so hard.
+    """The `beta_neg` at which the encoder pushes a well reconstructed image of this KL by `push`.
 
-    Held for real, an image pays `beta / D` per nat of its KL; held for generated, it gains
-    `beta_neg exp(-2 beta_neg KL / D) / D`, which is `push / D` here. An encoder that cannot tell
-    the two apart pays `(beta - push) / D` for a nat of both; from `push = beta` on it would raise
-    the KL of everything.
+    A nat of KL adds `beta / D` to the loss of a real image and removes
+    `beta_neg exp(-2 beta_neg KL / D) / D`, which is `push / D` here, from that of a generated one.
+    If the encoder cannot distinguish them, a nat of both adds `(beta - push) / D`; from
+    `push = beta` on it would raise the KL of all images.
 
     Args:
         kl: Nats, a scalar.
@@ -539,7 +540,7 @@ def least_beta_neg(kl, pixels, push):
         push: Above 0.
 
     Returns:
-        Scalar, at least e, above which a larger `beta_neg` surely is a weaker push.
+        Scalar, at least e; above it a larger `beta_neg` is always a weaker push.
     """
     scale = pixels / (2.0 * tf.maximum(kl, 1.0))
     log = tf.maximum(2.0 * tf.math.log(scale), 2.0)
@@ -550,7 +551,7 @@ def least_beta_neg(kl, pixels, push):
 
 @keras.saving.register_keras_serializable("latent_atlas")
 class ASIntroVAE(SoftIntroVAE):
-    """AS-IntroVAE: Soft-IntroVAE that begins with a distance between sets of images.
+    """AS-IntroVAE: Soft-IntroVAE that starts with a distance between sets of images.
 
     [Lu et al., 2022](https://arxiv.org/abs/2206.13903): in both equations of `SoftIntroVAE`, the KL
     of `x_s` becomes `c KL(x_s) + (1 - c) d`, with `d` the adversarial similarity distance of the

@@ -11,8 +11,8 @@ from sklearn.mixture import GaussianMixture
 from nn import losses
 from sources.conditions import Conditions
 
-COMPONENTS = (1, 2, 5, 10, 20, 50, 100)  # that a mixture tries
-SEARCHED = 20_000  # draws, at most, on which the number of components is chosen
+COMPONENTS = (1, 2, 5, 10, 20, 50, 100)  # numbers of components that are tried
+SEARCHED = 20_000  # most draws for the choice of the number of components
 FLOOR = 1e-6  # variance that is added to every axis, in units of the mean variance
 
 
@@ -35,9 +35,9 @@ class Prior:
 
         Args:
             n: Number of draws.
-            seed: Of the draws.
+            seed: Seed of the draws.
             condition: Dictionary of columns to values, or a table of n rows; only for a prior that
-                was fitted with conditions. None: as the training data have them.
+                was fitted with conditions. None: conditions as in the training data.
         """
         raise NotImplementedError
 
@@ -46,10 +46,10 @@ class Prior:
 
         A TensorFlow function, for `model.rate` and `model.log_weights`.
         """
-        raise ValueError(f"a {self.kind} prior has no density that can be computed")
+        raise ValueError(f"the density of a {self.kind} prior cannot be computed")
 
     def parts(self):
-        """What it is made of: `(settings, arrays)`, plain values and named float32 arrays."""
+        """Its parameters: `(settings, arrays)`, plain values and named float32 arrays."""
         raise NotImplementedError
 
 
@@ -84,7 +84,7 @@ class Normal(Prior):
 
 
 class Mixture(Prior):
-    """Gaussians with full covariances; by class, where it was fitted with a condition.
+    """Gaussians with full covariances; for each class, if it was fitted with a condition.
 
     Args:
         weights: Shape `(components,)`, their sum is 1.
@@ -93,7 +93,7 @@ class Mixture(Prior):
         owners: Row of `values` that each component belongs to, `(components,)`; None without a
             condition.
         conditions: `Conditions` of one category.
-        searched: What `fitted` tried: a dictionary of components to held-out nats per latent.
+        searched: Result of the search: a dictionary of components to held-out nats per latent.
     """
 
     kind = "mixture"
@@ -113,15 +113,15 @@ class Mixture(Prior):
 
         Args:
             z: Latents, shape `(n, latent_dim)`, rows in any order.
-            seed: Of the fit, and of the rows that are held out.
-            components: How many; None: the one of `tried` under which held-out latents are
-                likeliest, tried in that order until they become less likely.
-            tried: Numbers of components, rising.
-            table: n rows; with conditions, each of the values is fitted by itself.
+            seed: Seed of the fit, and of the held-out rows.
+            components: Number of components; None: the number in `tried` with the highest held-out
+                likelihood, tried in that order until it decreases.
+            tried: Numbers of components, increasing.
+            table: n rows; with conditions, each value is fitted separately.
             conditions: `Conditions` of one category.
 
         Raises:
-            ValueError: for more covariance entries than the latents can tell.
+            ValueError: if there are too few latents for the covariances.
         """
         z = checked(z)
         rows = np.random.default_rng(seed).permutation(len(z))
@@ -131,8 +131,8 @@ class Mixture(Prior):
         (column,) = conditions.columns
         if not column.values:
             raise ValueError(
-                f"a mixture is fitted for each value of a category, and {column.name} is a number; "
-                "take kind flow"
+                f"a mixture needs a category as condition, and {column.name} is a number; take "
+                "kind flow"
             )
         known = table[column.name].astype(str).to_numpy()
         fits, owners, shares = [], [], []
@@ -192,7 +192,7 @@ class Mixture(Prior):
 
 
 class Gaussian(Mixture):
-    """One Gaussian, its covariance shrunken as far as few latents ask for (Ledoit & Wolf, 2004)."""
+    """One Gaussian with a shrunken covariance (Ledoit & Wolf, 2004)."""
 
     kind = "gaussian"
 
@@ -205,7 +205,7 @@ class Gaussian(Mixture):
 
 
 def _mixture(z, seed, components, tried):
-    """scikit-learn's mixture; its `searched` says what was tried."""
+    """scikit-learn's mixture; its `searched` has the likelihoods of the search."""
     _require_enough(z, components or 1)
     if components is not None:
         fitted = _fitted(z, components, seed)
@@ -229,7 +229,7 @@ def _mixture(z, seed, components, tried):
 def _fitted(z, components, seed):
     floor = FLOOR * float(np.mean(z.var(axis=0)))
     mixture = GaussianMixture(components, random_state=seed, reg_covar=floor, max_iter=100)
-    with warnings.catch_warnings():  # one that has not come to rest is measured like any other
+    with warnings.catch_warnings():  # a fit that has not converged is measured like any other
         warnings.simplefilter("ignore", ConvergenceWarning)
         return mixture.fit(z)
 
@@ -242,8 +242,8 @@ def _is_enough(z, components):
 def _require_enough(z, components):
     if not _is_enough(z, components):
         raise ValueError(
-            f"{components} full covariances of {z.shape[1]} axes cannot be told from {len(z)} "
-            "latents; take kind gaussian, whose covariance is shrunken, or fewer components"
+            f"{components} full covariances of {z.shape[1]} axes cannot be estimated from {len(z)} "
+            "latents; use kind gaussian, whose covariance is shrunken, or fewer components"
         )
 
 
@@ -258,7 +258,7 @@ def checked(z):
     still = np.flatnonzero(z.var(axis=0) == 0)
     if len(still):
         raise ValueError(
-            f"axis {still[0]} of the latent is the same for every image and has no density; take "
+            f"axis {still[0]} of the latent is the same for every image and has no density; use "
             "fewer axes (latent_dim)"
         )
     return z

@@ -1,8 +1,7 @@
-"""Priors on latents that are trained step by step: networks from noise to latents.
+"""Priors on latents that are trained by gradient descent: networks from noise to latents.
 
-Each is a `keras.Model` with a `train_step` of its own; latents are standardised inside. They are
-trained with `fit`, and where a folder is given they survive a kill as every training does
-(`storage.keep`).
+Each is a `keras.Model` with its own `train_step`; latents are standardised inside. They are trained
+with `fit`. If a folder is given, an interrupted training can be resumed (`storage.keep`).
 """
 
 import math
@@ -23,13 +22,13 @@ from sources.splits import Split
 from storage import checkpoints
 from storage.keep import Keep
 
-EVALUATIONS = 32  # of the flow's network for a draw
+EVALUATIONS = 32  # of the flow's network per draw
 DROPPED = 0.1  # share of latents whose conditions are hidden in training, for guidance
 EMA = 0.999
 
 
 class Plan(NamedTuple):
-    """How a prior is trained; what `Keep` reads of `config.Settings`."""
+    """Training settings of a prior: those of `config.Settings` that `Keep` reads."""
 
     epochs: int
     batch_size: int
@@ -37,13 +36,13 @@ class Plan(NamedTuple):
 
 
 class Trained(keras.Model, Prior):
-    """What the trained priors share: standardising, one step, a running mean of the weights.
+    """Base of the trained priors: standardisation, one step, a running mean of the weights.
 
     Args:
         latent_dim: Axes of the latent.
-        width, blocks: Units of a layer, and how many blocks of layers there are.
+        width, blocks: Units of a layer, and number of blocks of layers.
         conditions: `Conditions`, or None.
-        seed: Of the weights and of every draw in training.
+        seed: Seed of the weights and of every draw in training.
     """
 
     def __init__(self, latent_dim, width=256, blocks=3, conditions=None, seed=0):
@@ -62,7 +61,7 @@ class Trained(keras.Model, Prior):
         self.built = True
 
     def made_network(self):
-        """The network that is trained; what is drawn with is a running mean of its weights."""
+        """The network that is trained; draws use a running mean of its weights."""
         raise NotImplementedError
 
     def objective(self, x, given, key, training):
@@ -72,7 +71,7 @@ class Trained(keras.Model, Prior):
             x: Standardised latents.
             given: Conditions `(batch, width)`, or None.
             key: Function of a stream's name, the key of its random numbers.
-            training: Whether the network itself is asked, or the mean one.
+            training: Whether to use the network itself, or the mean one.
         """
         raise NotImplementedError
 
@@ -126,13 +125,13 @@ class Trained(keras.Model, Prior):
 
         Args:
             z: Shape `(n, latent_dim)`; a tenth of them, at random, is held out.
-            seed: Of the weights, the order and every draw.
+            seed: Seed of the weights, the order and every draw.
             table: n rows, with conditions.
             conditions: `Conditions`, or None.
             steps: Of training, of 256 latents each (or as many as there are).
-            folder: Keeps the training, which goes on where it was if called again; or None.
+            folder: Folder for checkpoints, so that another call resumes the training; or None.
             told: As `verbose` in Keras.
-            **sizes: Of the network.
+            **sizes: Sizes of the network.
         """
         z = checked(z).astype(np.float32)
         model = cls(z.shape[1], conditions=conditions, seed=seed, **sizes)
@@ -231,10 +230,10 @@ def _dense(width, seed, zeros=False, activation=None):
 class Flow(Trained):
     """Flow matching: a velocity field that carries N(0, I) to the latents along straight lines.
 
-    Trained to say `x - e` at `(1 - t) e + t x`, `t` uniform, `e` of N(0, I), Eq. 23 of
-    [Lipman et al., 2023](https://arxiv.org/abs/2210.02747) with `sigma_min = 0`; drawn from by
-    Heun's method in `EVALUATIONS` evaluations. Conditions are hidden in a tenth of the training, so
-    that the field is known with and without them
+    It is trained to predict `x - e` at `(1 - t) e + t x`, `t` uniform, `e` of N(0, I), Eq. 23 of
+    [Lipman et al., 2023](https://arxiv.org/abs/2210.02747) with `sigma_min = 0`; samples are drawn
+    by Heun's method in `EVALUATIONS` evaluations. Conditions are hidden in a tenth of the training,
+    so that the field is learned with and without them
     ([Ho & Salimans, 2022](https://arxiv.org/abs/2207.12598)).
     """
 
@@ -272,12 +271,12 @@ class Flow(Trained):
         return {"velocity": tf.reduce_sum(tf.square(away), axis=-1)}
 
     def sample(self, n, seed=0, condition=None, guidance=1.0, evaluations=EVALUATIONS):
-        """As every prior's.
+        """As for every prior.
 
         Args:
-            guidance: With a condition: 1 draws what the training data have of it, more what is
-                typical of it.
-            evaluations: Of the network for each latent, at least 2.
+            guidance: With a condition: 1 draws from the distribution of the training data, more
+                draws more typical latents.
+            evaluations: Evaluations of the network per latent, at least 2.
         """
         if evaluations < 2:
             raise ValueError(f"evaluations = {evaluations}: Heun's method needs at least 2")
@@ -308,7 +307,7 @@ class Flow(Trained):
 
 
 def _marked(given, hidden):
-    """Conditions with a last number that says whether they are hidden, and zeros where they are."""
+    """Conditions with a last number that marks hidden ones, which are zeros."""
     return tf.concat([given * (1.0 - hidden), hidden], axis=-1)
 
 
@@ -324,10 +323,10 @@ class _Waves(keras.layers.Layer):
 
 
 class Coupling(Trained):
-    """A normalizing flow of affine coupling layers, whose density is exact.
+    """A normalizing flow of affine coupling layers, with an exact density.
 
-    [Dinh et al., 2017](https://arxiv.org/abs/1605.08803), Eq. 7: one half of the axes decides by
-    how much the other half is scaled and moved, the halves drawn anew for each layer.
+    [Dinh et al., 2017](https://arxiv.org/abs/1605.08803), Eq. 7: one half of the axes determines
+    scale and shift of the other half; the halves are random for each layer.
 
     Args:
         blocks: Coupling layers.
@@ -338,7 +337,7 @@ class Coupling(Trained):
 
     def __init__(self, latent_dim, width=128, blocks=8, conditions=None, seed=0):
         if latent_dim < 2:
-            raise ValueError("coupling layers need a latent of at least 2 axes; take kind mixture")
+            raise ValueError("coupling layers need a latent of at least 2 axes; use kind mixture")
         super().__init__(latent_dim, width, blocks, conditions, seed)
 
     def orders(self):
@@ -348,7 +347,7 @@ class Coupling(Trained):
 
     @property
     def half(self):
-        """How many axes decide."""
+        """Number of axes in the first half."""
         return self.latent_dim // 2
 
     def made_network(self):
@@ -366,7 +365,7 @@ class Coupling(Trained):
         return keras.Model([z, *given], [x, volume])
 
     def _layer(self, number):
-        """Network of one layer: the half that decides to log-scale and shift of the other."""
+        """Network of one layer: from the first half to log-scale and shift of the other."""
         inputs = [keras.Input((self.half,))]
         if self.conditions:
             inputs.append(keras.Input((self.conditions.width,)))
@@ -389,7 +388,7 @@ class Coupling(Trained):
 
     def log_prob(self, z, condition=None):
         if self.conditions and condition is None:
-            raise ValueError("the density of this prior is known for a condition; name one")
+            raise ValueError("the density of this prior needs a condition; give one")
         rows = None if condition is None else tf.constant(self._given(len(z), condition))
         inside = self._log_prob(self.mean_network, (z - self.shift) / self.scale, rows)
         return inside - tf.reduce_sum(tf.math.log(self.scale.value))
@@ -397,7 +396,7 @@ class Coupling(Trained):
     def sample(self, n, seed=0, condition=None):
         given = self._given(n, condition)
         if self.conditions and given is None:
-            raise ValueError("this prior draws for a condition; name one")
+            raise ValueError("this prior needs a condition; give one")
         orders = list(enumerate(self.orders()))
 
         def carried(x, told):
@@ -427,7 +426,7 @@ class TwoStage(Trained):
 
     def __init__(self, latent_dim, width=256, blocks=3, conditions=None, seed=0):
         if conditions is not None:
-            raise ValueError("kind two-stage takes no conditions; take mixture or flow")
+            raise ValueError("kind two-stage takes no conditions; use mixture or flow")
         super().__init__(latent_dim, width, blocks, None, seed)
 
     def made_network(self):

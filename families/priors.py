@@ -1,13 +1,13 @@
-"""Priors on the latents of a trained model, fitted afterwards: what its samples are drawn from.
+"""Priors fitted on the latents of a trained model, to draw its samples from.
 
-A VAE's decoder is trained on draws of the posteriors. Draws of N(0, I), which it is then asked to
-decode, lie elsewhere unless the two agree. A prior fitted on the posteriors repairs that, and
-leaves the networks as they are ([Ghosh et al., 2020](https://arxiv.org/abs/1903.12436), Section 4;
+A VAE's decoder is trained on draws of the posteriors. Draws of N(0, I) differ from them unless the
+aggregated posterior matches it. A prior fitted on the posteriors corrects this without changing the
+networks ([Ghosh et al., 2020](https://arxiv.org/abs/1903.12436), Section 4;
 [Dai & Wipf, 2019](https://arxiv.org/abs/1903.05789)).
 
-A prior is an argument of the functions that draw (`model.sample(n, prior=...)`), never a part of
-the model. Several may lie beside a run; one of them is the run's own, which `apply.py --generate`
-draws from. A number without a suffix is under N(0, I), one under another prior is `name@prior`.
+A prior is an argument of the functions that draw (`model.sample(n, prior=...)`), not a part of the
+model. A run can have several; one of them is the run's own, from which `apply.py --generate` draws.
+A metric without a suffix is under N(0, I), one under another prior is `name@prior`.
 """
 
 import numpy as np
@@ -30,23 +30,24 @@ KINDS = {
 }
 NORMAL = densities.Normal.kind
 CONDITIONAL = ("mixture", "coupling", "flow")
-MOST_DRAWS = 50_000  # that a prior is fitted on
-# What a run gets at the end of its training; the search is short beside that.
+MOST_DRAWS = 50_000  # most draws for the fit of a prior
+# The prior that a run gets at the end of its training; its search is short compared with that.
 OWN_COMPONENTS, OWN_DRAWS = (1, 2, 5, 10, 20), 10_000
 
 
 def draws(model, split, seed=0, most=MOST_DRAWS):
-    """What a prior is fitted on: a draw of the posterior of each image, or of images at random.
+    """Data for the fit of a prior: one draw of the posterior of each image, or of random images.
 
     Args:
         model: A trained model.
         split: Of `data.ImageData`, the training split.
-        seed: Of the rows and the draws.
-        most: Images at most. They are taken at random: the rows of a folder lie in class order.
+        seed: Seed of the rows and the draws.
+        most: Most images. They are chosen at random, because the rows of a folder are in class
+            order.
 
     Returns:
-        `(z, rows)`: float32 `(n, latent_dim)`, means where the posteriors have no width; and which
-        images they are of.
+        `(z, rows)`: float32 `(n, latent_dim)`, means if the posteriors have no variance; and the
+            numbers of their images.
     """
     random = np.random.default_rng(seed)
     rows = np.sort(random.permutation(len(split))[:most])
@@ -65,13 +66,13 @@ def fit(kind, model, split, seed=0, columns=(), **options):
     Args:
         kind: One of `KINDS`.
         model, split: See `draws`.
-        seed: Of the draws and of the fit.
-        columns: Of the split's table, which it is conditioned on; for the kinds of `CONDITIONAL`.
-        **options: Of the kind: `components` of a mixture; `steps`, `folder` and `told` of what is
-            trained.
+        seed: Seed of the draws and of the fit.
+        columns: Columns of the split's table to condition on; for the kinds of `CONDITIONAL`.
+        **options: Options of the kind: `components` of a mixture; `steps`, `folder` and `told` of
+            trained kinds.
 
     Raises:
-        ValueError: naming what cannot be fitted, and a kind that can.
+        ValueError: if the kind cannot be fitted, with a kind that can.
     """
     if kind not in KINDS:
         raise ValueError(f"there is no kind of prior {kind!r}; allowed: {', '.join(KINDS)}")
@@ -86,11 +87,11 @@ def fit(kind, model, split, seed=0, columns=(), **options):
 
 
 def own(model, split, seed=0):
-    """The prior that a run gets when its training ends.
+    """The prior that a run gets at the end of its training.
 
-    A mixture of Gaussians, of as many as held-out latents ask for; one Gaussian, shrunken, where
-    there are too few latents to tell full covariances. It costs a few seconds and repairs most of
-    what samples of N(0, I) lack (docs/results.md).
+    A mixture of Gaussians, their number chosen on held-out latents; or one Gaussian with a shrunken
+    covariance if there are too few latents. It takes a few seconds and corrects most defects of
+    samples from N(0, I) (docs/results.md).
     """
     z, _ = draws(model, split, seed, OWN_DRAWS)
     if 2 * (z.shape[1] + 1) * 2 > len(z):
@@ -104,17 +105,17 @@ def restored(settings, arrays):
 
 
 def of_run(run, name=None):
-    """A prior that lies beside a run.
+    """A prior of a run.
 
     Args:
         run: Run folder.
-        name: Of the prior; `"normal"` is there always, None stands for the run's own.
+        name: Name of the prior; `"normal"` always exists, None is the run's own.
 
     Returns:
         The prior, or None for N(0, I).
 
     Raises:
-        ValueError: where there is none of this name, or it was fitted on other weights.
+        ValueError: if there is none of this name, or it was fitted on other weights.
     """
     name = name or runs.own_prior(run) or NORMAL
     if name == NORMAL:

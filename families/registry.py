@@ -1,4 +1,4 @@
-"""The model that settings describe: every name that `Settings.model` may have, in one table."""
+"""Builds models from settings; one table has all names of `Settings.model`."""
 
 import dataclasses
 from itertools import pairwise
@@ -10,7 +10,7 @@ from nn import networks
 
 
 def _pair(settings, kind):
-    """The encoder and decoder that most models need."""
+    """Encoder and decoder of most models."""
     return _encoder_and_decoder(settings, getattr(kind, "stochastic", False))
 
 
@@ -84,7 +84,7 @@ def _shared(settings):
 
 
 class Entry(NamedTuple):
-    """How one model is made: its class, what builds its networks, and the settings of those."""
+    """One model: its class, the function that builds its networks, and their settings."""
 
     kind: type
     networks: callable = _pair
@@ -117,13 +117,13 @@ REGISTRY = {
 
 
 def taken(name) -> set[str]:
-    """Names of the settings that a model takes and others need not."""
+    """Names of the settings that a model uses and other models may not."""
     entry = REGISTRY[name]
     return {*entry.kind.arguments(), *entry.settings}
 
 
 def unfit(settings, name) -> dict:
-    """Settings that were changed and that a model does not take, with their defaults."""
+    """Changed settings that a model does not use, with their defaults."""
     of_models = set().union(*map(taken, REGISTRY)) - taken(name)
     defaults = {each.name: each.default for each in dataclasses.fields(settings)}
     return {
@@ -134,35 +134,35 @@ def unfit(settings, name) -> dict:
 
 
 def require_fit(settings):
-    """Refuses to train with a setting that the model would not look at.
+    """Refuses to train with a setting that the model would ignore.
 
     Raises:
-        ValueError: naming the setting and the models that take it.
+        ValueError: for such a setting; the models that use it are named.
     """
     for name, default in unfit(settings, settings.model).items():
         others = [each for each in REGISTRY if name in taken(each)]
         raise ValueError(
-            f"settings: {name} = {getattr(settings, name)!r} is not taken by {settings.model}; "
-            f"models that take it: {', '.join(others)}. Leave it at {default!r}"
+            f"settings: {name} = {getattr(settings, name)!r} is not used by {settings.model}; "
+            f"models that use it: {', '.join(others)}. Leave it at {default!r}"
         )
 
 
 def with_model(settings, name, **changes):
-    """The same settings for another model; what that does not take goes back to its default.
+    """The same settings for another model; those that it does not use are reset to their defaults.
 
     Args:
         settings: `config.Settings`.
-        name: Of the model.
-        **changes: Other settings that change with it.
+        name: Name of the model.
+        **changes: Other changes of settings.
 
     Returns:
-        `config.Settings`. What was dropped is said in one printed line.
+        `config.Settings`. Reset settings are reported in one printed line.
     """
     dropped = {
         each: default for each, default in unfit(settings, name).items() if each not in changes
     }
     if dropped:
-        print(f"{name} does not take, and goes without: {', '.join(dropped)}")
+        print(f"{name} does not use these settings, now at their defaults: {', '.join(dropped)}")
     return dataclasses.replace(settings, **dropped, model=name, **changes)
 
 
@@ -170,13 +170,14 @@ MOST_WEIGHTS = 500_000_000  # 2 GB; three times as much with the optimizer's sta
 
 
 def count_weights(settings) -> int:
-    """About how many weights the model of some settings has, computed before anything is built.
+    """Approximate number of weights of the settings' model, computed before it is built.
 
     Args:
         settings: `config.Settings`.
 
     Returns:
-        No fewer than it has, and at most a quarter more (where there are more than thousands).
+        Not less than the true number, and at most a quarter more (for models of more than
+        thousands).
     """
     stages = networks.stages(settings.widths, settings.kernel_sizes, settings.strides)
     height, width, channels = settings.image_shape
@@ -185,7 +186,7 @@ def count_weights(settings) -> int:
     encoder = decoder = 0
     filters = channels
     for index, (own, size, stride) in enumerate(stages):
-        before = settings.widths[max(index - 1, 0)]  # what the decoder's stage gives
+        before = settings.widths[max(index - 1, 0)]  # output of the decoder's stage
         encoder += size**2 * filters * own + 5 * own
         decoder += size**2 * own * before + 5 * before
         if settings.residual:
@@ -202,7 +203,7 @@ def count_weights(settings) -> int:
     decoder += _dense(drawn, *reversed(settings.dense_widths), flat)
     total = encoder + decoder
     if settings.model.endswith("IntroVAE"):
-        total += decoder  # the running mean of it
+        total += decoder  # its running mean
     if settings.model == "AAE":
         total += _dense(latent_dim, *settings.discriminator_widths, 1)
     if settings.model == "SemiSupervisedVAE":
@@ -215,21 +216,21 @@ def count_weights(settings) -> int:
 
 
 def _dense(*units):
-    """Weights of dense layers of so many units, one after the other."""
+    """Number of weights of successive dense layers."""
     return sum((before + 1) * after for before, after in pairwise(units))
 
 
 def from_settings(settings):
-    """The model that a `config.Settings` describes, with fresh weights, not yet compiled.
+    """The model of a `config.Settings`, with initial weights, not compiled.
 
     Raises:
-        ValueError: where it would have more than `MOST_WEIGHTS` weights.
+        ValueError: if it would have more than `MOST_WEIGHTS` weights.
     """
     weights = count_weights(settings)
     if weights > MOST_WEIGHTS:
         raise ValueError(
             f"these settings describe a model of about {weights:,} weights, more than "
-            f"{MOST_WEIGHTS:,}; take fewer or smaller widths and dense_widths, or more strides"
+            f"{MOST_WEIGHTS:,}; use fewer or smaller widths and dense_widths, or larger strides"
         )
     entry = REGISTRY[settings.model]
     arguments = {name: getattr(settings, name) for name in entry.kind.arguments()}
@@ -237,15 +238,15 @@ def from_settings(settings):
 
 
 def on_latents(m1, classes, latent_dim=32, widths=(500,), dropout=0.0, **kwargs):
-    """A `semisupervised.M1M2` on a trained VAE, with fresh weights, not yet compiled.
+    """A `semisupervised.M1M2` on a trained VAE, with initial weights, not compiled.
 
     Args:
         m1: The trained `VAE`.
-        classes: How many the label has.
+        classes: Number of classes of the label.
         latent_dim: Axes of the second latent, the style.
         widths: Units of the dense layers of each of its three networks.
-        dropout: In the network of q(y|z).
-        **kwargs: Of `M2`; its `seed` decides the initial weights too.
+        dropout: Dropout of the network q(y|z).
+        **kwargs: Of `M2`; its `seed` also determines the initial weights.
     """
     seed = kwargs.get("seed", 0)
     return semisupervised.M1M2(

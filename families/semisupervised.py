@@ -1,7 +1,8 @@
-"""Variational autoencoders that know labels: of every image, or of a few.
+"""Variational autoencoders that learn from labels: of every image, or of a few.
 
-A label is a whole number, -1 where an image has none. Both models are trained on the batches of
-`splits.Split.mixed_batches`, and answer alike: `classify` images, `generate` images with a label.
+A label is a whole number, -1 if an image has none. Both models are trained on the batches of
+`splits.Split.mixed_batches`, and have the methods `classify` images and `generate` images with a
+label.
 """
 
 from typing import NamedTuple
@@ -15,31 +16,31 @@ from nn import layers, losses
 from nn.batches import as_float, parts
 from nn.configured import one_of
 
-ATTEMPTS = 100  # batches of prior draws in which `generate` looks for what it is asked for
+ATTEMPTS = 100  # most batches of prior draws in which `generate` searches
 
 
 def mean_known(terms, labels):
-    """Mean of terms over the images that have a label; 0 where none has."""
+    """Mean of terms over the images that have a label; 0 if none has."""
     known = tf.cast(labels >= 0, terms.dtype)
     return tf.math.divide_no_nan(tf.reduce_sum(known * terms), tf.reduce_sum(known))
 
 
 def _rows(x):
-    """Rows of a batch: a number where it is known, so that shapes stay static."""
+    """Rows of a batch: a Python number if it is known, so that shapes stay static."""
     return tf.shape(x)[0] if x.shape[0] is None else x.shape[0]
 
 
 def _known_class(label, classes):
     if label is not None and not 0 <= label < classes:
-        raise ValueError(f"label = {label}: the model's classes go from 0 to {classes - 1}")
+        raise ValueError(f"label = {label}: the model's classes are 0 to {classes - 1}")
 
 
 class Labelled(models.VAE):
-    """What both models share: the classification term, the monitor of it, and `classify`.
+    """Base of both models: the classification term, its monitor, and `classify`.
 
     Args:
         class_weight: Nats per nat of cross-entropy; the cross-entropy is averaged over the labelled
-            images of a batch, whatever their number, everything else over all images.
+            images of a batch, for any number of them, everything else over all images.
     """
 
     uses_labels = True
@@ -53,7 +54,7 @@ class Labelled(models.VAE):
         raise NotImplementedError
 
     def classification(self, result):
-        """Weighted cross-entropy of the labels that there are; a scalar."""
+        """Weighted cross-entropy of the known labels; a scalar."""
         nll = losses.label_nll(result.labels, self.class_logits(result))
         return self.class_weight * mean_known(nll, result.labels)
 
@@ -61,7 +62,7 @@ class Labelled(models.VAE):
         return super().monitor(result) | self.accuracy(result)
 
     def accuracy(self, result):
-        """Share of the labelled images that q(y|x) puts into their class."""
+        """Share of the labelled images that q(y|x) classifies correctly."""
         if result.labels is None:
             return {}
         guessed = tf.argmax(self.class_logits(result), axis=-1, output_type=result.labels.dtype)
@@ -71,16 +72,16 @@ class Labelled(models.VAE):
 
 @keras.saving.register_keras_serializable("latent_atlas")
 class SemiSupervisedVAE(Labelled):
-    """VAE with a classifier on its latent, which draws the clusters of the classes apart.
+    """VAE with a classifier on its latent, which separates the classes.
 
-    Minimises the negative evidence lower bound of all images, and beside it the cross-entropy of
-    the classifier on those that have a label: images without one count for the bound alone.
+    Minimises the negative evidence lower bound of all images plus the cross-entropy of the
+    classifier on those with a label.
 
     Args:
         encoder, decoder, class_weight, **kwargs: See `VAE` and `Labelled`.
         classifier: From `networks.latent_classifier`.
-        classify_from: What the classifier reads in training: `"mean"`, the posterior's, or
-            `"sample"`, the latent that is decoded. Afterwards it reads the mean.
+        classify_from: Input of the classifier in training: `"mean"`, the posterior's, or
+            `"sample"`, the latent that is decoded. Outside training it is the mean.
     """
 
     def __init__(self, encoder, decoder, classifier, classify_from="mean", **kwargs):
@@ -108,27 +109,27 @@ class SemiSupervisedVAE(Labelled):
         return self.classify_latents(self.encode(images)[0])
 
     def endpoints(self):
-        """As every model's, and `"classifier"`: latents to the probability of each class."""
+        """As for every model, and `"classifier"`: latents to the probability of each class."""
         z = keras.Input((self.latent_dim,), name="z")
         likely = keras.ops.softmax(layers.stock(self.classifier)(z))
         return super().endpoints() | {"classifier": keras.Model(z, likely, name="classifier")}
 
     def generate(self, n, seed=0, label=None, confidence=0.0, prior=None):
-        """Images decoded from draws of a prior, each with the class that its latent lies in.
+        """Images decoded from draws of a prior, each with the predicted class of its latent.
 
         Args:
             n: Number of images.
-            seed: The same for the same seed.
-            label: Keep draws of this class alone; None: of every class, as they come.
-            confidence: Keep draws that the classifier gives at least this probability; between two
-                clusters lie images that are neither.
+            seed: Seed of the draws.
+            label: Keep only draws of this class; None: of all classes, as drawn.
+            confidence: Keep only draws with at least this probability of their class; images
+                between two clusters belong to neither.
             prior: See `sample`.
 
         Returns:
             `(images, labels)`: floats in [0, 1], `(n, height, width, channels)`, and `(n,)`.
 
         Raises:
-            ValueError: where no such latents are found in `ATTEMPTS` batches of draws.
+            ValueError: if no such latents are found in `ATTEMPTS` batches of draws.
         """
         _known_class(label, self.classifier.output_shape[-1])
         kept, found = [], 0
@@ -147,17 +148,17 @@ class SemiSupervisedVAE(Labelled):
             raise ValueError(
                 f"only {found} of {ATTEMPTS * max(n, 256)} draws of the prior were of "
                 f"{'any class' if label is None else f'class {label}'} with a confidence of "
-                f"{confidence}; ask for fewer or for less"
+                f"{confidence}; ask for fewer images or a lower confidence"
             )
         z, labels = (np.concatenate(each)[:n] for each in zip(*kept, strict=True))
         return self.decode(z), labels
 
 
 class ByClass(NamedTuple):
-    """Every pair of an image and a class that a pass of `M2` tried.
+    """All pairs of an image and a class in a pass of `M2`.
 
-    `rows` says which image of the batch, `classes` which class, `share` how much the pair counts:
-    the probability q(y|x), or 1 for the label that is known. All have the shape `(pairs,)`; the
+    `rows` are the images' numbers in the batch, `classes` the classes, `share` the weights of the
+    pairs: the probability q(y|x), or 1 for a known label. All have the shape `(pairs,)`; the
     latents `(pairs, latent_dim)`, the decoder's outputs `(pairs, ...)`. `class_logits` are those of
     q(y|x), and `class_kl` is the KL of every image's shares from the uniform prior, `(batch,)`.
     """
@@ -174,24 +175,23 @@ class ByClass(NamedTuple):
 
 @keras.saving.register_keras_serializable("latent_atlas")
 class M2(Labelled):
-    """Semi-supervised VAE whose decoder is told the class: p(x|z, y), q(y|x), q(z|x, y).
+    """Semi-supervised VAE with a class-conditional decoder: p(x|z, y), q(y|x), q(z|x, y).
 
-    The class is a second latent. Where it is known, the bound is Eq. 6 of
+    The class is a second latent. If it is known, the bound is Eq. 6 of
     [Kingma et al., 2014](https://arxiv.org/abs/1406.5298),
-    `L(x, y) = distortion + KL(q(z|x, y) | N(0, I)) - log p(y)`; where not, Eq. 7,
+    `L(x, y) = distortion + KL(q(z|x, y) | N(0, I)) - log p(y)`; otherwise Eq. 7,
     `U(x) = sum_y q(y|x) L(x, y) - H(q(y|x))`, summed exactly over all classes. A weighted
-    cross-entropy of q(y|x) on the labelled images stands beside (Eq. 9). The prior p(y) is uniform.
+    cross-entropy of q(y|x) on the labelled images is added (Eq. 9). The prior p(y) is uniform.
 
-    The convolutions of the encoder run once for an image, the decoder once for every class that is
-    tried: one for labelled images, all for the rest. Since class and style are apart, `decode`
-    takes both.
+    The convolutions of the encoder run once per image, the decoder once per class: the known one of
+    labelled images, all for the rest. Class and style are separate, so `decode` takes both.
 
     Args:
         encoder: From `networks.class_encoder`.
         posterior: From `networks.class_posterior`.
-        decoder: From `networks.decoder`, of latents with one axis more for every class.
-        class_weight, **kwargs: See `Labelled` and `VAE`; of `VAE`'s means against collapse it has
-            the warm-up alone.
+        decoder: From `networks.decoder`, of latents with one additional axis per class.
+        class_weight, **kwargs: See `Labelled` and `VAE`; of `VAE`'s remedies against collapse it
+            has only the warm-up.
     """
 
     needs_class = True
@@ -214,13 +214,13 @@ class M2(Labelled):
         return self.decoder.input_shape[-1] - self.classes
 
     def observed(self, images, training, step, rows):
-        """What the encoder sees and the likelihood asks for: the images, binarised or not."""
+        """The input of the encoder and target of the likelihood: the images, binarised or not."""
         return self._binarized(images, self.key("binarize", training, step, rows))
 
     def forward(self, batch, training, step):
         images, labels = parts(batch)
         images = as_float(images)
-        # In the first part of a mixed batch one class is tried, elsewhere every one.
+        # In the first part of a mixed batch only the known class is decoded, elsewhere all.
         count, first = _rows(images), 0
         if isinstance(batch, tuple | list) and len(batch) == 3:
             first = _rows(batch[0])
@@ -248,7 +248,7 @@ class M2(Labelled):
         z = self.draw(z_mean, z_log_var, key)
         outputs = self.decoder(self._with_class(z, tried), training=training)
 
-        # What every model shows, of the likeliest class of each image.
+        # The monitors of every model, for the most likely class of each image.
         likeliest = tf.argmax(shares[first:], axis=-1, output_type=tf.int32)
         best = first + tf.range(count - first) * self.classes + likeliest
         best = tf.concat([tf.range(first), best], axis=0)
@@ -262,7 +262,7 @@ class M2(Labelled):
     def bound(self, result, log_prior=None):
         """Distortion and rate, expected over the classes: their sum is Eq. 6 or Eq. 7."""
         if log_prior is not None:
-            raise ValueError("the bound of an M2 is known under its own prior alone")
+            raise ValueError("the bound of an M2 is available for its own prior only")
         pairs, count = result.by_class, tf.shape(result.z)[0]
 
         def expected(terms):
@@ -298,7 +298,7 @@ class M2(Labelled):
 
         Args:
             images: uint8, or floats in [0, 1].
-            labels: Classes, shape `(batch,)`; None: the likeliest of each.
+            labels: Classes, shape `(batch,)`; None: the most likely ones.
         """
         features, logits = self._class_features(images)
         return self._style(features, tf.argmax(logits, axis=-1) if labels is None else labels)
@@ -311,27 +311,27 @@ class M2(Labelled):
         """Images in [0, 1] of latents `(batch, latent_dim)` and classes `(batch,)`."""
         if labels is None:
             raise ValueError(
-                "the latent of an M2 is a style within a class, and no class was named: give "
-                "decode the classes too, one for each latent, as from classify(images)"
+                "an M2 decodes a latent and a class: pass one class per latent to decode, for "
+                "example those of classify(images)"
             )
         return tf.sigmoid(self.decoder(self._with_class(z, labels), training=False))
 
     def describe(self, images):
-        """As every model's, each image in its likeliest class."""
+        """As for every model, each image in its most likely class."""
         features, logits = self._class_features(images)
         labels = tf.argmax(logits, axis=-1)
         z_mean, z_log_var = self._style(features, labels)
         return z_mean, z_log_var, self.decode(z_mean, labels)
 
     def endpoints(self):
-        """As every model's, with classes.
+        """As for every model, with classes.
 
-        The encoder also gives the probability of each class, and the posterior in the likeliest;
-        the decoder takes the class as a whole number beside the latent.
+        The encoder also gives the probability of each class, and the posterior in the most likely
+        one; the decoder takes the class as a whole number in addition to the latent.
         """
         images = keras.Input(self.image_shape, name="images")
         features, class_logits = layers.stock(self.encoder)(images)
-        # Keras' argmax has bit tricks in it that ONNX has no word for.
+        # Keras' argmax uses bit operations that ONNX does not have.
         likeliest = keras.ops.top_k(class_logits, 1)[1][:, 0]
         known = [features, keras.ops.one_hot(likeliest, self.classes)]
         outputs = [*layers.stock(self.posterior)(known), keras.ops.softmax(class_logits)]
@@ -353,12 +353,12 @@ class M2(Labelled):
         return tf.reshape(made, (count, self.classes, *made.shape[1:]))
 
     def generate(self, n, seed=0, label=None, prior=None):
-        """Images decoded from draws of a prior, each in the class that it was drawn in.
+        """Images decoded from draws of a prior, each with its class.
 
         Args:
             n: Number of images.
-            seed: The same for the same seed.
-            label: The class of all; None: every class in turn.
+            seed: Seed of the draws.
+            label: The class of all images; None: every class in turn.
             prior: Of the style, see `sample`.
 
         Returns:
@@ -369,7 +369,7 @@ class M2(Labelled):
         return self.decode(self.draw_prior(n, seed, prior), labels), labels
 
     def sample(self, n, seed=0, prior=None):
-        """As every model's, every class in turn."""
+        """As for every model, with every class in turn."""
         return self.generate(n, seed, prior=prior)[0]
 
 
@@ -377,8 +377,8 @@ class M2(Labelled):
 class M1M2(M2):
     """`M2` on the latents of a trained VAE, Section 2.3 of Kingma et al., 2014.
 
-    What is observed is a draw of the first model's posterior, anew at every step; the first model
-    itself is not trained further. `fit` takes images, or, many times faster, the posteriors
+    The observed data are draws of the first model's posterior, new ones at every step; the first
+    model is not trained further. `fit` takes images, or, many times faster, the posteriors
     themselves: floats `(batch, 2, m1.latent_dim)`, means before log-variances.
 
     Args:
@@ -416,5 +416,5 @@ class M1M2(M2):
 
     def decode(self, z, labels=None):
         if labels is None:
-            raise ValueError("M1M2 draws a style in a class: call decode(z, labels)")
+            raise ValueError("M1M2 needs the class of each latent: call decode(z, labels)")
         return self.m1.decode(self.decoder(self._with_class(z, labels), training=False)[:, 0])

@@ -1,1 +1,1 @@
-"""What a training step is made of: layers, networks, losses, metrics, random numbers, replicas."""
+"""Parts of a training step: layers, networks, losses, metrics, random numbers, replicas."""

@@ -1,4 +1,4 @@
-"""Means: of the terms of one step, and running ones of what the steps show."""
+"""Means of the terms of one step, and running means over steps."""
 
 import math
 
@@ -18,10 +18,9 @@ def reduced(terms):
 class Averages(keras.metrics.Metric):
     """Running means over images of named scalars, in one variable and with one update per step.
 
-    The names are those of the first update, so a model need not announce its terms (`MOST` at
-    most); one that a later batch has nothing to say of, as of labels that are not there, becomes
-    NaN. The first is the loss; `finite_until` is the number of images after which its mean was last
-    a finite number.
+    The names are those of the first update (`MOST` at most), so a model need not declare its terms.
+    A term that is missing in a later batch, such as one of labels, becomes NaN. The first term is
+    the loss; `finite_until` is the number of images after which its mean was last finite.
     """
 
     MOST = 32
@@ -29,7 +28,7 @@ class Averages(keras.metrics.Metric):
     def __init__(self, name="averages"):
         super().__init__(name=name)
         self.names = ()
-        # Every replica holds the sums over all, which it is given.
+        # Every replica holds the sums over all replicas.
         alike = {"initializer": "zeros", "aggregation": replicas.ALIKE}
         self.totals = self.add_variable((self.MOST,), name="totals", **alike)
         self.images = self.add_variable((), dtype="int64", name="images", **alike)
@@ -49,7 +48,7 @@ class Averages(keras.metrics.Metric):
 
     @property
     def state(self):
-        """What `restore` takes, as JSON holds it; a float32 is exact there."""
+        """State for `restore`, as plain values for JSON; a float32 is exact there."""
         totals = self.totals.numpy()[: len(self.names)].tolist()
         images, until = (int(each.numpy()) for each in (self.images, self.finite_until))
         return {"names": self.names, "totals": totals, "images": images, "finite_until": until}

@@ -1,4 +1,4 @@
-"""Batches: the forms that one comes in, and long arrays through a function a batch at a time."""
+"""Batches: their forms, and functions applied to long arrays batch by batch."""
 
 import math
 
@@ -6,9 +6,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-ROWS = 512  # of `in_batches` in a call,
-NUMBERS = 2**23  # and the most that they may hold together, coming in or going out
-PIXELS = 2**20  # that are encoded at a time: enough to keep the cores busy, little memory
+ROWS = 512  # per call of `in_batches`,
+NUMBERS = 2**23  # and most numbers of these rows, input or output
+PIXELS = 2**20  # encoded at a time: enough to use all cores, with little memory
 
 
 def in_batches(function, *arrays, batch_size=None, told=""):
@@ -18,15 +18,15 @@ def in_batches(function, *arrays, batch_size=None, told=""):
         function: Takes a batch `(batch, ...)` of each array, returns one tensor or a tuple of
             tensors of that many rows.
         arrays: Each of shape `(n, ...)`, n at least 1.
-        batch_size: Rows per call; default: `ROWS`, or fewer where these are large images.
-        told: What is done, in a word: shows a progress bar under this name.
+        batch_size: Rows per call; default: `ROWS`, or fewer for large images.
+        told: Title of a progress bar; "": no progress bar.
 
     Returns:
         Array, or tuple of arrays, of n rows.
     """
     n = len(arrays[0])
     if not n:
-        raise ValueError("in_batches: there are no rows to work on")
+        raise ValueError("in_batches: the arrays are empty")
     # One trace serves the full batches and the shorter last one.
     specs = [tf.TensorSpec((None, *each.shape[1:]), tf.as_dtype(each.dtype)) for each in arrays]
     compiled = tf.function(function).get_concrete_function(*specs)
@@ -47,12 +47,12 @@ def in_batches(function, *arrays, batch_size=None, told=""):
 
 
 def _numbers(tensor):
-    """How many a row of it has, as far as that is known."""
+    """Numbers per row, as far as the shape is known."""
     return math.prod(side or 1 for side in tensor.shape[1:]) if tensor.shape.rank else 1
 
 
 def rows_at_a_time(shape):
-    """How many images of an array `(n, height, width, channels)` have `PIXELS` pixels."""
+    """Number of images of an array `(n, height, width, channels)` that have `PIXELS` pixels."""
     return max(1, PIXELS // (shape[1] * shape[2]))
 
 
@@ -68,11 +68,11 @@ def parts(batch):
 
     Args:
         batch: Images; `(images, labels)`; `(images, labels, others)`, whose `others` are images
-            without a label, and whose labels are all known; or a dictionary of `"images"` and,
-            where there are any, `"labels"` and `"conditions"`.
+            without a label, and whose labels are all known; or a dictionary of `"images"` and, if
+            there are any, `"labels"` and `"conditions"`.
 
     Returns:
-        `(images, labels)`; the labels of `others` are -1, and None stands for no labels at all.
+        `(images, labels)`; the labels of `others` are -1, without any labels, None.
     """
     if isinstance(batch, dict):
         return batch["images"], batch.get("labels")
@@ -88,7 +88,7 @@ def parts(batch):
 def rows_of_parts(batch):
     """Rows of each part of a batch of `(images, labels, others)`; None for a batch of one part.
 
-    Several replicas that share a batch each hold a slice of every part.
+    If replicas share a batch, each holds a slice of every part.
     """
     if not isinstance(batch, tuple | list) or len(batch) < 3:
         return None

@@ -1,4 +1,4 @@
-"""Models whose configuration is read off their constructors, so that no list repeats it."""
+"""Models whose configuration is the arguments of their constructors, so that no list repeats it."""
 
 import inspect
 
@@ -6,18 +6,18 @@ import keras
 
 
 class Configured(keras.Model):
-    """Base of models that are saved and loaded with what their constructors take.
+    """Base of models that are saved and loaded with the arguments of their constructors.
 
     A constructor's parameters without a default are networks, those with one are settings; each is
-    kept as an attribute of its name. A subclass names its own in its own constructor and hands
-    on the rest as `**kwargs`.
+    kept as an attribute of its name. The constructor of a subclass has its own parameters and
+    passes on the rest as `**kwargs`.
     """
 
-    refused = ()  # settings of a constructor above that have no meaning for a class
+    refused = ()  # inherited settings that a class does not accept
 
     @classmethod
     def arguments(cls) -> dict:
-        """What the constructors along the inheritance take and this class does not refuse.
+        """Arguments of all inherited constructors, except those that this class refuses.
 
         Returns:
             Dictionary of names to defaults.
@@ -42,16 +42,16 @@ class Configured(keras.Model):
 
     @classmethod
     def _networks(cls):
-        """Names of the networks that the class is made of: what has no default."""
+        """Names of the class's networks: the parameters without a default."""
         return [each.name for each in cls._parameters() if each.default is each.empty]
 
     def _refuse(self):
-        """Raises an error where a refused argument was given; for the end of a constructor."""
+        """Raises an error if a refused argument was given; called at the end of a constructor."""
         for name in self.refused:
             value, default = getattr(self, name), self._defaults()[name]
             if value != default:
                 raise ValueError(
-                    f"{name} = {value!r} has no meaning for {type(self).__name__}; leave it at "
+                    f"{name} = {value!r} is not available for {type(self).__name__}; leave it at "
                     f"{default!r}"
                 )
 
@@ -71,4 +71,4 @@ class Configured(keras.Model):
 
 def one_of(name, value, allowed):
     if value not in allowed:
-        raise ValueError(f"{name} = {value!r} is not possible; allowed: {', '.join(allowed)}")
+        raise ValueError(f"{name} = {value!r} is not valid; allowed: {', '.join(allowed)}")

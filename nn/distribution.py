@@ -1,4 +1,4 @@
-"""Which devices and machines share a training: TensorFlow's own strategies, chosen by one word."""
+"""Devices and machines that share a training: TensorFlow's strategies, selected by name."""
 
 import os
 
@@ -8,32 +8,33 @@ NAMES = ("auto", "none", "mirrored", "multiworker")
 
 
 def strategy(name: str = "auto") -> tf.distribute.Strategy:
-    """The strategy under whose `scope()` a model is to be made; call it before anything else.
+    """The strategy under whose `scope()` a model is made; call it before anything else.
 
     Args:
         name: `"mirrored"`, all GPUs of this machine (or, without any, all logical CPU devices);
-            `"multiworker"`, all machines that `TF_CONFIG` names, or all tasks of a SLURM job;
-            `"none"`; or `"auto"`: what the environment asks for, several GPUs where there are some.
+            `"multiworker"`, all machines in `TF_CONFIG`, or all tasks of a SLURM job; `"none"`; or
+            `"auto"`: several workers if the environment names them, else several GPUs if there are
+            some.
 
     Raises:
-        ValueError: where the environment does not say which workers there are.
+        ValueError: if the environment does not list the workers.
     """
     if name not in NAMES:
-        raise ValueError(f"strategy = {name!r} is not possible; allowed: {', '.join(NAMES)}")
-    # Those of a step: a batch script that calls no srun is one process, whatever it was given.
+        raise ValueError(f"strategy = {name!r} is not valid; allowed: {', '.join(NAMES)}")
+    # The tasks of a step: a batch script without srun is one process, for any allocation.
     tasks = int(os.environ.get("SLURM_STEP_NUM_TASKS", "1"))
     told = "TF_CONFIG" in os.environ or tasks > 1
     if name == "multiworker" and not told:
         raise ValueError(
-            "strategy = 'multiworker' must be told of the workers: set TF_CONFIG on each, as in "
-            '\'{"cluster": {"worker": ["host1:2222", "host2:2222"]}, "task": {"type": "worker", '
-            '"index": 0}}\', or start with srun'
+            "strategy = 'multiworker' needs the list of workers: set TF_CONFIG on each, as in "
+            '\'{"cluster": {"worker": ["host1:2222", "host2:2222"]}, "task": {"type": '
+            '"worker", "index": 0}}\', or start with srun'
         )
     if name == "multiworker" or (name == "auto" and told):
         resolver = None  # TensorFlow reads TF_CONFIG
         if "TF_CONFIG" not in os.environ:
-            # SLURM itself shows every task its GPUs; left to count them, the resolver fails where
-            # there are none, and where a task sees its own alone.
+            # SLURM assigns every task its GPUs. The resolver's own count fails without GPUs, and if
+            # a task sees only its own.
             resolver = tf.distribute.cluster_resolver.SlurmClusterResolver(
                 gpus_per_node=tasks, gpus_per_task=1, auto_set_gpu=False
             )
@@ -52,18 +53,18 @@ def is_chief(strategy) -> bool:
     resolver = strategy.cluster_resolver
     if resolver is None or not resolver.task_type:
         return True
-    if "chief" in resolver.cluster_spec().as_dict():  # then worker 0 is one of the others
+    if "chief" in resolver.cluster_spec().as_dict():  # then worker 0 is not the chief
         return resolver.task_type == "chief"
     return not resolver.task_id
 
 
 def worker_lost(error) -> str:
-    """What to tell of an error that says that another worker is gone; empty for another error."""
+    """A message for an error that means that another worker is lost; "" for other errors."""
     gone = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError)
     words = ("heartbeat", "Collective", "coordination", "unhealthy", "Socket closed")
     if isinstance(error, gone) or any(word in str(error) for word in words):
         return (
-            "another worker of this training is gone, and without it no step can be taken "
+            "lost contact with another worker; training cannot continue without it "
             f"({str(error).splitlines()[0][:200]}); start all workers again with --resume"
         )
     return ""

@@ -1,24 +1,24 @@
-"""Layers that do what Keras' of the same names do, faster on a CPU."""
+"""Faster versions of Keras' layers of the same names for a CPU."""
 
 import keras
 import tensorflow as tf
 
 from nn import randomness, replicas
 
-MOST_CHANNELS = 3  # out of a convolution that the ways of `Conv2D` pay for
+MOST_CHANNELS = 3  # output channels up to which the alternatives in `Conv2D` are faster
 
 
 @keras.saving.register_keras_serializable("latent_atlas")
 class Dropout(keras.layers.Layer):
     """Dropout with masks from packed 8-bit random numbers.
 
-    One 32-bit draw serves four units, where Keras draws a float for each. The masks are a function
+    One 32-bit draw is used for four units; Keras draws a float for each. The masks are a function
     of the seed, the layer's name and a counter that is saved with the weights, so a resumed run
-    draws what it would have drawn.
+    continues with the same masks.
 
     Args:
-        rate: Share of units set to 0, in [0, 1); rounded to a multiple of 1/256, and the rest is
-            scaled up by exactly what the rounded rate asks for.
+        rate: Share of units set to 0, in [0, 1); rounded to a multiple of 1/256; the other units
+            are scaled up by the rounded rate.
         seed: Whole number, the run's seed.
 
     References: [Srivastava et al., 2014](https://jmlr.org/papers/v15/srivastava14a.html)
@@ -27,7 +27,7 @@ class Dropout(keras.layers.Layer):
     def __init__(self, rate, seed=0, **kwargs):
         super().__init__(**kwargs)
         if not 0.0 <= rate < 1.0:
-            raise ValueError(f"rate = {rate!r} is not possible; allowed: from 0 to below 1")
+            raise ValueError(f"rate = {rate!r} is not valid; allowed: from 0 to below 1")
         self.rate = rate
         self.seed = seed
         self.dropped = min(round(256 * rate), 255)  # of 256 bytes
@@ -50,7 +50,7 @@ class Dropout(keras.layers.Layer):
         shape = inputs.shape if None not in inputs.shape else tf.shape(inputs)
         kept = randomness.random_bytes(key, shape) >= self.dropped
         scale = 256.0 / (256 - self.dropped)
-        # Scaled first, the scaled mask alone is kept for the gradient: one pass over the map less.
+        # Scaling the mask first saves one pass over the map: only the scaled mask is kept.
         return inputs * (tf.cast(kept, inputs.dtype) * tf.cast(scale, inputs.dtype))
 
     def get_config(self):
@@ -59,11 +59,11 @@ class Dropout(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable("latent_atlas")
 class LeakyReLU(keras.layers.LeakyReLU):
-    """Keras' layer, whose gradient looks at what came out instead of what went in.
+    """Keras' layer with a gradient computed from the output instead of the input.
 
-    Both have the same sign, so it is the same gradient. What went in is then needed no more, and
-    TensorFlow adds the bias and the slope while it convolves, in one pass over the map. (With
-    Keras' layer TensorFlow's graph optimizer fails there, and then changes nothing of the graph.)
+    Both have the same sign, so the gradient is the same. The input is then not needed any more, and
+    TensorFlow applies bias and slope during the convolution, in one pass over the map. (With Keras'
+    layer TensorFlow's graph optimizer fails here and leaves the graph unchanged.)
     """
 
     def call(self, inputs):
@@ -83,12 +83,12 @@ class LeakyReLU(keras.layers.LeakyReLU):
 
 @keras.saving.register_keras_serializable("latent_atlas")
 class Conv2D(keras.layers.Conv2D):
-    """Keras' layer, faster where one to three channels come out, as at the end of a decoder.
+    """Keras' layer, faster for one to three output channels, as at the end of a decoder.
 
-    On a CPU TensorFlow's kernels compute sixteen channels where one is asked for. The same sums can
-    be had in two other ways. One channel out: a depthwise convolution, then the sum over its
-    channels. The gradient of the weights: that of a convolution *from* few channels, in which the
-    incoming gradient plays the image, and the image plays the gradient.
+    On a CPU TensorFlow's kernels compute sixteen channels even for one. Two alternatives compute
+    the same sums. For one output channel: a depthwise convolution, then the sum over its channels.
+    For the gradient of the weights: that of a convolution *from* few channels, in which the
+    incoming gradient and the image exchange roles.
     """
 
     def convolution_op(self, inputs, kernel):
@@ -98,10 +98,10 @@ class Conv2D(keras.layers.Conv2D):
 
     @property
     def _few(self):
-        """Whether the other ways are right, and pay."""
+        """Whether the alternatives apply and are faster."""
         plain = {"strides": (1, 1), "dilation_rate": (1, 1), "groups": 1, "padding": "same"}
         plain["data_format"] = "channels_last"
-        odd = all(size % 2 for size in self.kernel_size)  # an even kernel pads its sides unlike
+        odd = all(size % 2 for size in self.kernel_size)  # an even kernel pads asymmetrically
         alike = all(getattr(self, name) == value for name, value in plain.items())
         return self.filters <= MOST_CHANNELS and odd and alike
 
@@ -134,9 +134,9 @@ def _few_channels(inputs, kernel):
 
 
 def stock(network):
-    """A copy of a network for use alone, made of Keras' own layers: `Dropout` is left out.
+    """A copy of a network for inference, made of Keras' own layers, without `Dropout`.
 
-    Programs that do not have this project can open it, and nothing of it draws random numbers.
+    Programs without this project can open it, and it draws no random numbers.
     """
 
     def call(layer, *inputs, **options):
@@ -149,6 +149,6 @@ def stock(network):
 
 
 def of_keras(layer):
-    """A new layer of Keras' own with the settings of one from a network of ours."""
+    """A new layer of Keras' own with the settings of one of our layers."""
     kind = type(layer).__base__ if isinstance(layer, LeakyReLU | Conv2D) else type(layer)
     return kind.from_config(layer.get_config())

@@ -1,9 +1,9 @@
 """Terms of the objective: pure functions, in nats, one value per image.
 
 Every likelihood sums over pixels and channels and every divergence over latent axes, so that
-`reconstruction + KL` is the negative evidence lower bound whatever the sizes. Nothing here takes a
-mean over the batch but what compares whole sets (`mmd`) or is defined on the batch's mean
-(`free_bits`, `capacity`); those return a scalar and say so.
+`reconstruction + KL` is the negative evidence lower bound for all sizes. Only functions that
+compare whole sets (`mmd`) or are defined on the batch's mean (`free_bits`, `capacity`) take a mean
+over the batch; they return a scalar.
 """
 
 import math
@@ -14,15 +14,15 @@ from nn import metrics
 
 LOG_TWO_PI = math.log(2.0 * math.pi)
 KERNELS = ("imq", "rbf")
-# Widths of the kernels in units of the prior's own spread; WAE's choice (Tolstikhin et al., 2018).
+# Widths of the kernels in units of the prior's spread; WAE's choice (Tolstikhin et al., 2018).
 SCALES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 
 
 def bernoulli_nll(targets, logits):
     """Negative log-likelihood of pixels under independent Bernoullis, in nats.
 
-    A likelihood where the targets are 0 or 1. For grey values in between it is the cross-entropy:
-    fit to train on, but bounded below by the targets' own entropy, and no likelihood.
+    A likelihood if the targets are 0 or 1. For grey values in between it is the cross-entropy:
+    usable for training, but bounded below by the entropy of the targets and not a likelihood.
 
     Args:
         targets: Floats in [0, 1], shape `(batch, height, width, channels)`.
@@ -36,11 +36,11 @@ def bernoulli_nll(targets, logits):
 
 
 def gaussian_nll(targets, means, log_sigma):
-    """Negative log-likelihood of pixels under independent Gaussians of one width, in nats.
+    """Negative log-likelihood of pixels under independent Gaussians of equal variance, in nats.
 
-    `sum (x - mean)^2 / (2 sigma^2) + D log sigma + D/2 log(2 pi)` over the image's D values. A
-    density: it may be negative, and never stands beside Bernoulli nats. With a learned `log_sigma`
-    this is sigma-VAE, [Rybkin et al., 2021](https://arxiv.org/abs/2006.13202), Eq. 4.
+    `sum (x - mean)^2 / (2 sigma^2) + D log sigma + D/2 log(2 pi)` over the image's D values. It is
+    a density: it may be negative and cannot be compared with Bernoulli nats. With a learned
+    `log_sigma` this is sigma-VAE, [Rybkin et al., 2021](https://arxiv.org/abs/2006.13202), Eq. 4.
 
     Args:
         targets: Floats, shape `(batch, height, width, channels)`.
@@ -57,7 +57,7 @@ def gaussian_nll(targets, means, log_sigma):
 
 
 def diagonal_gaussian_nll(x, means, log_var):
-    """Negative log-likelihood of vectors under a diagonal Gaussian of their own, in nats.
+    """Negative log-likelihood of vectors, each under its own diagonal Gaussian, in nats.
 
     Args:
         x, means, log_var: Shape `(batch, units)`.
@@ -70,9 +70,9 @@ def diagonal_gaussian_nll(x, means, log_var):
 
 
 def sigma_from_mse_weight(weight: float, pixels: int) -> float:
-    """The Gaussian's sigma that equals `weight * (mean over pixels of the squared error) + KL`.
+    """The Gaussian's sigma for a loss `weight * (mean squared error over pixels) + KL`.
 
-    Many projects write their loss so; ours sums, and `1 / (2 sigma^2) = weight / pixels`.
+    Many projects use this loss; ours sums over pixels, so `1 / (2 sigma^2) = weight / pixels`.
 
     Args:
         weight: Factor before the mean squared error (10,000 in one well-known X-ray VAE).
@@ -82,7 +82,7 @@ def sigma_from_mse_weight(weight: float, pixels: int) -> float:
 
 
 def mmd_weight_beside_sum(weight: float, pixels: int) -> float:
-    """The MMD's weight beside a summed square that equals `weight` beside a pixel mean."""
+    """The MMD's weight with a sum over pixels that equals `weight` with a mean over pixels."""
     return weight * pixels
 
 
@@ -113,18 +113,18 @@ def log_normal(z, z_mean, z_log_var):
 
 
 def stratified_log_weights(batch, images):
-    """Logarithms of the weights with which a batch stands for a whole data set.
+    """Logarithms of the weights with which a batch represents a whole data set.
 
     Minibatch stratified sampling, Appendix C.2 of
     [Chen et al., 2018](https://arxiv.org/abs/1802.04942): the posterior of the image itself has the
     weight `1 / N`, one other `(N - M) / (N M)`, the rest `1 / M`, with `M = batch - 1`. Averaged
     over all batches that hold the image, the weighted sum of densities is `q(z)` exactly.
 
-    A batch of one image, as a last one in evaluation may be, is its own aggregate: its weight is 1.
+    The weight in a batch of one image (possibly the last one in evaluation) is 1.
 
     Args:
         batch: Scalar integer.
-        images: N, of the data set; at least the batch.
+        images: N, the size of the data set; at least the batch.
 
     Returns:
         Shape `(batch, batch)`: row i weighs the posteriors for the latent of image i.
@@ -143,8 +143,8 @@ def log_aggregates(z, z_mean, z_log_var, images):
 
     Args:
         z: A draw of each posterior, shape `(batch, latent_dim)`.
-        z_mean, z_log_var: The posteriors, likewise.
-        images: N, of the data set that the batch is from.
+        z_mean, z_log_var: The posteriors, same shape.
+        images: N, the size of the data set.
 
     Returns:
         `(log q(z), log prod_j q(z_j))`, each `(batch,)`, in nats.
@@ -183,7 +183,7 @@ def kl_to_uniform(logits):
 
 
 def label_nll(labels, logits):
-    """`-log q(y|x)` of each image's label, in nats; 0 where it has none.
+    """`-log q(y|x)` of each image's label, in nats; 0 if it has none.
 
     Args:
         labels: Whole numbers, shape `(batch,)`; -1: no label.
@@ -198,7 +198,7 @@ def label_nll(labels, logits):
 
 
 def free_bits(kl_axes, floor):
-    """KL in which the first `floor` nats of every axis cost nothing, so that axes stay in use.
+    """KL in which the first `floor` nats of every axis have no penalty, so that axes stay active.
 
     `sum_j max(floor, mean over the batch of KL_j)`, Eq. 15 of
     [Kingma et al., 2016](https://arxiv.org/abs/1606.04934).
@@ -216,7 +216,7 @@ def free_bits(kl_axes, floor):
 def capacity(kl, target):
     """Distance of the batch's mean KL from a target: `|KL - C|`, in nats.
 
-    Eq. 8 of [Burgess et al., 2018](https://arxiv.org/abs/1804.03599), less its weight gamma.
+    Eq. 8 of [Burgess et al., 2018](https://arxiv.org/abs/1804.03599), without its weight gamma.
 
     Args:
         kl: One KL per image, shape `(batch,)`.
@@ -232,11 +232,12 @@ def mmd(x, y, kernel="imq"):
     """Squared maximum mean discrepancy of two samples, unbiased.
 
     Eq. 3 of [Gretton et al., 2012](https://jmlr.org/papers/v13/gretton12a.html): the two within-set
-    means leave out each point's kernel with itself, so the expectation is 0 where both samples come
+    means leave out each point's kernel with itself, so the expectation is 0 if both samples come
     from one distribution, and single values may be negative. The kernel is a sum over `SCALES`;
     with `d2` the squared distance and `C = 2 latent_dim`, its mean between two draws of N(0, I):
-    `"imq"` is `sum_s s C / (s C + d2)` ([Tolstikhin et al., 2018](https://arxiv.org/abs/1711.01558),
-    Section 4), `"rbf"` is `sum_s exp(-d2 / (s C))`.
+    `"imq"` is `sum_s s C / (s C + d2)`
+    ([Tolstikhin et al., 2018](https://arxiv.org/abs/1711.01558), Section 4), `"rbf"` is
+    `sum_s exp(-d2 / (s C))`.
 
     Args:
         x: Shape `(m, latent_dim)`.
@@ -244,12 +245,12 @@ def mmd(x, y, kernel="imq"):
         kernel: `"imq"` or `"rbf"`.
 
     Returns:
-        Scalar, no unit, at most `2 * len(SCALES)`: it compares two sets, not images. 0 where one of
-        the sets has a single point, of which nothing can be estimated: a last batch in evaluation
-        may be so.
+        Scalar, no unit, at most `2 * len(SCALES)`: it compares two sets, not images. 0 if one of
+        the sets has a single point (possibly the last batch in evaluation), because nothing can be
+        estimated.
     """
     if kernel not in KERNELS:
-        raise ValueError(f"kernel = {kernel!r} is not possible; allowed: {', '.join(KERNELS)}")
+        raise ValueError(f"kernel = {kernel!r} is not valid; allowed: {', '.join(KERNELS)}")
     widths = 2.0 * x.shape[-1] * tf.constant(SCALES)[:, None, None]
 
     def similarity(a, b):
@@ -270,7 +271,7 @@ def mmd(x, y, kernel="imq"):
 def dssim(images, reconstructions):
     """Structural dissimilarity `(1 - SSIM) / 2` of each pair; shape `(batch,)`, in [0, 1].
 
-    It has no unit: beside nats it needs a weight, of the order of the number of pixels.
+    It has no unit: in a loss in nats it needs a weight, of the order of the number of pixels.
     """
     return 0.5 * (1.0 - metrics.ssim(images, reconstructions))
 
@@ -278,10 +279,10 @@ def dssim(images, reconstructions):
 def perceptual(maps, other_maps, weights=None):
     """Distance of two batches of images in the feature maps of a network.
 
-    At every place of a map the channels are brought to unit length; squared differences are summed
-    over channels and averaged over places, then summed over maps with their weights: Eq. 1 of
-    [Zhang et al., 2018](https://arxiv.org/abs/1801.03924), without their learned weights of
-    channels. It has no unit, and is at most 4 per unit of weight.
+    At every position of a map the channels are scaled to unit length; squared differences are
+    summed over channels and averaged over positions, then summed over maps with their weights: Eq.
+    1 of [Zhang et al., 2018](https://arxiv.org/abs/1801.03924), without their learned channel
+    weights. It has no unit, and is at most 4 per unit of weight.
 
     Args:
         maps: List of maps, each `(batch, rows, columns, channels)`, from `judges.feature_maps`.
@@ -312,13 +313,13 @@ def expelbo(error, divergence, weight, pixels):
     """The soft threshold of Soft-IntroVAE: half of `exp(-2 (error + weight * divergence) / D)`.
 
     Second term of Eq. 5 of [Daniel & Tamar, 2021](https://arxiv.org/abs/2012.13253) with its
-    `alpha = 2`. An image that the model explains well, of small energy, is near 1/2; one that it
-    holds for strange is near 0. In nats per image the exponential would underflow, so energies are
+    `alpha = 2`. An image that the model explains well, of small energy, is near 1/2; an
+    unlikely one is near 0. In nats per image the exponential would underflow, so energies are
     divided by the number of pixel values, as in the authors' code.
 
     Args:
-        error: Reconstruction error in nats above the least possible, shape `(batch,)`.
-        divergence: KL or what stands for it, in nats, shape `(batch,)`.
+        error: Reconstruction error in nats above the minimum, shape `(batch,)`.
+        divergence: KL or its replacement, in nats, shape `(batch,)`.
         weight: `beta_neg`.
         pixels: D, height x width x channels.
 
@@ -342,10 +343,10 @@ def similarity_distance(means_a, log_vars_a, means_b, log_vars_b):
     On every latent axis, the squared L2 distance between the mean densities of the two sets, times
     `sqrt(2 pi)`: the mean within `a`, plus within `b`, less twice between, of the kernel
     `k(i, j) = exp(-(m_i - m_j)^2 / (2 (v_i + v_j))) / sqrt(v_i + v_j)`. From
-    [Lu et al., 2022](https://arxiv.org/abs/2206.13903), whose code passes means and log-variances
-    through tanh first, as is done here: bounded, no Gaussian is a spike. Axes are summed like the
-    nats of a KL, beside which it stands; their code takes the mean in one turn, a sum over all
-    pairs of images in the other.
+    [Lu et al., 2022](https://arxiv.org/abs/2206.13903), whose code first passes means and
+    log-variances through tanh, as here; this bounds the variances from below. Axes are summed like
+    the nats of the KL with which it is mixed; their code takes the mean in one turn, and a sum over
+    all pairs of images in the other.
 
     Args:
         means_a, log_vars_a: Shape `(m, latent_dim)`.
@@ -367,11 +368,11 @@ def similarity_distance(means_a, log_vars_a, means_b, log_vars_b):
 
 
 def critic_nll(logits, real):
-    """What a discriminator pays, in nats: `-log sigmoid` of its log-odds of being real.
+    """Loss of a discriminator, in nats: `-log sigmoid` of its log-odds of being real.
 
     Args:
         logits: Shape `(batch, 1)`.
-        real: Whether it ought to say "real".
+        real: The target: whether the inputs should be classified as real.
 
     Returns:
         Shape `(batch,)`.

@@ -1,4 +1,4 @@
-"""Measures of reconstructions and of latents: pure functions, per image where possible."""
+"""Measures of reconstructions, latents and samples: pure functions, per image if possible."""
 
 import numpy as np
 import tensorflow as tf
@@ -11,10 +11,11 @@ def ssim(images, reconstructions):
     """Structural similarity of each pair of images.
 
     [Wang et al., 2004](https://doi.org/10.1109/TIP.2003.819861), Eq. 13, with their constants
-    (0.01, 0.03) and Gaussian window (sigma 1.5, 11 pixels wide, inside the image only). Where a
-    side is shorter than 11, the window shrinks to the largest odd number of pixels that fits; such
+    (0.01, 0.03) and Gaussian window (sigma 1.5, 11 pixels wide, inside the image only). If a side
+    is shorter than 11, the window shrinks to the largest odd number of pixels that fits; such
     values cannot be compared with those of larger images. The window is applied as two products
-    with banded matrices: with its gradient a third of the time of `tf.image.ssim` on a CPU.
+    with banded matrices, which with the gradient takes a third of the time of `tf.image.ssim` on a
+    CPU.
 
     Args:
         images: Floats in [0, 1], shape `(batch, height, width, channels)`.
@@ -27,11 +28,11 @@ def ssim(images, reconstructions):
 
 
 def ssim_foreground(images, reconstructions, level=0.05):
-    """SSIM averaged over the places where the original is not black.
+    """SSIM averaged over the positions where the original is not black.
 
-    Black margins are easy to draw again, and where they fill half of an image they lift its SSIM
-    whatever the rest looks like. A place counts where the window's mean of the original, over all
-    channels, exceeds `level`; an image without such a place gets 1.
+    Black margins are easy to reconstruct and raise the SSIM of the whole image. A position counts
+    if the window's mean of the original, over all channels, exceeds `level`; an image without such
+    a position gets 1.
 
     Returns:
         Shape `(batch,)`.
@@ -48,7 +49,7 @@ def ms_ssim(images, reconstructions):
 
     Args:
         images: Floats in [0, 1], shape `(batch, height, width, channels)`, at least
-            `LEAST_FOR_SCALES` pixels each way.
+            `LEAST_FOR_SCALES` pixels high and wide.
         reconstructions: Same shape and range.
 
     Returns:
@@ -58,12 +59,12 @@ def ms_ssim(images, reconstructions):
 
 
 def ssim_map(images, reconstructions):
-    """SSIM at every place where the whole window fits; `(batch, rows, columns, channels)`."""
+    """SSIM at every position where the whole window fits; `(batch, rows, columns, channels)`."""
     return _compared(images, reconstructions)[0]
 
 
 def _compared(images, reconstructions):
-    """SSIM and the window's mean of the original at every place where the whole window fits."""
+    """SSIM and the window's mean of the original at every position where the whole window fits."""
     _, height, width, channels = images.shape
     side = min(height, width, 11)
     side = side if side % 2 else side - 1
@@ -71,7 +72,8 @@ def _compared(images, reconstructions):
     rows, columns = down.shape[1], across.shape[1]
 
     def blur(x):
-        # Two plain matrix products: columns by rows comes out, the axes are put right at the end.
+        # Two plain matrix products; the result is columns by rows, so the axes are swapped at the
+        # end.
         x = tf.reshape(tf.matmul(tf.reshape(x, (-1, width)), across), (-1, height, columns))
         x = tf.reshape(tf.transpose(x, (0, 2, 1)), (-1, height))
         return tf.reshape(tf.matmul(x, down), (-1, columns, rows))
@@ -94,7 +96,8 @@ def _compared(images, reconstructions):
 
 
 def _windows(length, side):
-    """Matrix `(length, length - side + 1)` whose columns are the Gaussian window at every place."""
+    """Matrix `(length, length - side + 1)` whose columns are the Gaussian window at every
+    position."""
     window = np.exp(-0.5 * ((np.arange(side) - side // 2) / 1.5) ** 2)
     matrix = np.zeros((length, length - side + 1), np.float32)
     for place in range(matrix.shape[1]):
@@ -108,14 +111,14 @@ def mse(images, reconstructions):
 
 
 def psnr(images, reconstructions):
-    """Peak signal-to-noise ratio of each image in dB; shape `(batch,)`, infinite where equal."""
+    """Peak signal-to-noise ratio of each image in dB; shape `(batch,)`, infinite if equal."""
     return -10.0 * tf.math.log(mse(images, reconstructions)) / tf.math.log(10.0)
 
 
 def active_units(z_mean, threshold=0.01):
-    """How many latent axes say something about the image.
+    """Number of active latent axes.
 
-    An axis is active where the variance of its posterior mean over the images exceeds `threshold`
+    An axis is active if the variance of its posterior mean over the images exceeds `threshold`
     (Section 5.2 of [Burda et al., 2016](https://arxiv.org/abs/1509.00519)). An axis that has
     collapsed onto the prior has the same mean for every image.
 
@@ -130,16 +133,16 @@ def active_units(z_mean, threshold=0.01):
 
 
 def calibration_error(probabilities, labels, bins=15):
-    """Expected calibration error: how far confidence lies from accuracy.
+    """Expected calibration error: mean difference between confidence and accuracy.
 
-    Images are put into bins of equal width by the probability of their likeliest class; the error
+    Images are put into bins of equal width by the probability of their most likely class; the error
     is the mean of `|accuracy - confidence|` over bins, weighted by the images in each
     ([Guo et al., 2017](https://arxiv.org/abs/1706.04599), Eq. 3).
 
     Args:
         probabilities: Shape `(images, classes)`, rows that sum to 1.
         labels: Whole numbers, shape `(images,)`; -1: no label, left out.
-        bins: Between 0 and 1.
+        bins: Number of bins between 0 and 1.
 
     Returns:
         `(error, table)`: a float in [0, 1], and one row per bin that holds images, with the means
@@ -160,16 +163,16 @@ def calibration_error(probabilities, labels, bins=15):
 
 
 def knn_purity(z, labels, neighbours=10):
-    """Mean share of a point's nearest neighbours that carry its own label.
+    """Mean share of a point's nearest neighbours that have its label.
 
-    1 where every class is an island of its own, the classes' summed squared shares where labels
-    and positions have nothing in common. A point is not its own neighbour. Points without a label
-    are left out.
+    1 if every class forms its own cluster; the sum of the squared class shares if labels and
+    positions are independent. A point is not its own neighbour. Points without a label are left
+    out.
 
     Args:
         z: Shape `(images, latent_dim)`; distances are Euclidean.
         labels: Whole numbers, shape `(images,)`; -1: no label.
-        neighbours: How many to look at.
+        neighbours: Number of neighbours.
 
     Returns:
         Float in [0, 1].
@@ -178,20 +181,20 @@ def knn_purity(z, labels, neighbours=10):
     z, labels = z[labels >= 0], labels[labels >= 0]
     if len(z) <= neighbours:
         raise ValueError(f"{neighbours} neighbours need more than {len(z)} images with a label")
-    # Asked without points, scikit-learn leaves each point out of its own neighbours.
+    # Without an argument, scikit-learn does not count a point as its own neighbour.
     index = NearestNeighbors(n_neighbors=neighbours).fit(z).kneighbors(return_distance=False)
     return float(np.mean(labels[index] == labels[:, None]))
 
 
 # --- sets of images ------------------------------------------------------------------------------
 
-# Of sliced Wasserstein distances, as Karras et al. (2018) chose them.
+# Settings of sliced Wasserstein distances, as in Karras et al. (2018).
 PATCH = 7
-PATCHES = 128  # of each image on each level
+PATCHES = 128  # per image and level
 PROJECTIONS = 512
 SMALLEST = 16  # side of the coarsest level
-REACH = 3  # number of the neighbour that says how far an image reaches
-LEAST_FOR_SCALES = 176  # pixels: the fifth scale still holds the window of 11
+REACH = 3  # the distance to this neighbour is the radius of an image
+LEAST_FOR_SCALES = 176  # pixels: the window of 11 still fits the fifth scale
 BINOMIAL = np.array([1, 4, 6, 4, 1]) / 16
 
 
@@ -200,7 +203,8 @@ def frechet_distance(features, others):
 
     `|m - n|^2 + tr(S + T - 2 (S T)^(1/2))`, Eq. 6 of
     [Heusel et al., 2017](https://arxiv.org/abs/1706.08500). With Inception's features it is called
-    FID; with any other network's it is another number, and biased upwards where the sets are small.
+    FID; values with another network cannot be compared with it. It is biased upwards for small
+    sets.
 
     Args:
         features, others: Shape `(images, units)`, more images than units.
@@ -223,15 +227,15 @@ def kernel_distance(features, others, block=1000):
     """Kernel distance between two sets of features: squared MMD, unbiased, with a cubic kernel.
 
     `k(x, y) = (x.y / units + 1)^3`, averaged over blocks of images, as KID is in
-    [Binkowski et al., 2018](https://arxiv.org/abs/1801.01401), Section 4; KID itself has
-    Inception's features. Unlike `frechet_distance` it has no bias from small sets.
+    [Binkowski et al., 2018](https://arxiv.org/abs/1801.01401), Section 4; KID uses Inception's
+    features. Unlike `frechet_distance` it has no bias from small sets.
 
     Args:
         features, others: Shape `(images, units)`.
-        block: Images of either set that are compared at once.
+        block: Images of each set in a block.
 
     Returns:
-        `(mean, standard error over blocks)`; the error is NaN where there is one block.
+        `(mean, standard error over blocks)`; the error is NaN if there is one block.
     """
     features, others = np.asarray(features, np.float64), np.asarray(others, np.float64)
     size = min(block, len(features), len(others))
@@ -246,16 +250,17 @@ def kernel_distance(features, others, block=1000):
 
 
 def precision_recall(features, others, neighbours=REACH):
-    """How much of what was made looks real, and how much of what is real can be made.
+    """Precision and recall of generated images.
 
-    [Kynkaanniemi et al., 2019](https://arxiv.org/abs/1904.06991), Eq. 1 and 2: an image reaches as
-    far as its neighbour number `neighbours` of its own set; precision is the share of `others` that
-    lie within reach of one of `features`, recall the share the other way round.
+    [Kynkaanniemi et al., 2019](https://arxiv.org/abs/1904.06991), Eq. 1 and 2: the radius of an
+    image is the distance to its neighbour number `neighbours` in its own set. Precision is the
+    share of `others` within the radius of one of `features`; recall is the share of `features`
+    within the radius of one of `others`.
 
     Args:
         features: Of real images, shape `(n, units)`.
         others: Of generated images, shape `(m, units)`.
-        neighbours: Fewer than images in either set.
+        neighbours: Number of neighbours, fewer than images in either set.
 
     Returns:
         `(precision, recall)`.
@@ -264,9 +269,9 @@ def precision_recall(features, others, neighbours=REACH):
 
 
 def _within_reach(points, centres, neighbours):
-    """Share of points that lie within reach of a centre."""
+    """Share of points within the radius of a centre."""
     search = NearestNeighbors(n_neighbors=neighbours, algorithm="brute").fit(centres)
-    reach = search.kneighbors()[0][:, -1]  # without an argument no point is its own neighbour
+    reach = search.kneighbors()[0][:, -1]  # without an argument, no point is its own neighbour
     within = pairwise_distances_chunked(
         points, centres, reduce_func=lambda distances, _: (distances <= reach).any(axis=1)
     )
@@ -285,14 +290,14 @@ def sliced_wasserstein(images, others, seed=0):
     """Sliced Wasserstein distance of patches on every level of a Laplacian pyramid.
 
     Section 5 of [Karras et al., 2018](https://arxiv.org/abs/1710.10196): patches of 7x7 pixels at
-    random places of every level, each channel brought to mean 0 and sd 1, compared along random
-    directions. It needs no network. The finest level speaks of sharpness and noise, the coarsest of
-    large structures. The sets must be of one size; the smaller it is, the larger the distance
-    between two draws of one distribution, so state that floor beside it.
+    random positions of every level, each channel normalised to mean 0 and sd 1, compared along
+    random directions. It needs no network. The finest level measures sharpness and noise, the
+    coarsest large structures. The sets must have the same size. Smaller sets give larger distances,
+    also between two draws of one distribution, so report that lower limit too.
 
     Args:
         images, others: Floats in [0, 1], same shape `(images, height, width, channels)`.
-        seed: Of places and directions.
+        seed: Seed of positions and directions.
 
     Returns:
         Dict from the level's height in pixels to the distance, in thousandths of a standard
@@ -300,7 +305,9 @@ def sliced_wasserstein(images, others, seed=0):
     """
     images, others = np.asarray(images, np.float32), np.asarray(others, np.float32)
     if images.shape != others.shape:
-        raise ValueError(f"sets of one shape are compared, not {images.shape} and {others.shape}")
+        raise ValueError(
+            f"the sets must have the same shape, not {images.shape} and {others.shape}"
+        )
     random = np.random.default_rng(seed)
     levels = zip(_laplacian_pyramid(images), _laplacian_pyramid(others), strict=True)
     distances = {}
@@ -320,14 +327,14 @@ def wasserstein_along_directions(points, others, random):
     directions = random.normal(size=(points.shape[1], PROJECTIONS)).astype(np.float32)
     directions /= np.linalg.norm(directions, axis=0)
     total = 0.0
-    for each in np.array_split(directions, 16, axis=1):  # not all at once: they are many
+    for each in np.array_split(directions, 16, axis=1):  # in parts, to save memory
         gaps = np.sort(points @ each, axis=0) - np.sort(others @ each, axis=0)
         total += np.abs(gaps).mean(axis=0).sum()
     return float(total / PROJECTIONS)
 
 
 def _laplacian_pyramid(images):
-    """Details of each size, finest first, and what is left of the image at the coarsest."""
+    """Details of each size, finest first, and the coarse rest of the image."""
     levels = []
     while min(images.shape[1:3]) >= 2 * SMALLEST:
         half = _blurred(images)[:, ::2, ::2]
@@ -345,7 +352,7 @@ def _blurred(images):
 
 
 def _patches(images, random):
-    """Patches at random places, `(images * PATCHES, values)`, channels normalised."""
+    """Patches at random positions, `(images * PATCHES, values)`, channels normalised."""
     count, height, width, channels = images.shape
     rows = random.integers(0, height - PATCH + 1, (count, PATCHES, 1, 1))
     columns = random.integers(0, width - PATCH + 1, (count, PATCHES, 1, 1))
@@ -359,10 +366,10 @@ def _patches(images, random):
 
 
 def sharpness(images):
-    """Variance of each image's Laplacian: 0 where it is flat, large where edges are hard.
+    """Variance of each image's Laplacian: 0 if it is flat, large where edges are hard.
 
     The focus measure of [Pech-Pacheco et al., 2000](https://doi.org/10.1109/ICPR.2000.903548).
-    Noise counts as sharpness: compare it with that of real images, and more is not always better.
+    Noise counts as sharpness, so higher is not always better: compare with real images.
 
     Args:
         images: Floats in [0, 1], shape `(batch, height, width, channels)`.

@@ -9,20 +9,21 @@ import tensorflow as tf
 
 from nn.layers import Conv2D, Dropout, LeakyReLU
 
-# exp(-20 / 2) is a posterior 20,000 times narrower than the prior, exp(4 / 2) one 7 times wider:
-# nothing useful lies outside, and exp cannot overflow inside.
+# exp(-20 / 2) is a posterior 20,000 times narrower than the prior, exp(4 / 2) one 7 times wider: no
+# useful posterior is outside, and exp cannot overflow inside.
 LOG_VAR_RANGE = (-20.0, 4.0)
-# Of a likelihood of vectors of about unit variance: a density without a floor under its width has
-# no best value.
+# For the likelihood of vectors of about unit variance: without a lower limit of the variance a
+# density is unbounded.
 VECTOR_LOG_VAR_RANGE = (-8.0, 4.0)
 LEAK = 0.2  # slope of LeakyReLU below zero
-# Of batch norm's running averages: Keras' 0.99 has not caught up after a few hundred steps, and
-# evaluation, which reads them, lags behind training.
+# Of batch norm's running averages: with Keras' 0.99 they lag for hundreds of steps, and evaluation,
+# which uses them, lags behind training.
 MOMENTUM = 0.9
 
 
 class _Layers:
-    """Makes the layers of one network: same precision, own seeds, an optional norm and dropout."""
+    """Makes the layers of one network, with its precision, seeds, and optional batch norm and
+    dropout."""
 
     def __init__(self, name, seed, precision, batch_norm=False, dropout=0.0):
         self.name = name
@@ -30,7 +31,7 @@ class _Layers:
         self.dtype = keras.DTypePolicy("mixed_bfloat16" if precision == "bfloat16" else "float32")
         self.batch_norm = batch_norm
         self.dropout = dropout
-        # No two layers of a run start from the same numbers, and no global seed is touched.
+        # Every layer of a run has its own seed, and the global seed is not used.
         self.seeds = itertools.count(zlib.crc32(f"{name}/{seed}".encode()))
         self.dropouts = itertools.count(1)
 
@@ -47,7 +48,7 @@ class _Layers:
 
     def conv(self, width, kernel_size, stride=1, transpose=False, initializer="he_normal"):
         kind = keras.layers.Conv2DTranspose if transpose else keras.layers.Conv2D
-        # A bias would be undone by the batch norm that follows.
+        # The batch norm that follows would cancel a bias.
         return kind(
             width,
             kernel_size,
@@ -58,14 +59,14 @@ class _Layers:
         )
 
     def norm(self):
-        # Built for several replicas, it has the statistics of the whole batch.
+        # With several replicas it uses the statistics of the whole batch.
         shared = tf.distribute.get_strategy().num_replicas_in_sync > 1
         return keras.layers.BatchNormalization(
             momentum=MOMENTUM, synchronized=shared, dtype=self.dtype
         )
 
     def enlarge(self, x, width, kernel_size, stride, upsampling):
-        """What undoes a strided convolution."""
+        """The inverse of a strided convolution: enlarges a map."""
         if upsampling == "transpose":
             return self.conv(width, kernel_size, stride, transpose=True)(x)
         x = keras.layers.UpSampling2D(stride, interpolation="nearest", dtype=self.dtype)(x)
@@ -80,7 +81,7 @@ class _Layers:
         return x
 
     def head(self, width, name):
-        """A linear output in float32, whatever the precision of what comes before."""
+        """A linear output in float32, for any precision of its input."""
         options = self._options("glorot") | {"dtype": "float32"}
         return keras.layers.Dense(width, name=name, **options)
 
@@ -92,27 +93,27 @@ class _Layers:
         """Heads of a diagonal Gaussian: `[z_mean, z_log_var]`."""
         z_mean = self.head(latent_dim, "z_mean")(x)
         z_log_var = self.head(latent_dim, "z_log_var")(x)
-        # The gradient passes as if nothing were clipped: the first steps may throw a posterior out
-        # of the range, and a plain clip, whose gradient is 0 there, would leave it out for ever.
+        # The gradient ignores the clipping: the first steps may push a posterior out of the range,
+        # and a plain clip, whose gradient is 0 there, would keep it out permanently.
         value = keras.ops.stop_gradient(keras.ops.clip(z_log_var, *LOG_VAR_RANGE))
         zero = z_log_var - keras.ops.stop_gradient(z_log_var)
         return [z_mean, value + zero]
 
     def activate(self, x, norm=True):
-        """Batch norm where asked for, LeakyReLU, dropout where asked for."""
+        """Batch norm if requested, LeakyReLU, dropout if requested."""
         if norm and self.batch_norm:
             x = self.norm()(x)
         x = LeakyReLU(LEAK, dtype=self.dtype)(x)
         if self.dropout:
-            name = f"{self.name}_dropout_{next(self.dropouts)}"  # the stream of its masks
+            name = f"{self.name}_dropout_{next(self.dropouts)}"  # sets the stream of its masks
             x = Dropout(self.dropout, seed=self.seed, name=name, dtype=self.dtype)(x)
         return x
 
     def residual(self, x, width, kernel_size):
-        """Two convolutions beside a straight way through (He et al., 2016).
+        """Two convolutions with a skip connection (He et al., 2016).
 
-        Without batch norm the second starts at 0, so that the block starts as the straight way and
-        a deep network does not blow up at its first step (Zhang et al., 2019: Fixup).
+        Without batch norm the second starts at 0, so that the block starts as the identity and a
+        deep network is stable at its first step (Zhang et al., 2019: Fixup).
         """
         inner = self.activate(self.conv(width, kernel_size)(x))
         start = "he_normal" if self.batch_norm else "zeros"
@@ -123,7 +124,7 @@ class _Layers:
 
 
 def stages(widths, kernel_sizes, strides):
-    """One `(width, kernel_size, stride)` per stage; a single number serves all stages."""
+    """One `(width, kernel_size, stride)` per stage; a single number is used for all stages."""
     sizes = kernel_sizes * len(widths) if len(kernel_sizes) == 1 else kernel_sizes
     steps = strides * len(widths) if len(strides) == 1 else strides
     return list(zip(widths, sizes, steps, strict=True))
@@ -133,7 +134,7 @@ def padding(image_shape, strides, stages):
     """Rows and columns to add so that every stride divides its map.
 
     Returns:
-        `((top, bottom), (left, right))`, all 0 where the sides are multiples already.
+        `((top, bottom), (left, right))`, all 0 if the sides are multiples already.
     """
     factor = math.prod(strides * stages if len(strides) == 1 else strides)
     extra = [-side % factor for side in image_shape[:2]]
@@ -164,11 +165,11 @@ def _features(
     seed=0,
     precision="float32",
 ):
-    """Images, and the features that the heads of an encoder read.
+    """Input and features of an encoder, without its heads.
 
     Returns:
-        `(layers, images, features)`: what makes more layers of the network, its input, and a tensor
-        `(batch, units)`.
+        `(layers, images, features)`: a `_Layers` for more layers, the input tensor, and the
+            features, a tensor `(batch, units)`.
     """
     layers = _Layers(name, seed, precision, batch_norm, dropout)
     images = keras.Input(image_shape, name="images")
@@ -180,7 +181,7 @@ def _features(
 def encoder(image_shape, latent_dim, stochastic=True, **stages):
     """Network from images to the posterior's parameters.
 
-    Strided convolutions with LeakyReLU, each followed by a residual block if asked, then dense
+    Strided convolutions with LeakyReLU, each followed by a residual block if requested, then dense
     layers. A side that the strides do not divide is padded with zeros inside; `decoder` crops it.
 
     Args:
@@ -190,8 +191,8 @@ def encoder(image_shape, latent_dim, stochastic=True, **stages):
         widths: Filters of each stage; default: `(32, 64)`.
         kernel_sizes, strides: One for each stage, or one for all; default: `(3,)`, `(2,)`.
         dense_widths: Units of dense layers between the convolutions and the latent; default: none.
-        residual, batch_norm, dropout: What every stage has besides; default: nothing.
-        seed: Of the initial weights and of the dropout masks; default: 0.
+        residual, batch_norm, dropout: Additions to every stage; default: none.
+        seed: Seed of the initial weights and of the dropout masks; default: 0.
         precision: `"float32"`, the default, or `"bfloat16"` (the heads stay float32).
 
     Returns:
@@ -217,11 +218,11 @@ def decoder(
     precision="float32",
     upsampling="transpose",
 ):
-    """Network from latents to logits of pixels: the encoder of the same arguments, mirrored.
+    """Network from latents to logits of pixels: the mirrored encoder of the same arguments.
 
     Args:
-        upsampling: `"transpose"`, convolutions that enlarge, fast; or `"nearest"`, every pixel
-            repeated and a convolution after it, which leaves no checkerboard in sharp images
+        upsampling: `"transpose"`, transposed convolutions, fast; or `"nearest"`, repeated pixels
+            and then a convolution, without checkerboard artefacts in sharp images
             ([Odena et al., 2016](https://distill.pub/2016/deconv-checkerboard/)).
         others: See `encoder`.
 
@@ -238,7 +239,10 @@ def decoder(
     z = keras.Input((latent_dim,), name="z")
     x = layers.denses(z, (*reversed(dense_widths), math.prod(small) * widths[-1]))
     x = keras.layers.Reshape((*small, widths[-1]), dtype=layers.dtype)(x)
-    outputs_of = [widths[0], *widths[:-1]]  # the stage that undoes stage i gives what i took
+    outputs_of = [
+        widths[0],
+        *widths[:-1],
+    ]  # the inverse of stage i outputs the input width of stage i
     for (_, kernel_size, stride), width in reversed(list(zip(each_stage, outputs_of, strict=True))):
         x = layers.activate(layers.enlarge(x, width, kernel_size, stride, upsampling))
         if residual:
@@ -250,7 +254,7 @@ def decoder(
 
 
 def classifier(image_shape, classes, widths=(32, 64), dense_width=128, dropout=0.3, seed=0):
-    """Convolutional classifier of images, the judge of `evaluate.judge`.
+    """Convolutional classifier of images, used by `analysis.judges`.
 
     Returns:
         Functional model: float32 `(batch, *image_shape)` in [0, 1] to logits `(batch, classes)`.
@@ -266,7 +270,7 @@ def classifier(image_shape, classes, widths=(32, 64), dense_width=128, dropout=0
 
 
 def maps(network, layers):
-    """The network cut to the maps of some of its layers, frozen.
+    """The frozen network with the feature maps of some of its layers as outputs.
 
     Args:
         network: Any functional Keras model of images.
@@ -276,12 +280,12 @@ def maps(network, layers):
         Functional model from the network's input to a list of the layers' outputs.
 
     Raises:
-        ValueError: where a layer is missing, naming those that there are.
+        ValueError: if a layer is missing; the existing ones are named.
     """
     there = [layer.name for layer in network.layers]
     for name in layers:
         if name not in there:
-            raise ValueError(f"{network.name} has no layer {name!r}; there are {', '.join(there)}")
+            raise ValueError(f"{network.name} has no layer {name!r}; it has {', '.join(there)}")
     outputs = [network.get_layer(name).output for name in layers]
     cut = keras.Model(network.input, outputs, name=f"{network.name}_maps")
     cut.trainable = False
@@ -297,7 +301,7 @@ def latent_classifier(latent_dim, classes, widths=(), dropout=0.0, seed=0, preci
     Args:
         latent_dim: Axes of the latent.
         classes: How many the label has.
-        widths: Units of dense layers before the logits; none: it is linear.
+        widths: Units of dense layers before the logits; with none it is linear.
         dropout, seed, precision: See `encoder`.
 
     Returns:
@@ -310,7 +314,7 @@ def latent_classifier(latent_dim, classes, widths=(), dropout=0.0, seed=0, preci
 
 
 def class_encoder(image_shape, classes, **stages):
-    """The convolutions of q(y|x) and q(z|x, y), which both read: computed once for all classes.
+    """The convolutions shared by q(y|x) and q(z|x, y), computed once for all classes.
 
     Args:
         classes: How many the label has.
@@ -328,10 +332,10 @@ def class_posterior(features, classes, latent_dim, widths=(256,), seed=0, precis
     """q(z|x, y): a latent from an image's features and a class.
 
     Args:
-        features: Units that describe an image.
+        features: Number of features of an image.
         classes: How many the label has.
         latent_dim: Axes of the latent.
-        widths: Units of dense layers between.
+        widths: Units of the dense layers.
         seed, precision: See `encoder`.
 
     Returns:
@@ -356,7 +360,7 @@ def vector_class_encoder(units, classes, widths=(256,), dropout=0.0, seed=0):
 
 
 def vector_decoder(units, latent_dim, widths=(256,), seed=0):
-    """Network from latents to the Gaussian of a vector.
+    """Network from latents to the Gaussian distribution of a vector.
 
     Returns:
         Functional model: float32 `(batch, latent_dim)` to `(batch, 2, units)`: means, then
@@ -366,8 +370,8 @@ def vector_decoder(units, latent_dim, widths=(256,), seed=0):
     z = keras.Input((latent_dim,), name="z")
     x = layers.denses(z, tuple(reversed(widths)))
     means, log_var = layers.head(units, "means")(x), layers.head(units, "log_var")(x)
-    # Softly, as Chua et al. (2018) bound theirs: an axis that never varies draws its width to the
-    # floor, and beyond it nothing should draw any further.
+    # Soft limits as in Chua et al. (2018): a constant axis moves its variance to the lower limit,
+    # and there the gradient should vanish.
     low, high = VECTOR_LOG_VAR_RANGE
     log_var = low + keras.ops.softplus(log_var - low)
     log_var = high - keras.ops.softplus(high - log_var)
@@ -375,10 +379,10 @@ def vector_decoder(units, latent_dim, widths=(256,), seed=0):
 
 
 def layers_of(network):
-    """What a diagram shows of a functional network.
+    """The layers of a functional network, for a diagram.
 
     Returns:
-        List of `(kind, name, output_shape, parameters)` in order, the batch axis left out.
+        List of `(kind, name, output_shape, parameters)` in order, without the batch axis.
     """
     rows = []
     for layer in network.layers:

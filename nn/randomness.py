@@ -1,9 +1,9 @@
-"""The one owner of random numbers in a graph: reproducible, resumable, the same under XLA.
+"""All random numbers of a graph: reproducible, resumable, the same under XLA.
 
 TensorFlow's stateless *floats* differ between XLA and the plain graph when the seed is known only
-at run time; its *integers* agree. So every number here is made from philox integers. A draw is a
-pure function of a key, and a key of (seed, step, name of the stream): nothing is kept between
-steps but the step itself, which is why a resumed run continues exactly.
+at run time; its *integers* agree. So all numbers here are made from philox integers. A draw is a
+pure function of a key, and a key is a function of (seed, step, name of the stream). The only state
+is the step, so a resumed run continues exactly.
 """
 
 import math
@@ -32,8 +32,8 @@ def key(seed: int, step, stream: str, parts=None):
         seed: Whole number, the run's seed.
         step: Scalar integer (tensor or not), the step that draws.
         stream: What is drawn (`"noise"`, `"prior"`, ...); two draws of a step never share one.
-        parts: Rows of each part, where the batch consists of several; only with replicas do they
-            make a difference.
+        parts: Rows of each part, if the batch consists of several; they matter only with several
+            replicas.
 
     Returns:
         int64 tensor of shape `(2,)`; with parts, a `PartsKey`.
@@ -45,14 +45,15 @@ def key(seed: int, step, stream: str, parts=None):
 
 
 def of_replica(key):
-    """A key of this replica's own, for draws that need not be those of one batch on one device."""
+    """A separate key for this replica, for draws that may differ from those on a single device."""
     if replicas.count() == 1:
         return key
     return tf.random.experimental.stateless_fold_in(key, replicas.number(), alg="philox")
 
 
 def _shared(draw):
-    """A draw for rows of a batch: on several replicas each gets its rows of the whole draw."""
+    """A draw for the rows of a batch; with several replicas each gets its rows of the whole
+    draw."""
 
     def drawn(key, shape):
         numbers, parts = key if isinstance(key, PartsKey) else (key, None)
@@ -82,7 +83,7 @@ def bits(key, shape):
 def _uniform(key, shape):
     """Uniform float32 in the open interval (0, 1): odd multiples of 2**-24, each exact."""
     upper = tf.bitwise.right_shift(bits(key, shape), tf.constant(9, tf.uint32))
-    # By way of int32, which both XLA and the plain graph turn into float32 exactly.
+    # Through int32, which both XLA and the plain graph convert to float32 exactly.
     return (tf.cast(tf.cast(upper, tf.int32), tf.float32) + 0.5) * 2.0**-23
 
 
@@ -107,12 +108,12 @@ def random_bytes(key, shape):
 
 
 def binary(images, key):
-    """Every pixel 1 with its grey value as the probability, else 0; same shape."""
+    """Samples binary images: pixel = 1 with its grey value as probability, else 0; same shape."""
     return tf.cast(uniform(key, tf.shape(images)) < images, tf.float32)
 
 
 def corrupted(images, kind, level, key):
-    """What a denoiser is shown: images with noise.
+    """Corrupted images, the input of a denoising model.
 
     Args:
         images: Floats in [0, 1].

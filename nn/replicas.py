@@ -1,37 +1,37 @@
-"""What a training step must know of its twins on other devices or machines.
+"""Functions for a training step with replicas on other devices or machines.
 
 Under a `tf.distribute` strategy every replica has a slice of the batch and the same weights. These
-functions give it what belongs to the whole batch; alone, a replica *is* the whole, and they change
-nothing.
+functions give it values of the whole batch; on a single device they change nothing.
 """
 
 import tensorflow as tf
 
-# `aggregation` of a weight that a step assigns itself, to the same value in every replica.
+# `aggregation` of a weight to which the step assigns the same value in every replica.
 ALIKE = "only_first_replica"
 
 
 def count() -> int:
-    """How many replicas share the batch; 1 outside of a step."""
+    """Number of replicas that share the batch; 1 outside of a step."""
     context = tf.distribute.get_replica_context()
     return 1 if context is None else context.num_replicas_in_sync
 
 
 def number():
-    """Which one this is, from 0."""
+    """Number of this replica, from 0."""
     return tf.distribute.get_replica_context().replica_id_in_sync_group
 
 
 def share(loss):
-    """What a replica's loss counts in the gradient, which is summed over all of them."""
+    """A replica's share of the loss; its gradient is summed over all replicas."""
     return loss if count() == 1 else loss / count()
 
 
 def apply(optimizer, gradients, variables):
-    """Takes an optimizer's step with gradients of what `share` gave, summed over all replicas.
+    """Takes an optimizer's step with the gradients of shared losses, summed over all replicas.
 
-    Keras sums after it has clipped; what is to be clipped must be the whole batch's, though, so it
-    is made alike first, and the norm that `train.compile_model` sets is divided likewise.
+    Keras clips before it sums, but the gradient of the whole batch must be clipped. Each replica
+    therefore gets an equal share of it, and `train.compile_model` divides the norm by the number of
+    replicas.
     """
     if optimizer.global_clipnorm and count() > 1:
         gradients = [mean(each) for each in gradients]
@@ -46,7 +46,7 @@ def mean(value):
 
 
 def gathered(rows):
-    """The rows of all replicas, first axis, in their order; the gradient finds its way back."""
+    """The rows of all replicas along the first axis, in their order; differentiable."""
     if count() == 1:
         return rows
     whole = tf.distribute.get_replica_context().all_gather(rows, axis=0)
@@ -54,7 +54,7 @@ def gathered(rows):
 
 
 def own(rows):
-    """This replica's part of rows that belong to the whole batch."""
+    """This replica's rows of those of the whole batch."""
     if count() == 1:
         return rows
     length = tf.shape(rows)[0] // count()
@@ -62,10 +62,10 @@ def own(rows):
 
 
 def update(variables, function, *values):
-    """Sets each variable to a function of itself and of the values that stand at its place.
+    """Sets each variable to a function of itself and of the values at its position.
 
     Args:
-        variables: `keras.Variable`s that every replica holds alike.
+        variables: `keras.Variable`s that are equal on all replicas.
         function: Takes a variable's value and one of each of `values`.
         values: Lists as long as `variables`, of tensors or variables.
     """
@@ -94,8 +94,7 @@ def update(variables, function, *values):
 def train_function(model):
     """Steps of a model's `train_step` on every replica.
 
-    Keras' own reduces what a step shows over workers in a way that fails on scalars; here every
-    replica knows the sums over all.
+    Keras' own reduction over workers fails on scalars; here every replica has the sums over all.
     """
     strategy = model.distribute_strategy
 
@@ -109,7 +108,7 @@ def train_function(model):
 
 
 def test_function(model):
-    """A model's `test_step`: every worker sees all held-out images, as one alone would."""
+    """A model's `test_step`; every worker evaluates all held-out images, as a single one does."""
     strategy = model.distribute_strategy
 
     @tf.function(reduce_retracing=True)

@@ -1,10 +1,10 @@
-"""Executes notebooks headless and keeps only outputs that are worth keeping.
+"""Executes notebooks headless and cleans their outputs.
 
     python notebooks/execute.py NOTEBOOK [NOTEBOOK ...] [--into DIR]
 
 In place by default; with `--into`, the executed copies go there and the originals stay as they are.
-A kernel's standard error (TensorFlow's start-up lines) and the times of cells are dropped, and of a
-long progress display the beginning and the end are kept: what remains is what nbval can check.
+A kernel's standard error (TensorFlow's start-up lines) and the times of cells are removed. Of a
+long progress display only the beginning and the end are kept. nbval can check the rest.
 """
 
 import argparse
@@ -17,11 +17,11 @@ import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
-KEPT_LINES = 4  # of a long display, at either end
+KEPT_LINES = 4  # at the beginning and at the end of a long display
 
 
 def settled(text: str) -> str:
-    """What a terminal shows in the end of text with backspaces and carriage returns."""
+    """The final state of text with backspaces and carriage returns, as a terminal shows it."""
     lines = []
     for line in re.sub("\x1b\\[[0-9;]*m", "", text).split("\n"):
         shown, column = [], 0
@@ -40,7 +40,7 @@ def settled(text: str) -> str:
 
 
 def cleaned(notebook):
-    """The notebook without standard error, times and the noise of progress bars."""
+    """The notebook without standard error, times and intermediate progress bars."""
     notebook.metadata = {
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
         "language_info": {"name": "python"},
@@ -54,7 +54,7 @@ def cleaned(notebook):
             if output.get("name") == "stderr":
                 continue
             if output.output_type == "stream" and outputs and "text" in outputs[-1]:
-                outputs[-1].text += output.text  # one display came in many pieces
+                outputs[-1].text += output.text  # one display in several pieces
             else:
                 outputs.append(output)
         for output in outputs:

@@ -2,7 +2,7 @@
 
     OASIS_DIR=... python readme_assets/draw_brain.py runs/oasis --minutes 42
 
-Draws nothing but what the model made: OASIS's own images are not ours to show.
+Shows only outputs of the model: OASIS images may not be redistributed.
 """
 
 import argparse
@@ -23,13 +23,13 @@ from nn.batches import in_batches
 from storage import runs
 
 HERE = Path(__file__).parent
-SIZES = (32, 64)  # of PCA, beside as many components as the latent has axes
+SIZES = (32, 64)  # of PCA, in addition to as many components as latent axes
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path)
-    parser.add_argument("--minutes", required=True, help="that its training took, for the table")
+    parser.add_argument("--minutes", required=True, help="training time, for the table")
     arguments = parser.parse_args()
     settings = runs.load_settings(arguments.run)
     images, model = data.images_of(arguments.run), train.load(arguments.run)
@@ -52,8 +52,7 @@ def main():
     ssim = evaluate.likeness(pixels, made)["ssim"]
     by_subject = pd.Series(ssim).groupby(images.test.table["subject"].to_numpy()).mean()
 
-    # Did it memorise? The distance of samples to their nearest training image, against that of
-    # test images.
+    # Memorisation: distance of samples to their nearest training image, compared with test images.
     training = samples.small(images.train.images, 64)
     pair = (samples.small(each, 64) for each in (model.sample(48, seed=2).numpy(), pixels))
     near = [np.median(latent.nearest(each, training)[1]) for each in pair]

@@ -1,8 +1,8 @@
-"""The two trained runs that notebook 06 loads where no folder of images is named.
+"""The two trained runs that notebook 06 loads if no folder of images is given.
 
     ATLAS_EMBEDDED=1 python readme_assets/draw_gallery.py FOLDER
 
-Half an hour on two cores. It goes on where it was stopped. Both runs have about the same time: a
+Half an hour on two cores. It can be interrupted and resumed. Both runs have about the same time: a
 step of a model with a critic costs three to four of a VAE's.
 """
 
@@ -44,7 +44,7 @@ def main():
             shutil.copy(run / name, shipped / name)
         history = pd.read_csv(run / "history.csv")
         history.to_csv(shipped / "history.csv", index=False, float_format="%.4g")
-        print(f"{shipped}: {model.count_params():,} numbers", flush=True)
+        print(f"{shipped}: {model.count_params():,} weights", flush=True)
 
 
 if __name__ == "__main__":

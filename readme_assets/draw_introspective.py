@@ -49,7 +49,7 @@ def main():
     for name, measured in PANELS.items():
         path = folder / f"{name}.csv"
         if not path.exists():
-            print(f"{path} is not there: left out")
+            print(f"{path} is missing and left out")
             continue
         rows = pd.read_csv(path)
         shutil.copy(path, HERE / f"introspective_{name}.csv")
@@ -63,7 +63,7 @@ def main():
             drawn = plots.image_rows(samples_of(rows, name, folder), width=9.0)
             plots.save(drawn, HERE / "introspective_samples.png")
     plots.save(plots.trade(panels, width=4.2 * len(panels)), HERE / "introspective_trade.png")
-    text = ["# Introspective models beside a VAE", "", *text]
+    text = ["# Introspective models compared with a VAE", "", *text]
     (HERE / "introspective.md").write_text("\n".join(text))
     print(f"written: {HERE / 'introspective.md'}, {HERE / 'introspective_trade.png'}")
 

@@ -31,16 +31,16 @@ Settings are in `benchmarks/which_model.py`, which trains and measures
 `python readme_assets/draw_models.py FOLDER` draws.
 
 ![runs as points: rate against distortion, samples against time](which_model.png)"""
-ACROSS = 7  # columns of a table: wider ones cannot be seen at once
+ACROSS = 7  # columns of a table; wider ones do not fit a screen
 BETTER = {name: evaluate.ARROWS[each[1]] for name, each in evaluate.PROTOCOL.items()}
 
 
 def draw_samples(rows, name, folder):
-    """The first samples of every model of the last seed, where its runs are there."""
+    """The first samples of every model of the last seed, if its runs exist."""
     last = rows["seed"].max()
     runs = {model: folder / run_name(name, model, last) for model in rows["model"].unique()}
     if missing := [run for run in runs.values() if not run.exists()]:
-        print(f"{missing[0]} is not there: no samples of {name} drawn")
+        print(f"{missing[0]} is missing: no samples of {name} drawn")
         return
     drawn = {model: train.load(run).sample(14).numpy() for model, run in runs.items()}
     plots.save(plots.image_rows(drawn, width=9.0), HERE / f"which_{name}_samples.png")
@@ -54,27 +54,27 @@ def main():
     for name, title in TITLES.items():
         path = folder / f"which_{name}.csv"
         if not path.exists():
-            print(f"{path} is not there: left out")
+            print(f"{path} is missing and left out")
             continue
         rows = pd.read_csv(path)
         shutil.copy(path, HERE / path.name)
         table = over_seeds(rows)
         measured |= set(table.columns)
-        # In the protocol's order, which a CSV lacks that begins with a model without a bound.
+        # In the protocol's order; a CSV whose first model has no bound has another one.
         table = table[["seconds", *(key for key in BETTER if key in table)]]
         table.columns = [f"{key}{BETTER.get(key, '')}" for key in table.columns]
         seeds = rows["seed"].nunique()
         text += [f"## {title}, mean ± standard deviation over {seeds} seeds", ""]
         for first in range(0, table.shape[1], ACROSS):
             text += [*markdown(table.iloc[:, first : first + ACROSS], "model"), ""]
-        if name == "phantom":  # asks another question: its table says enough
+        if name == "phantom":  # measured for disentanglement: a table is enough
             continue
         draw_samples(rows, name, folder)
-        panels[f"{title}: what is said, what is missing"] = (rows, *RATE)
+        panels[f"{title}: rate and distortion"] = (rows, *RATE)
         samples = ("frechet", "Frechet distance") if "frechet" in rows else SHARPNESS
-        # Without the autoencoder, which has no prior to draw from and would flatten all others.
+        # Without the autoencoder, which has no prior and would compress the scale of all others.
         prior = rows[rows["model"] != "Autoencoder"]
-        panels[f"{title}: samples and time"] = (prior, ("seconds", "processor seconds"), samples)
+        panels[f"{title}: samples and time"] = (prior, ("seconds", "CPU seconds"), samples)
     text += ["- `seconds`: CPU time of training"]
     protocols = {key: each for key, (_, _, each) in evaluate.PROTOCOL.items() if key in measured}
     text += [f"- `{key}`: {each}" for key, each in protocols.items()]

@@ -2,7 +2,7 @@
 
     IMAGES_DIR=... python readme_assets/draw_paintings.py RUN
 
-Nothing but what the model drew is shown: no painting of the folder.
+Only outputs of the model are shown, no painting of the folder.
 """
 
 import argparse
@@ -36,10 +36,10 @@ def main():
     made = in_batches(model.decode, np.concatenate(ways), batch_size=16)
     samples = model.sample(len(held_out), seed=1).numpy()
     rows = {
-        "held out, drawn again": again[:SHOWN],
-        "between two paintings": made[:SHOWN],
-        "between two others": made[SHOWN:],
-        "random points": samples[:SHOWN],
+        "reconstructions (held out)": again[:SHOWN],
+        "interpolation 1": made[:SHOWN],
+        "interpolation 2": made[SHOWN:],
+        "random samples": samples[:SHOWN],
         "more": samples[SHOWN : 2 * SHOWN],
     }
     plots.save(plots.image_rows(rows, width=9.0), HERE / "paintings.png")
@@ -48,8 +48,9 @@ def main():
     generated = in_batches(model.encode, samples, batch_size=16)
     numbers = {
         "PSNR of held-out paintings, dB": metrics.psnr(held_out, again).numpy().mean(),
-        "sharpness of their reconstructions / theirs": metrics.sharpness(again).mean() / sharp,
-        "sharpness of samples / theirs": metrics.sharpness(samples).mean() / sharp,
+        "sharpness of reconstructions / held-out paintings": metrics.sharpness(again).mean()
+        / sharp,
+        "sharpness of samples / held-out paintings": metrics.sharpness(samples).mean() / sharp,
         "KL of held-out paintings, nats": kl(z_mean, z_log_var),
         "KL of samples, nats": kl(*generated),
     }

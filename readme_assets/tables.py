@@ -1,4 +1,4 @@
-"""Tables of results as Markdown. By itself: the table of some runs, and how each was measured.
+"""Tables of results as Markdown. As a script: the table of some runs and its protocol.
 
     python readme_assets/tables.py RUN [RUN ...] --title TITLE --to FILE.md
 
@@ -19,14 +19,14 @@ import evaluate
 
 
 def markdown(table, first="metric"):
-    """A table of words as lines of Markdown; `first` heads the column of its index."""
+    """A table of strings as lines of Markdown; `first` is the heading of its index."""
     cells = [[first, *table.columns], ["---"] * (len(table.columns) + 1)]
     cells += [[name, *row] for name, row in zip(table.index, table.to_numpy(), strict=True)]
     return ["| " + " | ".join(row) + " |" for row in cells]
 
 
 def over_seeds(rows, by="model"):
-    """Mean ± standard deviation over seeds of every number, in words, one line for each `by`.
+    """Mean ± standard deviation over seeds of every number, as text, a row for each `by`.
 
     Args:
         rows: Table with the columns `by`, `seed` and numbers.
@@ -50,7 +50,7 @@ def _words(value, error):
 
 
 def of_runs(runs, title, path):
-    """Writes runs side by side, and below how each number was measured."""
+    """Writes a table of runs, and below it how each number was measured."""
     written = {run.name: json.loads((run / "metrics.json").read_text()) for run in runs}
     table = evaluate.table({name: each["metrics"] for name, each in written.items()})
     first = written[runs[0].name]

@@ -1,1 +1,1 @@
-"""Where images come from: files, splits, phantoms."""
+"""Sources of images: files, splits, phantoms."""

@@ -1,4 +1,4 @@
-"""Columns of a table as numbers that a network can be told: conditions of its images."""
+"""Columns of a table as numbers for a network: conditions of the images."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -6,17 +6,17 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import pandas as pd
 
-MOST_VALUES = 64  # of a category
+MOST_VALUES = 64  # most values of a category
 
 
 @dataclass(frozen=True)
 class Column:
-    """How one column becomes numbers.
+    """How one column is converted to numbers.
 
     Attributes:
-        name: Of the column.
-        values: Of a category, as text, in order; empty for a number.
-        mean, sd: Of a number, on the training split.
+        name: Name of the column.
+        values: Values of a category, as text, in order; empty for a number.
+        mean, sd: Mean and standard deviation of a number, on the training split.
         low, high: Its range there.
     """
 
@@ -32,8 +32,8 @@ class Column:
 class Conditions:
     """Columns of a table as float32: categories one-hot, numbers standardised, missing ones marked.
 
-    Every column has one number more, which is 1 where its value is missing; the others are 0 then.
-    Made by `learn` on the training split, and applied to any table.
+    Every column has an additional number, which is 1 if its value is missing; the others are then
+    0. Made by `learn` on the training split, and applied to any table.
 
     Attributes:
         columns: A `Column` for each.
@@ -43,15 +43,15 @@ class Conditions:
 
     @classmethod
     def learn(cls, table, names) -> "Conditions":
-        """What the columns of the training split hold.
+        """The conditions by the columns of the training split.
 
         Args:
-            table: Of the training split.
-            names: Of its columns; those of numbers become numbers, others (text, booleans)
+            table: Table of the training split.
+            names: Names of its columns; numeric ones become numbers, others (text, booleans)
                 categories.
 
         Raises:
-            ValueError: where a column is not there, has no value, one alone, or too many to be a
+            ValueError: if a column is not there, has no value, one alone, or too many to be a
                 category.
         """
         return cls(tuple(_learnt(table, name) for name in names))
@@ -67,17 +67,17 @@ class Conditions:
 
     @property
     def width(self) -> int:
-        """How many numbers there are."""
+        """Number of values per row."""
         return len(self.features)
 
     def __call__(self, table) -> np.ndarray:
         """The conditions of every row; float32 `(n, width)`.
 
-        A number outside of the range of the training split is taken as it is, and said in a printed
-        line.
+        A number outside of the range of the training split is used as it is, and reported in a
+        printed line.
 
         Raises:
-            ValueError: where a column is not there, or has a value that training has not seen.
+            ValueError: if a column is not there, or has a value that training has not seen.
         """
         made = []
         for each in self.columns:
@@ -89,7 +89,7 @@ class Conditions:
         return np.concatenate(made, axis=1).astype(np.float32)
 
     def to_json(self) -> str:
-        """Text that `from_json` takes back."""
+        """Text that `from_json` reads."""
         return json.dumps([asdict(each) for each in self.columns], indent=1)
 
     @classmethod
@@ -100,7 +100,9 @@ class Conditions:
 
 def _of(table, name):
     if name not in table:
-        raise ValueError(f"conditions: there is no column {name!r}; there are {', '.join(table)}")
+        raise ValueError(
+            f"conditions: there is no column {name!r}; the table has {', '.join(table)}"
+        )
     return table[name]
 
 
@@ -110,7 +112,7 @@ def _learnt(table, name):
         raise ValueError(f"conditions: {name} has no value in the training split")
     if known.nunique() < 2:
         raise ValueError(
-            f"conditions: {name} is always {known.iloc[0]!r} in the training split and says nothing"
+            f"conditions: {name} is always {known.iloc[0]!r} in the training split; leave it out"
         )
     if _is_number(known):
         numbers = known.astype(float)
@@ -144,7 +146,7 @@ def _standardised(each, column):
     outside = (numbers < each.low) | (numbers > each.high)
     if outside.any():
         print(
-            f"conditions: {outside.sum()} values of {each.name} lie outside of the "
-            f"{each.low:g} to {each.high:g} of the training"
+            f"conditions: {outside.sum()} values of {each.name} are outside of the {each.low:g} to "
+            f"{each.high:g} of the training"
         )
     return ((numbers - each.mean) / each.sd)[:, None]

@@ -1,7 +1,7 @@
-"""One image file of any kind as uint8 images: checked, decoded, brought to one shape.
+"""Reads one image file of any kind as uint8 images: checked, decoded, resized.
 
-`read` is the way in. Nothing about a file is trusted: what it claims is checked before it is
-decoded, and what cannot be read is a `BadFile` with a reason.
+The main function is `read`. No file is trusted: its header is checked before it is decoded, and a
+file that cannot be read raises `BadFile` with a reason.
 """
 
 import errno
@@ -21,40 +21,40 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 VOLUMES = (".nii", ".nii.gz")
 DICOM = (".dcm", ".dicom")
-DEEP = (".png", ".tif", ".tiff")  # what may hold more than 8 bits
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")  # by content, whatever the name says
+DEEP = (".png", ".tif", ".tiff")  # formats that may have more than 8 bits
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")  # by content, not by name
 READERS = ("nibabel", "pydicom", "pylibjpeg", "jpeg_ls")
-MAX_PIXELS = 64_000_000  # four times the largest radiograph; a decompression bomb claims more
+MAX_PIXELS = 64_000_000  # four times the largest radiograph; decompression bombs claim more
 MAX_BYTES = 2**28 + 2**20  # of a volume or DICOM file: 512 x 512 x 512 in 16 bits, and a header
 FITS = ("crop", "stretch", "pad")
 
 
 class BadFile(ValueError):
-    """One file that cannot be used; the message is the reason alone."""
+    """One file that cannot be used; the message is only the reason."""
 
 
 class NoReader(BadFile):
-    """A file that can be read another day, so that it is not remembered as bad.
+    """A file that may be readable later, so it is not remembered as bad.
 
-    Its reader is not installed, and the message says what to type; or the system refused it.
+    Its reader is not installed, and the message has the command; or the system refused access.
     """
 
 
 @dataclass(frozen=True)
 class Reading:
-    """How files become images.
+    """How files are turned into images.
 
     Args:
-        image_shape: `(height, width, channels)`; colour becomes grey where channels is 1.
-        fit: What happens to another aspect ratio: `"crop"` the longer side around the middle,
+        image_shape: `(height, width, channels)`; with 1 channel, colours become grey.
+        fit: How another aspect ratio is changed: `"crop"` the longer side around the middle,
             `"stretch"`, or `"pad"` with black.
-        axis: Of a NIfTI volume, the axis along which it is cut into slices (2 is axial).
-        span: Which slices, as shares of that axis.
-        bits: Of pictures deeper than 8 bits: values from 0 to `2**bits - 1` become grey levels. 0:
-            as many as hold the largest value of the file, which differs from file to file; those of
-            a folder have one range (`files.with_bits`).
-        mask: Whether they are label maps, whose values are kept: brought to the shape by nearest
-            neighbour, neither scaled nor mixed. `image_shape` then has one channel.
+        axis: Axis along which a NIfTI volume is cut into slices (2 is axial).
+        span: Range of the slices, as shares of that axis.
+        bits: Bit depth of pictures deeper than 8 bits: values from 0 to `2**bits - 1` become grey
+            levels. 0: the bits of the largest value of the file, which differ between files;
+            `files.with_bits` finds one range for a folder.
+        mask: Whether they are label maps, whose values are kept: resized by nearest neighbour,
+            neither scaled nor interpolated. `image_shape` then has one channel.
     """
 
     image_shape: tuple[int, int, int]
@@ -66,12 +66,12 @@ class Reading:
 
     @classmethod
     def of(cls, settings, bits=0) -> "Reading":
-        """As `config.Settings` say."""
+        """The reading of `config.Settings`."""
         return cls(settings.image_shape, settings.fit, bits=bits)
 
 
 def suffix(name) -> str:
-    """The ending that tells the kind of a file, in lower case: `.png`, `.nii.gz`, ..."""
+    """The suffix of a file name in lower case: `.png`, `.nii.gz`, ..."""
     name = str(name).lower()
     return ".nii.gz" if name.endswith(".nii.gz") else os.path.splitext(name)[1]
 
@@ -82,12 +82,12 @@ def missing_readers() -> list[str]:
 
 
 def count(path, reading):
-    """How many images a file holds, from its header alone. Raises `BadFile`, as `read` does."""
+    """Number of images in a file, from its header only. Raises `BadFile`, as `read` does."""
     if suffix(path) not in VOLUMES:
         return 1
     with _only_bad_files(path):
         header, _ = _nifti(path, whole=False)
-        values = np.broadcast_to(np.uint8(0), header.get_data_shape())  # takes no memory
+        values = np.broadcast_to(np.uint8(0), header.get_data_shape())  # needs no memory
         return len(_slices(_upright(values, header), reading))
 
 
@@ -97,18 +97,18 @@ def read(path, reading):
     Pictures, DICOM files: one image; NIfTI volumes: one for each slice of `reading.span`. Alpha is
     dropped, palettes are resolved, EXIF rotation is applied. Values beyond 8 bits are scaled by
     `2**bits - 1`, see `Reading`, so that 12-bit data in a 16-bit file are not black. DICOM files
-    are windowed as they say, MONOCHROME1 is inverted; volumes are scaled between their 0.5 and 99.5
-    percentiles. Checksums are verified where a format has them.
+    are shown in their own window, MONOCHROME1 is inverted; volumes are scaled between their 0.5 and
+    99.5 percentiles. Checksums are verified if a format has them.
 
-    What a file claims is checked before it is decoded: a picture has at most `MAX_PIXELS` pixels; a
-    volume and a DICOM file at most `MAX_BYTES` bytes, inflated. So no file takes much more than
-    1 GB of memory, and most of the largest take half of that.
+    Sizes are checked before decoding: a picture has at most `MAX_PIXELS` pixels; a volume and a
+    DICOM file at most `MAX_BYTES` bytes, inflated. So no file needs much more than 1 GB of memory,
+    and most of the largest need half of that.
 
     Returns:
         uint8 `(images, height, width, channels)`.
 
     Raises:
-        BadFile: with the reason, whatever is wrong.
+        BadFile: for any problem, with the reason.
     """
     with _only_bad_files(path):
         if suffix(path) in VOLUMES:
@@ -123,9 +123,9 @@ def read(path, reading):
 
 @contextmanager
 def _only_bad_files(path):
-    """Checks that a path is a file that opens, and makes a `BadFile` of every error that follows.
+    """Checks that a path is a file that opens, and turns every later error into a `BadFile`.
 
-    Readers raise errors of any kind over damaged files.
+    Readers raise errors of all kinds for damaged files.
     """
     try:
         _check(path)
@@ -135,7 +135,7 @@ def _only_bad_files(path):
     except Exception as error:
         if isinstance(error, MemoryError):
             raise NoReader("needs more memory than is free") from None
-        # A seek to where a damaged file points is an invalid argument.
+        # A damaged file can lead to a seek with an invalid argument.
         if getattr(error, "errno", None) not in (None, errno.EINVAL):
             raise NoReader(f"cannot be read ({error.strerror})") from None
         what = "cannot be read as DICOM" if suffix(path) in DICOM else "is damaged"
@@ -147,7 +147,9 @@ def _check(path):
         status = os.stat(path)
         if stat.S_ISDIR(status.st_mode):
             raise BadFile("is a folder")
-        if not stat.S_ISREG(status.st_mode):  # to open a pipe would wait for whoever writes into it
+        if not stat.S_ISREG(
+            status.st_mode
+        ):  # opening a pipe would block until something writes to it
             raise BadFile("is a pipe, a socket or a device")
         if status.st_size == 0:
             raise BadFile("is empty (0 bytes)")
@@ -157,20 +159,20 @@ def _check(path):
 
 
 def _said(error):
-    """The kind of an error and what it says, in one short line."""
+    """Type and message of an error, in one short line."""
     text = "".join(each if each.isprintable() else " " for each in str(error))
     return f"{type(error).__name__}: {' '.join(text.split())}"[:200].removesuffix(": ")
 
 
 def bits_of(path) -> int:
-    """Bits of a deep picture, at least 8; 0 for others and for what cannot be read."""
+    """Bits of a deep picture, at least 8; 0 for other files and for unreadable ones."""
     try:
         _check(path)
         with Image.open(path, formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS or not _is_deep(image):
                 return 0
             values = np.asarray(image)
-    except Exception:  # whatever is wrong with it, `read` says it
+    except Exception:  # `read` reports the problem
         return 0
     high = values.max(initial=0)
     if not (np.isfinite(high) and _whole(values)):
@@ -183,40 +185,42 @@ def _is_deep(image):
 
 
 def _whole(values):
-    """Whether numbers are counts rather than shares from 0 to 1."""
+    """Whether values are whole numbers rather than shares from 0 to 1."""
     if not np.issubdtype(values.dtype, np.floating):
         return True
     return values.max() > 1 and all(np.array_equal(row, np.round(row)) for row in values)
 
 
 def _picture(path, bits):
-    """A Pillow image, of mode F (grey, 0 to 255) where it is deeper than 8 bits."""
+    """A Pillow image, of mode F (grey, 0 to 255) if it is deeper than 8 bits."""
     try:
         with Image.open(path, formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
-                raise BadFile(f"claims {image.width} x {image.height} pixels, too many to be true")
+                raise BadFile(
+                    f"claims {image.width} x {image.height} pixels, more than are accepted"
+                )
             if image.format == "TIFF" and image.tag_v2.get(274, 1) > 4:
-                raise BadFile("is a TIFF turned by its orientation tag; save it upright")
+                raise BadFile("is a TIFF rotated by its orientation tag; save it upright")
             ImageOps.exif_transpose(image, in_place=True)
     except UnidentifiedImageError:
         raise BadFile(f"is no {', '.join(FORMATS)} image ({_beginning(path)})") from None
     except Image.DecompressionBombError:
-        raise BadFile("claims more pixels than can be true") from None
+        raise BadFile("claims more pixels than are accepted") from None
     if _is_deep(image):
         values = np.asarray(image)
-        del image  # there are never more than two copies of a large picture
+        del image  # at most two copies of a large picture at a time
         return _grey(values, bits)
     if image.mode == "P":
         image = image.convert("RGBA")
-    # Other modes than these would become another grey than that of their colours.
+    # Other modes would not become the grey of their colours.
     return image if image.mode in ("1", "L", "LA", "RGB", "RGBA") else image.convert("RGB")
 
 
 def _label_map(path):
-    """A Pillow image of mode L whose values are labels: those stored, of a palette its numbers."""
+    """A Pillow image of mode L with the stored labels; for a palette image, its indices."""
     with Image.open(path, formats=FORMATS) as image:
         if image.width * image.height > MAX_PIXELS:
-            raise BadFile(f"claims {image.width} x {image.height} pixels, too many to be true")
+            raise BadFile(f"claims {image.width} x {image.height} pixels, more than are accepted")
         image = ImageOps.exif_transpose(image)
         if image.mode not in ("1", "L", "P") and not _is_deep(image):
             raise BadFile(f"is a mask in colour (mode {image.mode}); save it as grey levels")
@@ -225,7 +229,7 @@ def _label_map(path):
 
 
 def _labels(values):
-    """Values of a mask as uint8; an error where they are no labels from 0 to 255."""
+    """Values of a mask as uint8; an error if they are not labels from 0 to 255."""
     values = np.asarray(values)
     if not values.size or values.min() < 0 or values.max() > 255 or not _counts(values):
         raise BadFile("is a mask with values that are not whole numbers from 0 to 255")
@@ -246,7 +250,7 @@ def _grey(values, bits):
     """Numbers beyond 8 bits as a Pillow image of mode F from 0 to 255."""
     if not values.size:
         raise BadFile("has no pixels")
-    low, high = values.min().item(), values.max().item()  # NaN where there is one
+    low, high = values.min().item(), values.max().item()  # NaN if there is one
     if not (math.isfinite(low) and math.isfinite(high)):
         raise BadFile("has NaN or infinite pixels")
     if low < 0:
@@ -256,19 +260,16 @@ def _grey(values, bits):
         raise BadFile(f"has fractional pixels up to {high:g}; scale them to 0..1")
     full = 2.0 ** (bits or max(8, int(high).bit_length())) - 1 if integers else 1.0
     if high > full:
-        raise BadFile(
-            f"has a pixel of {high:g}, beyond the {bits} bits of the images it belongs to"
-        )
+        raise BadFile(f"has a pixel of {high:g}, beyond the {bits} bits of its folder or run")
     scaled = values.astype(np.float32)
     scaled *= 255.0 / full
     return Image.fromarray(scaled)
 
 
 def fitted(image, reading):
-    """A Pillow image, or a uint8 array, as a uint8 array of the shape asked for.
+    """A Pillow image, or a uint8 array, resized to the requested shape.
 
-    On the way down every pixel is the mean of the area that it covers, on the way up the
-    interpolation is bicubic.
+    Reduced images are averages over areas; enlarged images are interpolated bicubically.
     """
     height, width, channels = reading.image_shape
     if isinstance(image, np.ndarray):
@@ -301,16 +302,16 @@ def fitted(image, reading):
 
 
 def crop_box(width, height, to_width, to_height):
-    """The largest box of another aspect ratio in the middle of an image: left, top, right, bottom.
+    """The largest central box of another aspect ratio: left, top, right, bottom.
 
     Args:
-        width, height: Of the image, in pixels.
-        to_width, to_height: Whose aspect ratio is wanted.
+        width, height: Size of the image, in pixels.
+        to_width, to_height: Size with the new aspect ratio.
     """
     scale = min(width / to_width, height / to_height)
     across, down = to_width * scale, to_height * scale
     left, top = (width - across) / 2, (height - down) / 2
-    # By rounding it may end outside of the image, which Pillow refuses.
+    # Rounding may move it outside of the image, which Pillow refuses.
     return max(left, 0.0), max(top, 0.0), min(left + across, width), min(top + down, height)
 
 
@@ -319,7 +320,7 @@ def _slices(upright, reading):
     first, last = (int(round(share * length)) for share in reading.span)
     chosen = range(first, max(last, first + 1))
     if len(chosen) * math.prod(reading.image_shape) > MAX_BYTES:
-        raise BadFile(f"has {len(chosen)} slices, too many to be held at {reading.image_shape}")
+        raise BadFile(f"has {len(chosen)} slices, too many for memory at {reading.image_shape}")
     return chosen
 
 
@@ -327,8 +328,8 @@ def _nifti(path, whole):
     """The header of a NIfTI volume, checked, and the file's content, inflated.
 
     Args:
-        whole: Reads it to its end, where the checksum of a `.nii.gz` stands. Several gzip members
-            are one content, as gunzip has it; what follows the last must be zeros.
+        whole: Whether to read to the end, where a `.nii.gz` has its checksum. Several gzip members
+            are concatenated, as by gunzip; only zeros may follow the last.
     """
     try:
         import nibabel
@@ -343,7 +344,7 @@ def _nifti(path, whole):
             raise BadFile(f"is no NIfTI volume (it begins with {bytes(content[:16])!r})")
         header = kind(bytes(content[: kind.sizeof_hdr]))
         shape, stored = header.get_data_shape(), header.get_data_dtype()
-        # No side is longer than NIfTI-1 can say.
+        # No side is longer than NIfTI-1 allows.
         if len(shape) != 3 or not all(0 < side < 2**15 for side in shape):
             raise BadFile(f"has the shape {shape}, not that of one volume")
         if stored.kind not in "iuf":
@@ -351,7 +352,7 @@ def _nifti(path, whole):
         start = header.get_data_offset()
         end = start + math.prod(shape) * stored.itemsize
         if end > MAX_BYTES:
-            raise BadFile(f"claims {end:,} bytes; up to {MAX_BYTES:,} are read")
+            raise BadFile(f"claims {end:,} bytes; at most {MAX_BYTES:,} are accepted")
         while whole and (chunk := stream.read(2**20)):
             content += chunk
             if len(content) > MAX_BYTES:
@@ -359,14 +360,14 @@ def _nifti(path, whole):
     if whole:
         if len(content) < end:
             raise BadFile(f"is cut off at {len(content):,} of the {end:,} bytes that it claims")
-        # Checks the extensions, which go to the end where no start of the voxels is said.
+        # Checks the extensions, which go to the end if no start of the voxels is given.
         between = content[:start] if start >= kind.sizeof_hdr + 4 else content
         kind.from_fileobj(BytesIO(between))
     return header, content
 
 
 def _upright(values, header):
-    """A view of a volume's values: axes rightwards, forwards and upwards."""
+    """A view of a volume's values with axes to the right, to the front and upwards."""
     from nibabel import orientations
 
     turned = orientations.io_orientation(header.get_best_affine())
@@ -374,7 +375,7 @@ def _upright(values, header):
 
 
 def _volume_images(path, reading):
-    header, content = _nifti(path, whole=True)  # says so where nibabel is missing
+    header, content = _nifti(path, whole=True)  # raises an error if nibabel is missing
     from nibabel.volumeutils import apply_read_scaling
 
     shape, kind = header.get_data_shape(), header.get_data_dtype()
@@ -395,19 +396,19 @@ def _volume_images(path, reading):
             values = _labels(values)
         else:
             values = np.clip((values - low) / max(high - low, 1e-6), 0, 1) * 255
-        image = Image.fromarray(np.ascontiguousarray(np.rot90(values)))  # the front, or the top, up
+        image = Image.fromarray(np.ascontiguousarray(np.rot90(values)))
         yield fitted(image, reading)
 
 
 def _range(stored, scaled, falling):
-    """The 0.5 and 99.5 percentiles of a volume, as `np.percentile` has them.
+    """The 0.5 and 99.5 percentiles of a volume, equal to those of `np.percentile`.
 
-    Scales none but the stored values that they lie between: all of them would take four times the
-    memory of the volume.
+    Only the stored values around them are scaled: scaling all would need four times the memory of
+    the volume.
 
     Args:
-        stored: The voxels as the file has them.
-        scaled: What makes float32 values of them, in the same order or, where `falling`, the other.
+        stored: The voxels as stored in the file.
+        scaled: Function from them to float32 values, increasing or, if `falling`, decreasing.
     """
     last = stored.size - 1
     places = [np.float64(last * share) for share in (0.005, 0.995)]
@@ -441,7 +442,7 @@ def _dicom(path):
     if frames != 1:
         raise BadFile(f"has pixels of shape {(frames, rows, columns)}, not those of one image")
     if rows * columns > MAX_PIXELS or rows * columns * samples * file.BitsAllocated > 8 * MAX_BYTES:
-        raise BadFile(f"claims {columns} x {rows} pixels, too many to be true")
+        raise BadFile(f"claims {columns} x {rows} pixels, more than are accepted")
     missing = _missing_decoder(file, decoder)
     if missing:
         raise NoReader(f"is {decoder.UID.name}, for which a decoder is missing: {missing}")
@@ -468,7 +469,7 @@ def _dicom(path):
 
 
 def _check_dicom_size(path):
-    """That a DICOM file is one, and no larger than `MAX_BYTES`, inflated where it is deflated."""
+    """Checks that a file is DICOM and, inflated, not larger than `MAX_BYTES`."""
     from pydicom import filereader, uid
 
     size = os.path.getsize(path)
@@ -486,10 +487,10 @@ def _check_dicom_size(path):
 
 
 def _missing_decoder(file, decoder):
-    """The line to type where no decoder is installed for the pixels of a DICOM file; or nothing."""
+    """The command that installs a decoder for the pixels of a DICOM file; "" if there is one."""
     if decoder.is_native:
         return ""
-    # Pillow is one of the decoders; of these it makes 8 bits, or nothing.
+    # Pillow is one of the decoders; these it decodes to 8 bits, or not at all.
     deep = file.BitsStored > 8 and (
         file.SamplesPerPixel > 1 or decoder.UID.name.startswith("JPEG Extended")
     )
@@ -501,23 +502,25 @@ def _missing_decoder(file, decoder):
 
 
 def _check_encoded(frame, size):
-    """That a frame of JPEG is of the size that its DICOM file says, before it is decoded."""
+    """Checks before decoding that a JPEG frame has the size in its DICOM file's header."""
     at = 12 if frame.startswith(b"\0\0\0\x0cjP  ") else len(frame)
-    while at < len(frame) and frame[at + 4 : at + 8] != b"jp2c":  # boxes around JPEG 2000
+    while (
+        at < len(frame) and frame[at + 4 : at + 8] != b"jp2c"
+    ):  # boxes before the JPEG 2000 stream
         size_of_box = int.from_bytes(frame[at : at + 4], "big")
         if size_of_box < 8:
-            raise BadFile("is damaged (JPEG 2000 with an empty box)")  # pydicom would never end
+            raise BadFile("is damaged (JPEG 2000 with an empty box)")  # pydicom would loop for ever
         at += size_of_box
     try:
         with Image.open(BytesIO(frame), formats=("JPEG", "JPEG2000")) as image:
             if image.size != size:
-                raise BadFile(f"claims {size[0]} x {size[1]} pixels and holds {image.size}")
+                raise BadFile(f"claims {size[0]} x {size[1]} pixels and has {image.size}")
     except UnidentifiedImageError:
-        return  # of another kind, or damaged, which the decoder says
+        return  # another kind, or damaged: the decoder reports it
 
 
 def _in_blocks(work, values):
-    """Changes an array some rows at a time, so that what it takes in between is small."""
+    """Changes an array in blocks of rows, to limit the memory of intermediate values."""
     made = None
     for rows in _blocks(values):
         part = work(values[rows])
@@ -538,20 +541,22 @@ def _to_bytes(values, full):
 
 
 def _looked_up(values, file):
-    """The colours of numbers in a DICOM file's palette, uint8."""
+    """Colours of the values by a DICOM file's palette, uint8."""
     from pydicom import pixels
 
     entries, first, bits = file.RedPaletteColorLookupTableDescriptor
     last = first + (entries or 2**16) - 1
-    values = np.clip(values.astype(np.int32), first, last)  # pydicom wraps what lies beyond
+    values = np.clip(
+        values.astype(np.int32), first, last
+    )  # pydicom wraps values outside of the palette
     return _to_bytes(pixels.apply_color_lut(values, file)[..., :3], 2**bits - 1)
 
 
 def _dicom_grey(values, file):
-    """The grey levels that a DICOM file asks for, as a Pillow image of mode F from 0 to 255.
+    """The grey levels of a DICOM file in its window, as a Pillow image of mode F from 0 to 255.
 
-    Without a window they run from the lowest value to the highest. Padding is not counted: it is no
-    part of the image (DICOM PS3.3 C.7.5.1.1.2).
+    Without a window they range from the lowest value to the highest. Padding is ignored, because it
+    is not part of the image (DICOM PS3.3 C.7.5.1.1.2).
     """
     from pydicom import pixels
 
@@ -559,11 +564,11 @@ def _dicom_grey(values, file):
     apply = pixels.apply_windowing if windowed else pixels.apply_voi
 
     def shown(block):
-        # As float64, for the difference of two numbers of 16 bits may have 17.
+        # As float64, because the difference of two 16-bit numbers may have 17 bits.
         return apply(pixels.apply_modality_lut(block, file), file).astype(np.float64)
 
     if windowed:
-        low, high = pixels.apply_windowing(np.array([-1e9, 1e9]), file)  # what it maps onto
+        low, high = pixels.apply_windowing(np.array([-1e9, 1e9]), file)  # limits of its output
     else:
         ends = []
         for rows in _blocks(values):
@@ -583,7 +588,7 @@ def _dicom_grey(values, file):
 
 
 def _is_padding(values, file):
-    """Which stored values fill the frame around an image."""
+    """Mask of the stored values that are padding around an image."""
     one = file.get("PixelPaddingValue")
     other = file.get("PixelPaddingRangeLimit", one)
     if not (isinstance(one, int) and isinstance(other, int)):

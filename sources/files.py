@@ -1,8 +1,7 @@
-"""Folders of image files into one uint8 array: each file decoded once, then remembered.
+"""Reads folders of image files into one uint8 array; each file is decoded once and cached.
 
-`gather` is the way in. It decodes what it has not seen before (in threads, by `decoding.read`) and
-writes it into an array in a cache folder; the next call with the same files reads nothing but their
-sizes and dates.
+The main function is `gather`. It decodes new files (in threads, by `decoding.read`) and writes them
+into an array in a cache folder; the next call with the same files reads only their sizes and dates.
 """
 
 import errno
@@ -32,18 +31,18 @@ UNREAD = (".gif", ".heic", ".heif", ".avif", ".jp2", ".svg", ".raw", ".cr2", ".n
 NOT_TEXT = "has a name that is not UTF-8; rename it"
 NAMED = 10  # bad files that an error lists
 TASK = 32  # files that a thread takes at a time
-VERSION = 4  # of what `decoding.read` makes of a file; a new one makes old caches worthless
+VERSION = 4  # of the results of `decoding.read`; a new version invalidates old caches
 
 
 class BadFiles(ValueError):
-    """Files that cannot be used, named with their reasons."""
+    """Files that cannot be used, with their reasons."""
 
 
 class Rows:
-    """Chosen rows of an array on disk, read when asked for and then let go.
+    """Some rows of an array on disk, read on request and not kept in memory.
 
-    Behaves like the array `(n, height, width, channels)` where it is indexed, measured or walked
-    through. A plain memory map would keep every page that was ever touched in this process.
+    Behaves like the array `(n, height, width, channels)` for indexing, `len`, `shape` and
+    iteration. A plain memory map would keep every page that was read in this process's memory.
     """
 
     def __init__(self, array: np.memmap, rows):
@@ -76,16 +75,16 @@ class Rows:
 def listed(folder, kinds=KINDS) -> list[str]:
     """Names of all files of the given kinds below a folder, relative to it, sorted.
 
-    Folders that are links are entered, once. Images of kinds that are not read are counted in a
+    Folders that are links are entered, once. Images of formats that are not read are counted in a
     printed line.
 
     Raises:
-        BadFiles: naming the folders that cannot be entered.
+        BadFiles: if folders cannot be entered; they are named.
     """
     found, other, closed, entered = [], Counter(), [], set()
     for place, folders, names in os.walk(folder, onerror=closed.append, followlinks=True):
         real = os.path.realpath(place)
-        if real in entered:  # a link back to where we came from
+        if real in entered:  # a link to a folder that was entered before
             folders.clear()
             continue
         entered.add(real)
@@ -102,7 +101,7 @@ def listed(folder, kinds=KINDS) -> list[str]:
         raise BadFiles(f"{folder}: {len(closed)} folders cannot be read:\n" + "\n".join(lines))
     if other:
         counts = ", ".join(f"{count} {ending}" for ending, count in sorted(other.items()))
-        print(f"{folder}: left out, of kinds that are not read: {counts}")
+        print(f"{folder}: left out, of formats that are not read: {counts}")
     return sorted(found)
 
 
@@ -112,9 +111,9 @@ def gather(root, names, reading, cache, on_bad_file="stop", in_memory=2**29):
     Args:
         root: Folder that the names are relative to.
         names: Relative paths.
-        reading: `decoding.Reading`; what it does not say of deep pictures is found on the folder.
-        cache: Folder of the decoded arrays; made where missing.
-        on_bad_file: `"stop"` with a list of names and reasons, or `"skip"` them and say how many.
+        reading: `decoding.Reading`; missing bits of deep pictures are found from the files.
+        cache: Folder of the decoded arrays; made if it is missing.
+        on_bad_file: `"stop"` with a list of names and reasons, or `"skip"` and report their number.
         in_memory: Bytes up to which the images are held in memory.
 
     Returns:
@@ -122,7 +121,7 @@ def gather(root, names, reading, cache, on_bad_file="stop", in_memory=2**29):
         n rows, `file` (its name), `slice` (number within the file) and `digest` of the pixels.
 
     Raises:
-        BadFiles: naming the files, what is wrong with each, and what to do.
+        BadFiles: if files cannot be used; each is named with the reason, and what to do.
     """
     root, cache = Path(root), Path(cache)
     reading = with_bits(root, names, reading, cache)
@@ -151,14 +150,14 @@ def gather(root, names, reading, cache, on_bad_file="stop", in_memory=2**29):
         for number, digest in enumerate(entry["digests"]):
             parts.append((name, number, digest, entry["first"] + number))
     if not parts:
-        raise BadFiles(f"{root}: not one of {total} files can be used")
+        raise BadFiles(f"{root}: none of {total} files can be used")
     table = pd.DataFrame(parts, columns=["file", "slice", "digest", "row"])
     rows = Rows(array, table.pop("row").to_numpy())
     return (rows[:] if rows.nbytes <= in_memory else rows), table
 
 
 def with_bits(root, names, reading, cache) -> decoding.Reading:
-    """A reading that says how many bits deep pictures have: its own, or what `bits_of` finds.
+    """A reading with the bits of deep pictures: its own, or those that `bits_of` finds.
 
     Args:
         root, names, reading, cache: See `gather`.
@@ -167,17 +166,17 @@ def with_bits(root, names, reading, cache) -> decoding.Reading:
 
 
 def bits_of(root, names, cache) -> int:
-    """How many bits the deep pictures of a folder have: one range for all of them.
+    """Bit depth of the deep pictures of a folder, the same range for all of them.
 
-    Pictures of 10, 12 or 14 bits come in files of 16, so the file does not say it. The largest
-    value in the whole folder does: the smallest number of bits that holds it. Only pictures deeper
-    than 8 bits are decoded for it, and once; what they hold is remembered by size and date.
+    Pictures of 10, 12 or 14 bits are stored in files of 16, so a file does not record its depth.
+    The result is the smallest number of bits for the largest value in the folder. Only pictures
+    deeper than 8 bits are decoded for this, once; the results are cached by size and date.
 
     Args:
         root, names, cache: See `gather`.
 
     Returns:
-        8 to 32, or 0 where no file is deeper than 8 bits.
+        8 to 32, or 0 if no file is deeper than 8 bits.
     """
     root, cache = Path(root), Path(cache)
     cache.mkdir(parents=True, exist_ok=True)
@@ -220,7 +219,7 @@ def _tell(root, bad, total, on_bad_file):
 
 
 def mark(path):
-    """What tells that a file is still the one that was read: size and time of change."""
+    """Size and modification time of a file, which show whether it has changed."""
     try:
         status = os.stat(path)
     except OSError:
@@ -229,7 +228,7 @@ def mark(path):
 
 
 def _remembered(base, reading):
-    """What the cache holds: an entry per file, and the array; empty where it holds nothing good."""
+    """Content of the cache: an entry per file, and the array; empty if it is not usable."""
     index = base.with_suffix(".json")
     if not index.exists():
         return {}, None
@@ -249,7 +248,7 @@ def _remembered(base, reading):
 
 
 def _damaged(known, array, names):
-    """Those of some files whose decoded images are not those that were written."""
+    """The files whose decoded images in the cache were damaged."""
 
     def is_damaged(name):
         entry = known[name]
@@ -258,7 +257,7 @@ def _damaged(known, array, names):
 
     if not names:
         return []
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing releases Python's lock
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing releases the GIL
         found = pool.map(is_damaged, names, chunksize=TASK)
         damaged = [name for name, is_so in zip(names, found, strict=True) if is_so]
     if hasattr(mmap, "MADV_DONTNEED"):
@@ -267,7 +266,7 @@ def _damaged(known, array, names):
 
 
 def _is_text(name):
-    """Whether a name can be written into a table: not where its bytes are no UTF-8."""
+    """Whether a name is UTF-8 and can be written into a table."""
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -276,10 +275,10 @@ def _is_text(name):
 
 
 def _decoded(root, base, reading, known, array, fresh, marks):
-    """A new array: the rows that are still good copied, the fresh files decoded.
+    """A new array with the valid rows of the old one and the newly decoded files.
 
-    Written under another name and renamed when complete, then the index that points to it; a kill
-    at any moment leaves the old pair or the new one.
+    It is written under another name and renamed when complete, then the index that points to it. If
+    the process is killed, the old or the new pair remains.
     """
     kept = {name: entry for name, entry in known.items() if name not in set(fresh)}
     entries, first = {}, 0
@@ -303,14 +302,14 @@ def _decoded(root, base, reading, known, array, fresh, marks):
     shape = (first, *reading.image_shape)
     try:
         made = np.lib.format.open_memmap(part, mode="w+", dtype=np.uint8, shape=shape)
-        disk.reserve(part, made.offset)  # a map that outgrows the disk would kill the process
+        disk.reserve(part, made.offset)  # a memory map larger than the disk would kill the process
     except OSError as error:
         disk.remove(part)
         size, free = math.prod(shape) / 1e6, shutil.disk_usage(part.parent).free / 1e6
         raise OSError(
             error.errno or errno.ENOSPC,
-            f"the decoded images need {size:,.0f} MB and {free:,.0f} MB are free; make room, or "
-            "set CACHE_DIR to another disk",
+            f"the decoded images need {size:,.0f} MB and only {free:,.0f} MB are free; free "
+            "space, or set CACHE_DIR to another disk",
             str(part.parent),
         ) from error
     for name, entry in kept.items():
@@ -334,7 +333,7 @@ def _decoded(root, base, reading, known, array, fresh, marks):
 
 
 def _decode(root, made, entries, fresh, reading, counts):
-    """Fills the rows of the fresh files, in threads; notes digests, or the reason of a bad file."""
+    """Decodes the new files in threads; stores digests, or the reason for a bad file."""
 
     def decode(name):
         entry = entries[name]
@@ -357,7 +356,7 @@ def _decode(root, made, entries, fresh, reading, counts):
             decode(name)
         return len(part)
 
-    # Pillow decodes outside Python's lock; one task for every file would cost half as much again.
+    # Pillow decodes without the GIL; one task per file would take half as much time again.
     parts = [fresh[first : first + TASK] for first in range(0, len(fresh), TASK)]
     long = len(fresh) > 2000
     bar = keras.utils.Progbar(len(fresh), unit_name="file", verbose=long, interval=1)

@@ -1,9 +1,9 @@
-"""Embedded stand-ins for images that cannot be shipped, with factors that are known.
+"""Embedded substitutes for images that cannot be distributed, with known factors.
 
-None of them is what it stands for, and none may be called so: the chest phantom is drawn by
-formulas, the brain slices are one averaged brain under random warps, the photos are crops of
-scikit-image's. What they have and patients lack is the truth: the factors behind every image, and
-the same image with one of them changed.
+None of them is real data, and none may be called so: the chest phantom is drawn by formulas, the
+brain slices are one averaged brain under random warps, the photos are crops of scikit-image's.
+Unlike patients, their factors are known, and the same image can be rendered with one factor
+changed.
 """
 
 import numpy as np
@@ -26,7 +26,7 @@ PHOTO_NOTE = (
     "to validate, one to test"
 )
 
-# Diameter of a hernia as a share of the image's width: from barely visible to large. Fixed before
+# Diameter of a hernia as a share of the image's width, from barely visible to large; chosen before
 # any latent direction was measured.
 HERNIA_SIZES = (0.03, 0.28)
 HERNIA_SHARE = 0.3  # of subjects
@@ -36,7 +36,7 @@ MASK_THRESHOLD = 4 / 255  # grey levels by which a twin must differ to count as 
 # --- chest phantom -------------------------------------------------------------------------------
 
 
-# What a picture shows of a patient and of its taking; age and sex stand behind some of them.
+# Visible properties of the patient and of the exposure; some depend on age and sex.
 CHEST_FACTORS = (
     "hernia_size",
     "heart",
@@ -52,21 +52,21 @@ CHEST_FACTORS = (
 
 
 def chest_factors(subjects=600, images=3, seed=0, confound=0.0) -> pd.DataFrame:
-    """What the phantom's patients and pictures are like; one row per image.
+    """Factors of the phantom's patients and pictures; one row per image.
 
     Anatomy and hernia belong to the subject, position, breath, exposure and noise to the image.
 
     Args:
         subjects: Number of patients.
-        images: Images of each.
-        seed: Of everything that is drawn.
-        confound: Correlation, in [0, 1), of having a hernia with age and with the heart's size,
-            as in real hospitals; 0 makes all factors independent.
+        images: Images per patient.
+        seed: Seed of all random factors.
+        confound: Correlation, in [0, 1), of hernia with age and with heart size, as in real data; 0
+            makes all factors independent.
 
     Returns:
-        Columns `subject`, `age` (years), `sex`, `view`, `Hernia` (boolean), `hernia_size` (share
-        of the width, 0 without), `gas` (share of it that is gas), `hernia_x`, `heart`, `lungs`,
-        `wide`, `bones`, `breath`, `x`, `y`, `tilt`, `exposure`, `grain`, `noise_seed`.
+        Columns `subject`, `age` (years), `sex`, `view`, `Hernia` (boolean), `hernia_size` (share of
+        the width, 0 without), `gas` (share of the hernia that is gas), `hernia_x`, `heart`,
+        `lungs`, `wide`, `bones`, `breath`, `x`, `y`, `tilt`, `exposure`, `grain`, `noise_seed`.
     """
     random = np.random.default_rng(seed)
     has = random.uniform(size=subjects) < HERNIA_SHARE
@@ -105,10 +105,10 @@ def chest_factors(subjects=600, images=3, seed=0, confound=0.0) -> pd.DataFrame:
 
 
 def render_chests(factors, size=64) -> np.ndarray:
-    """Radiographs of the given factors; the same row gives the same image, noise included.
+    """Radiographs of the given factors; the same row gives the same image and noise.
 
-    Bright is dense, as on a film. Attenuations add up along the ray, and the film answers to them
-    through an exponential, so that bones show through the heart and a hernia behind it is faint.
+    Bright is dense, as on a film. Attenuations add up along the ray, and the film's response is
+    exponential, so bones are visible through the heart and a hernia behind it is faint.
 
     Args:
         factors: From `chest_factors`, or with some columns changed: the same patient with another
@@ -119,7 +119,7 @@ def render_chests(factors, size=64) -> np.ndarray:
         uint8 `(n, size, size, 1)`.
     """
     parts = np.array_split(np.arange(len(factors)), max(1, len(factors) * size**2 // 2**16))
-    # A few images at a time: their arrays stay in the processor's cache.
+    # A few images at a time, so that their arrays fit the CPU cache.
     return np.concatenate([_chest_part(factors.iloc[rows], size) for rows in parts])
 
 
@@ -180,7 +180,7 @@ def _chest_part(factors, size):
     left_dome = bottom + 0.05 - 0.08 * (1 - ((x - lung_x) / lung_wide) ** 2)
     dome = np.where(x < 0, right_dome, left_dome)
     above = np.minimum(y - middle, 0) / (0.86 * each["lungs"])
-    narrowing = 1 + 0.25 * np.minimum(y - middle, 0)  # the apex leans to the spine
+    narrowing = 1 + 0.25 * np.minimum(y - middle, 0)  # the apex is closer to the spine
     away = np.sqrt(((side - lung_x * narrowing) / lung_wide) ** 2 + above**2)
     lungs = _inside((away - 1) * lung_wide, 2 * edge) * _inside(y - dome, 2 * edge)
 
@@ -237,7 +237,7 @@ def _chest_part(factors, size):
 def _hernia(each, x, y, bottom, edge):
     """A rounded mass behind the heart with a level of gas above fluid; nothing at size 0.
 
-    Its size is its diameter over the image's width, so half of it is the half axis.
+    Its size is its diameter over the image's width, so the half axis is half of it.
     """
     half = np.maximum(each["hernia_size"], 1e-3)
     there = each["hernia_size"] > 0
@@ -251,7 +251,7 @@ def _hernia(each, x, y, bottom, edge):
 
 
 def _vessels(factors, x, y):
-    """Branches from the roots of the lungs, thinner and fainter outwards; one set a patient."""
+    """Branches from the roots of the lungs, thinner and fainter outwards; one set per patient."""
     seeds = factors["subject"].map(lambda name: int(str(name).lstrip("P") or 0)).to_numpy()
     angles = np.stack([np.random.default_rng([5, seed]).uniform(-1.3, 1.3, 16) for seed in seeds])
     total = np.float32(0)
@@ -267,7 +267,7 @@ def _vessels(factors, x, y):
 
 
 def _grained(film, factors):
-    """The film with its grain, the same for the same row, as uint8 with a channel axis."""
+    """The film with its grain, equal for equal rows, as uint8 with a channel axis."""
     noise = np.stack(
         [
             np.random.default_rng(int(seed)).normal(size=film.shape[1:]).astype(np.float32)
@@ -285,11 +285,11 @@ def _grained(film, factors):
 def brains(size=64, subjects=100, slices=8, seed=0):
     """Axial slices of the MNI152 T1 average under random smooth warps and contrasts.
 
-    A subject has one warp, one contrast and one field of brightness for all its slices.
+    All slices of a subject have the same warp, contrast and brightness field.
 
     Args:
         size: Height and width in pixels.
-        subjects, slices: Rows are their product.
+        subjects, slices: Number of subjects, and of slices per subject.
         seed: Of everything that is drawn.
 
     Returns:
@@ -332,7 +332,7 @@ def brains(size=64, subjects=100, slices=8, seed=0):
 
 
 def _smooth(random, shape, knots):
-    """Smooth random fields of unit variance at their knots."""
+    """Smooth random fields with unit variance at the knots."""
     coarse = random.normal(size=(shape[0], knots, knots))
     factors = (1, shape[1] / knots, shape[2] / knots)
     return ndimage.zoom(coarse, factors, order=3, mode="nearest", grid_mode=True)
@@ -357,7 +357,7 @@ def photos(height=64, width=64, channels=3, crops=10, seed=0):
 
     Returns:
         `(images, table)`: uint8 `(n, height, width, channels)`; columns `file`, `subject` (the
-        photo), `split`: crops of one photo overlap, so a photo stands in one split.
+        photo), `split`: crops of one photo overlap, so they are in the same split.
     """
     random = np.random.default_rng(seed)
     reading = decoding.Reading((height, width, channels))

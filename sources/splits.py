@@ -1,7 +1,7 @@
 """Images with their tables, divided into training, validation and test.
 
-`ImageData` is what every source becomes and everything else takes. Which image goes where is
-decided by one of three rules, pure functions of tables and seeds.
+Every source returns `ImageData`, which the rest of the project uses. One of three rules splits the
+images; all are pure functions of tables and seeds.
 """
 
 import hashlib
@@ -17,11 +17,11 @@ from nn import randomness
 from sources import files
 
 NAMES = ("train", "validation", "test")
-PREFETCH = 2  # batches that are ready before they are asked for
+PREFETCH = 2  # batches that are prepared in advance
 
 
 class Part(NamedTuple):
-    """Slices of every batch that one reader takes: of `of`, the `count` from `first` on."""
+    """Slices of every batch for one reader: of `of` slices, the `count` from `first` on."""
 
     first: int
     count: int
@@ -33,14 +33,14 @@ ALL = Part(0, 1, 1)
 
 @dataclass(frozen=True)
 class Split:
-    """Images and what is known of each, row by row.
+    """Images and their table, row by row.
 
     Args:
         images: uint8, shape `(n, height, width, channels)`: an array, or `files.Rows` on disk; or
-            what else a model learns from, such as the latents of another.
+            other data, such as latents of another model.
         table: One row per image in the same order: `file`, `subject`, labels, covariates.
-        digests: Short hash of each image's pixels, or None to take them from the images.
-        masks: Label maps, uint8 `(n, height, width, 1)`, 0 where nothing is marked; or None.
+        digests: Short hash of each image's pixels, or None to compute them.
+        masks: Label maps, uint8 `(n, height, width, 1)`, 0 for no label; or None.
     """
 
     images: np.ndarray | files.Rows
@@ -57,7 +57,7 @@ class Split:
         return [files.digest(each) for each in self.images] if known is None else list(known)
 
     def labels(self, column: str):
-        """Integer labels of one column, shape `(n,)`; -1 where the table has none."""
+        """Integer labels of one column, shape `(n,)`; -1 if the table has none."""
         if column not in self.table:
             known = ", ".join(self.table.columns)
             raise ValueError(f"the table has no column {column!r}; it has: {known}")
@@ -84,35 +84,35 @@ class Split:
         part=ALL,
         conditions=None,
     ):
-        """Batches for `fit`, as uint8; the model's step turns them into floats.
+        """Batches for `fit`, as uint8; the model's step converts them to floats.
 
         Args:
             batch_size: Images per batch.
-            shuffle: If so, the batches never end and are all full; `steps(batch_size)` of them
-                make an epoch, whose order is a function of (seed, epoch) alone. If not, they come
-                once, in the table's order, and the last may be smaller.
-            first_epoch: Where the endless sequence starts, to go on with an interrupted run.
+            shuffle: If true, the batches are endless and full; `steps(batch_size)` of them make an
+                epoch, whose order depends only on (seed, epoch). If false, they come once, in the
+                table's order, and the last may be smaller.
+            first_epoch: Epoch at which the endless sequence starts, to resume a run.
             labels: Name of a column; batches are then `(images, labels)`.
-            shift: With `shuffle`, every image is moved by up to so many pixels each way (its edge
-                repeated); how far is a function of (seed, epoch, image).
-            flip: With `shuffle`, likewise mirrored or not: `"sideways"` (left becomes right),
+            shift: With `shuffle`, every image is shifted by at most so many pixels in each
+                direction (its edge is repeated), by a function of (seed, epoch, image).
+            flip: With `shuffle`, images are mirrored at random: `"sideways"` (left becomes right),
                 `"upright"` (top becomes bottom), or `"none"`.
-            part: With `shuffle`, which slices of every batch to give, one after the other, where
-                several replicas share it; no other image is read.
+            part: With `shuffle`, the slices of every batch to return, one after the other, if
+                several replicas share it; other images are not read.
             conditions: `conditions.Conditions`; batches are then dictionaries of `"images"`,
-                `"conditions"`, float32 `(batch, width)`, and, where asked for, `"labels"`.
+                `"conditions"`, float32 `(batch, width)`, and, if requested, `"labels"`.
 
         Returns:
             `tf.data.Dataset` of uint8 `(batch, height, width, channels)`.
         """
         if not len(self):
-            raise ValueError("the split is empty: there is nothing to batch")
+            raise ValueError("the split is empty: there are no images for a batch")
         if shuffle:
             self.steps(batch_size)  # refuses a batch larger than the split
             if batch_size % part.of:
                 raise ValueError(
                     f"{part.of} replicas cannot share a batch of {batch_size} images evenly; set "
-                    f"batch_size (and labelled_share) to give each as many"
+                    "batch_size (and labelled_share) so that each gets equally many"
                 )
         numbers = None if labels is None else tf.constant(self.labels(labels))
         known = None if conditions is None else tf.constant(conditions(self.table))
@@ -135,7 +135,7 @@ class Split:
             return tf.data.Dataset.from_tensor_slices(tuple(cut))
 
         def gather(rows, draws=None):
-            # One call out of the graph a batch; the array may lie in memory or on disk.
+            # One call outside of the graph per batch; the array may be in memory or on disk.
             kind = tf.as_dtype(self.images.dtype)
             images = tf.numpy_function(lambda chosen: self.images[chosen], [rows], kind, False)
             images = tf.ensure_shape(images, (rows.shape[0], *self.images.shape[1:]))
@@ -157,23 +157,25 @@ class Split:
     def mixed_batches(
         self, batch_size, labels, share=0.5, seed=0, first_epoch=0, shift=0, flip="none", part=ALL
     ):
-        """Endless training batches of images with a label beside images without one.
+        """Endless training batches of labelled and unlabelled images.
 
         Args:
             batch_size: Images per batch.
-            labels: Name of a column; where it is empty, the image has no label.
-            share: Of each batch that carries a label, in [0, 1]; at least one image, at most all
-                that there are. Without unlabelled images all of it does.
+            labels: Name of a column; an empty cell is an image without a label.
+            share: Share of each batch with a label, in [0, 1]; at least one image, at most all that
+                have one. Without unlabelled images it is 1.
             seed, first_epoch, shift, flip, part: See `batches`.
 
         Returns:
             `(batches, steps)`: a `tf.data.Dataset` of `(images, labels, others)`, the first two of
-            the same length and `others` without labels; and how many make an epoch, in which every
-            image without a label (with one, if there are no others) comes once.
+            the same length and `others` without labels; and the steps of an epoch, in which every
+            unlabelled image (labelled one, if there are no others) comes once.
         """
         known = self.labels(labels) >= 0
         if not known.any():
-            raise ValueError(f"no image has a label in the column {labels!r}; one is needed")
+            raise ValueError(
+                f"no image has a label in the column {labels!r}; at least one is needed"
+            )
         if known.all():
             steps = self.steps(batch_size)
             batches = self.batches(batch_size, True, seed, first_epoch, labels, shift, flip, part)
@@ -188,11 +190,11 @@ class Split:
             most = max(each for each in range(batch_size) if each - with_label(each) <= len(rest))
             raise ValueError(
                 f"batch_size = {batch_size}, {count} of them with a label (labelled_share), needs "
-                f"{batch_size - count} images without one, and there are {len(rest)}; set "
+                f"{batch_size - count} images without one, but there are {len(rest)}; set "
                 f"batch_size to {most} or less"
             )
         steps, rounds = rest.steps(batch_size - count), labelled.steps(count)
-        # The labelled images come round at their own pace; a run goes on where it was.
+        # The labelled images have their own epochs; a resumed run continues at its position.
         done = first_epoch * steps
         first = labelled.batches(count, True, seed, done // rounds, labels, shift, flip, part)
         others = rest.batches(batch_size - count, True, seed, first_epoch, None, shift, flip, part)
@@ -200,7 +202,7 @@ class Split:
         return pairs.map(lambda known, others: (*known, others)), steps
 
     def steps(self, batch_size):
-        """Full batches in an epoch; an error where the split does not fill one."""
+        """Full batches in an epoch; an error if the split does not fill one."""
         if batch_size > len(self):
             raise ValueError(
                 f"batch_size = {batch_size} is more than the {len(self)} training images; "
@@ -211,18 +213,18 @@ class Split:
 
 @dataclass(frozen=True)
 class ImageData:
-    """Three disjoint splits of one source, and what is known of it.
+    """Three disjoint splits of one source, with its description.
 
     Attributes:
-        name: For titles and files.
+        name: Name for titles and files.
         label: Column of the tables that holds the class, or None.
         classes: Names of the classes; the label is an index into them.
-        note: Where the images come from and how they were split: part of every protocol.
-        embedded: Whether these are the built-in images that stand in for a user's own.
-        factors: Columns of the tables that hold the true factors behind every image, where known.
-        paths: Where they lie, by the names of `config.PATHS_OF`; empty for embedded images, None
-            where it is not known, as of arrays.
-        bits: Of pictures deeper than 8 bits: how many their values have; 0 where there are none.
+        note: Origin and split of the images: part of every protocol.
+        embedded: Whether these are embedded images instead of a user's own.
+        factors: Columns of the tables with the true factors of every image, if they are known.
+        paths: Paths of the images, by the names of `config.PATHS_OF`; empty for embedded images,
+            None if they are not known, as for arrays.
+        bits: Bit depth of pictures deeper than 8 bits; 0 if there are none.
     """
 
     name: str
@@ -260,10 +262,10 @@ def _rows(images, rows):
 
 
 def _untuned(batches):
-    """The batches, without `tf.data`'s tuner: nothing here is left for it to choose.
+    """The batches, with `tf.data` autotuning turned off: there is nothing to tune.
 
-    Its thread sleeps for 10 ms, then twice as long, and so on, and the end of an iterator often
-    waits until it wakes: a `fit` that is done after 6 seconds then returns after 10.
+    The tuner's thread sleeps for 10 ms, then twice as long, and so on, and the end of an iterator
+    often waits for it: a `fit` that is done after 6 seconds then returns after 10.
     """
     options = tf.data.Options()
     options.autotune.enabled = False
@@ -271,7 +273,7 @@ def _untuned(batches):
 
 
 def _moved(images, draws, shift, flip):
-    """Every image of a batch moved and mirrored by its own three numbers in (0, 1)."""
+    """Every image of a batch, shifted and mirrored by its own three numbers in (0, 1)."""
     _, height, width, _ = images.shape
     steps = tf.cast(tf.floor(draws[:, :2] * (2 * shift + 1)), tf.int32) - shift
     down = tf.clip_by_value(tf.range(height) + steps[:, :1], 0, height - 1)
@@ -290,26 +292,27 @@ def _moved(images, draws, shift, flip):
 
 
 def from_table(images, table, places, name, label=None, classes=(), note="", masks=None, **known):
-    """Images with a table, divided as `places` says; no subject may stand in two splits.
+    """Images with a table, split by `places`; no subject may be in two splits.
 
     Args:
         images: uint8 array or `files.Rows`, n images.
-        table: n rows with `file`, `subject` and what else is known; `digest`, where there is one,
-            is taken out of it.
-        places: One of `NAMES` for each image, or anything else to leave it out.
+        table: n rows with `file`, `subject` and other columns; a column `digest` is moved to
+            `Split.digests`.
+        places: One of `NAMES` for each image, or another value to leave the image out.
         masks: See `Split`, for all n images, or None.
         label, classes, name, note, **known: See `ImageData`.
     """
     if masks is not None and masks.shape[:3] != images.shape[:3]:
         raise ValueError(
-            f"{name}: masks of shape {masks.shape} do not lie on images of {images.shape}; give "
-            "one of the same height and width for each image"
+            f"{name}: masks of shape {masks.shape} do not fit images of {images.shape}; give one "
+            "of the same height and width for each image"
         )
     both = shared(table["subject"], places)
     if both:
         raise ValueError(
-            f"{name}: {len(both)} subjects stand in more than one split, {both[0]!r} for one; "
-            "a number measured so would be too good. Put all images of a subject into one split"
+            f"{name}: {len(both)} subjects are in more than one split, {both[0]!r} for example; "
+            "numbers measured on such a split would be too optimistic. Put all images of a subject "
+            "into one split"
         )
     digests = table["digest"].to_numpy() if "digest" in table else None
     table = table.drop(columns="digest", errors="ignore")
@@ -322,29 +325,29 @@ def from_table(images, table, places, name, label=None, classes=(), note="", mas
 
 
 def as_uint8(images, name="images"):
-    """Checks an array of images and brings it into the one form that the pipelines know.
+    """Checks an array of images and converts it to uint8, the form of all pipelines.
 
     Args:
         images: `(n, height, width)` or `(n, height, width, channels)`, 1 or 3 channels, uint8 in
             0..255 or floats in [0, 1] (kept to 1/255).
-        name: How to call the array in an error.
+        name: Name of the array in errors.
 
     Returns:
         uint8 `(n, height, width, channels)`.
 
     Raises:
-        ValueError: naming the array, what is wrong with it, where, and what to do.
+        ValueError: for a wrong array, with what is wrong, where, and what to do.
     """
     images = np.asarray(images)
     if images.ndim == 3:
         images = images[..., None]
     if images.ndim != 4 or images.shape[3] not in (1, 3):
         raise ValueError(
-            f"{name}: shape {images.shape} is no stack of images; give (n, height, width) or "
+            f"{name}: shape {images.shape} is not a stack of images; give (n, height, width) or "
             "(n, height, width, channels) with 1 or 3 channels"
         )
     if not len(images):
-        raise ValueError(f"{name}: there are no images in it; give at least one")
+        raise ValueError(f"{name}: the array has no images; give at least one")
     if images.dtype == np.uint8:
         return images
     if images.dtype == bool:
@@ -355,12 +358,12 @@ def as_uint8(images, name="images"):
     if bad.any():
         raise ValueError(
             f"{name}: NaN or infinite pixels in {bad.sum()} images, the first at index "
-            f"{int(np.argmax(bad))}; leave those out or repair them"
+            f"{int(np.argmax(bad))}; remove or repair them"
         )
     low, high = float(images.min()), float(images.max())
     if low < 0.0 or high > 1.0:
         raise ValueError(
-            f"{name}: pixels lie in [{low:g}, {high:g}], not in [0, 1]; divide by the full range "
+            f"{name}: pixels are in [{low:g}, {high:g}], not in [0, 1]; divide by the full range "
             "(255 for 8-bit values), or give uint8"
         )
     return np.round(images * 255.0).astype(np.uint8)
@@ -379,16 +382,16 @@ def from_arrays(
     note="",
     embedded=False,
 ) -> ImageData:
-    """Any numpy arrays as `ImageData`, split by a seeded rule, stratified where there are labels.
+    """Numpy arrays as `ImageData`, split by a seeded rule, stratified by label if there are labels.
 
     Args:
         images: See `as_uint8`.
-        labels: Whole numbers, shape `(n,)`, -1 where an image has none; or None.
-        test_images, test_labels: A test set that is given; else one is split off.
+        labels: Whole numbers, shape `(n,)`, -1 if an image has none; or None.
+        test_images, test_labels: A separate test set; None: one is split off.
         label: Name of the label's column in the tables.
-        classes: Names of the classes 0, 1, ...; default: the numbers that occur, as names, and in
-            the tables their places in that order.
-        fractions: Shares of validation and test (the latter unused where a test set is given).
+        classes: Names of the classes 0, 1, ...; default: the numbers that occur, as names; the
+            tables then hold their positions in that order.
+        fractions: Shares of validation and test (the latter is not used if a test set is given).
         seed: Of the split.
     """
     pixels = as_uint8(images)
@@ -414,13 +417,11 @@ def from_arrays(
 
 
 def _coded(labels, test_labels, classes):
-    """Labels as places among the classes, whose names they give where there are none."""
+    """Labels as indices of the classes, which are the values that occur if no names are given."""
     given = [None if each is None else np.asarray(each) for each in (labels, test_labels)]
     for each in given:
         if each is not None and not (each.dtype == bool or np.issubdtype(each.dtype, np.integer)):
-            raise ValueError(
-                f"labels: dtype {each.dtype}; give whole numbers, -1 where there is none"
-            )
+            raise ValueError(f"labels: dtype {each.dtype}; give whole numbers, -1 if there is none")
     known = np.unique(
         np.concatenate([each.ravel().astype(int) for each in given if each is not None])
     )
@@ -428,7 +429,7 @@ def _coded(labels, test_labels, classes):
     if len(classes):
         if len(known) and known[-1] >= len(classes):
             raise ValueError(
-                f"labels: {known[-1]} is none of {len(classes)} classes, counted from 0"
+                f"labels: {known[-1]} is not one of {len(classes)} classes, counted from 0"
             )
         return *given, tuple(classes)
     codes = [
@@ -444,21 +445,21 @@ def _table(name, n, label, labels):
     if labels is not None:
         labels = np.asarray(labels)
         if labels.shape != (n,):
-            raise ValueError(f"labels: shape {labels.shape} beside {n} images; give one for each")
+            raise ValueError(f"labels: shape {labels.shape} for {n} images; give one for each")
         table[label] = labels.astype(np.int32)
     return table
 
 
-# --- which image goes where ----------------------------------------------------------------------
+# --- splitting rules -----------------------------------------------------------------------------
 
 
 def by_hash(subjects, seed=0, shares=(0.15, 0.15)):
-    """Each subject's split from the hash of its own name, so that it stays when others come.
+    """Splits by a hash of the subject's name; adding subjects does not move others.
 
     Args:
         subjects: One name per image, shape `(n,)`; all images of a subject go together.
-        seed: Another one gives another split.
-        shares: Of validation and test, in expectation: a few subjects may fall unevenly.
+        seed: Seed of the split.
+        shares: Expected shares of validation and test; with few subjects the true ones differ.
 
     Returns:
         Array of `NAMES`, shape `(n,)`.
@@ -475,13 +476,13 @@ def by_hash(subjects, seed=0, shares=(0.15, 0.15)):
 
 
 def by_group(subjects, strata, seed=0, folds=5):
-    """Subjects in equal parts, each with its share of a rare label: one part validates, one tests.
+    """Splits subjects into equal parts, stratified by a label: one for validation, one for test.
 
     scikit-learn's StratifiedGroupKFold. Unlike `by_hash`, a new image may move others.
 
     Args:
         subjects: One name per image, shape `(n,)`.
-        strata: The label that every part must have its share of, shape `(n,)`.
+        strata: The label to stratify by, shape `(n,)`.
         folds: Parts; validation and test get one each, so 5 gives 20 % each.
     """
     strata, subjects = np.asarray(strata), np.asarray(subjects)
@@ -493,14 +494,14 @@ def by_group(subjects, strata, seed=0, folds=5):
 
 
 def two_parts(rows, strata, share, seed=0):
-    """Rows in two disjoint parts, the second of the given share, stratified where it can be.
+    """Rows in two disjoint parts, the second of the given share, stratified if possible.
 
     Args:
         rows: Indices, shape `(n,)`.
         strata: A label for each row, or None.
     """
     if strata is not None and np.unique(strata, return_counts=True)[1].min() < 2:
-        strata = None  # a class of one image cannot stand on both sides
+        strata = None  # a class of one image cannot be in both parts
     first, second = train_test_split(
         rows, test_size=share, random_state=seed, shuffle=True, stratify=strata
     )
@@ -508,19 +509,18 @@ def two_parts(rows, strata, share, seed=0):
 
 
 def few_labels(images, per_class, seed=0) -> ImageData:
-    """The same images with the labels of all but a few training images taken out of the table.
+    """The same images, with the labels of all but a few training images removed.
 
-    What is hidden is not there to be read. Validation and test keep their labels: nothing is
-    trained on those, but a choice made on a validation set of thousands of labels is no choice
-    made with few.
+    Hidden labels are removed from the table. Validation and test keep theirs. Choosing settings on
+    a large labelled validation set is not few-label learning.
 
     Args:
         images: `ImageData` with a label.
         per_class: Training images of each class that keep theirs.
-        seed: Of the draw; another one gives another few.
+        seed: Seed of the choice.
     """
     if images.label is None:
-        raise ValueError(f"{images.name} has no labels; labels_per_class needs some to hide")
+        raise ValueError(f"{images.name} has no labels; set labels_per_class = 0")
     numbers, random = images.train.labels(images.label), np.random.default_rng(seed)
     kept = []
     for label in np.unique(numbers[numbers >= 0]):
@@ -540,7 +540,7 @@ def few_labels(images, per_class, seed=0) -> ImageData:
 
 
 def shared(subjects, places):
-    """Subjects that stand in more than one split; an honest split has none."""
+    """Subjects that are in more than one split; a valid split has none."""
     where = {}
     for subject, place in zip(subjects, places, strict=True):
         where.setdefault(subject, set()).add(place)

@@ -1,1 +1,1 @@
-"""What lies on disk: whole files or none, runs, checkpoints; and Ray."""
+"""Runs, checkpoints and other files on disk; and Ray."""

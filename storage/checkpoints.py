@@ -1,9 +1,9 @@
-"""Weights and training states on disk: whole, verified, and found again after any end.
+"""Weights and training states on disk: written whole, verified, recoverable after an interruption.
 
-Whatever is written is first written under another name in the same folder, flushed to the disk,
-read back and compared, and only then takes its name; so a name never stands for half a file. A
-weights file has its SHA-256 beside it. A checkpoint is a folder with everything that training on
-needs; the two newest are kept, and one that was damaged since is passed over.
+Files are written under another name in the same folder, flushed to the disk, read back, compared,
+and then renamed, so a file is never half-written under its own name. The SHA-256 of a weights file
+is stored with it. A checkpoint is a folder with everything that is needed to resume training; the
+two newest are kept, and damaged ones are skipped.
 """
 
 import errno
@@ -27,20 +27,20 @@ FOLDER = "checkpoints"
 STATE_WEIGHTS, STATE, SUMS = "state.weights.h5", "state.json", "sha256sums"
 ADVICE = "Lower learning_rate, or set clip_norm (1000 is a start)"
 KEPT = 2
-SIZES = ("latent_dim", "image_shape")  # of a model that has them, kept with its weights
-OPTIMIZERS = ("optimizer", "second_optimizer")  # where a model may have them
+SIZES = ("latent_dim", "image_shape")  # attributes of the model that are stored with its weights
+OPTIMIZERS = ("optimizer", "second_optimizer")  # attributes of a model that may hold one
 
 
 class State(NamedTuple):
-    """Where a training stands, beside its weights and optimizers.
+    """Position of a training, besides its weights and optimizers.
 
     Args:
-        epoch: Epochs that are over.
-        batch: Steps of the one that has begun.
-        history: A dictionary for each epoch that is over.
-        best: Least validation loss, where training stops early; else None.
-        waited: Epochs since then.
-        averages: Running means of the epoch that has begun (`Averages.state`), or None.
+        epoch: Completed epochs.
+        batch: Completed steps of the current epoch.
+        history: A dictionary for each completed epoch.
+        best: Lowest validation loss so far, with early stopping; else None.
+        waited: Epochs since that one.
+        averages: Running means of the current epoch (`Averages.state`), or None.
     """
 
     epoch: int = 0
@@ -57,16 +57,17 @@ class State(NamedTuple):
 def save(model, run):
     """Writes a run's weights and their SHA-256.
 
-    The optimizers' state stays out: it is twice the size, and using a model does not need it.
+    The optimizers' state is not included: it has twice the size and is not needed to use a model.
 
     Raises:
-        FloatingPointError: where a weight is not finite; the old file stays.
-        OSError: where it cannot be written (a full disk); the old file stays.
+        FloatingPointError: if a weight is not finite; the old file stays.
+        OSError: if it cannot be written (a full disk); the old file stays.
     """
     run = Path(run)
     with disk.replacing(run / WEIGHTS) as temporary, _without_optimizers(model):
         new = _write_weights(model, temporary)
-        # A kill between two renames leaves one of the two files: both are listed meanwhile.
+        # If the process is killed between two renames, either file may exist: both are listed until
+        # then.
         old = sha256(run / WEIGHTS) if (run / WEIGHTS).exists() else new
         _list_digests(run, new, old)
     _list_digests(run, new)
@@ -81,12 +82,12 @@ def load(model, run):
     """Reads a run's weights into a model.
 
     Raises:
-        FileNotFoundError: where there are none.
-        ValueError: where they are not the ones that were written, or another model's.
+        FileNotFoundError: if there are none.
+        ValueError: if they were changed after they were written, or belong to another model.
     """
     weights, digests = Path(run) / WEIGHTS, Path(run) / DIGEST
     if not weights.is_file():
-        raise FileNotFoundError(f"{run} has no {WEIGHTS}: its training was ended before it had any")
+        raise FileNotFoundError(f"{run} has no {WEIGHTS}: training ended before any were saved")
     known = digests.read_text().split() if digests.is_file() else ()
     if sha256(weights) not in known:
         raise ValueError(f"{weights} is damaged: its SHA-256 is not the one in {DIGEST}")
@@ -95,11 +96,11 @@ def load(model, run):
 
 
 def require_plausible(run, weights):
-    """Refuses settings that ask for a far larger model than the one whose weights are there.
+    """Refuses settings of a much larger model than the one whose weights are stored.
 
     Args:
         run: Run folder.
-        weights: Of the model that its settings describe, from `registry.count_weights`.
+        weights: Number of weights by its settings, from `registry.count_weights`.
 
     Raises:
         ValueError: before anything is built.
@@ -109,7 +110,7 @@ def require_plausible(run, weights):
     if weights > 2 * stored + 10**6:
         raise ValueError(
             f"{run}: settings.json describes a model of {weights:,} weights, and {WEIGHTS} holds "
-            f"at most {stored:,}; one of the two is not of this run"
+            f"at most {stored:,}; they do not belong to the same run"
         )
 
 
@@ -120,12 +121,12 @@ def sha256(path) -> str:
 
 
 def _write_weights(model, path):
-    """Writes and reads back; returns the SHA-256 of what is on the disk."""
+    """Writes the weights, reads them back, and returns the SHA-256 of the file."""
     for variable in _saved(model):
         value = np.asarray(variable)
         if not np.isfinite(value).all():
             raise FloatingPointError(
-                f"{variable.path} is not finite; what was saved before is kept. {ADVICE}"
+                f"{variable.path} is not finite; files saved earlier are kept. {ADVICE}"
             )
     expected = _count(_saved(model))
     try:
@@ -141,17 +142,17 @@ def _write_weights(model, path):
         free = shutil.disk_usage(path.parent).free / 1e6
         raise OSError(
             errno.EIO,
-            f"cannot write the weights ({str(error).splitlines()[0]}; {free:,.0f} MB free); "
-            "what was saved before is kept",
+            f"cannot write the weights ({str(error).splitlines()[0]}; {free:,.0f} MB free); files "
+            "saved earlier are kept",
             str(path.parent),
         ) from error
     if stored != expected:
-        raise OSError(errno.EIO, f"{stored} numbers were written of {expected}", str(path))
+        raise OSError(errno.EIO, f"only {stored} of {expected} numbers were written", str(path))
     return sha256(path)
 
 
 def _reserve(path, size):
-    """Asks the disk for room: HDF5 ends the whole process where it fills up while it writes."""
+    """Reserves disk space: HDF5 ends the whole process if the disk is full while it writes."""
     with open(path, "wb") as file:
         file.write(bytes(size))
     path.unlink()
@@ -168,7 +169,7 @@ def _count(variables):
 
 
 def _numbers(path):
-    """How many numbers a weights file holds; an error where one cannot be read."""
+    """Number of values in a weights file; an error if one cannot be read."""
     found = []
 
     def read(_, each):
@@ -184,11 +185,11 @@ def _read_weights(model, path):
     with h5py.File(path) as file:
         sizes = {name: file.attrs.get(name) for name in SIZES}
     for name, found in sizes.items():
-        if found is not None:  # files from before these were written
+        if found is not None:  # older files do not have them
             found, own = np.ravel(found).tolist(), np.ravel(getattr(model, name)).tolist()
             if found != own:
                 raise ValueError(
-                    f"{path} is of a model with {name} = {_plain(found)}, and this one has "
+                    f"{path} belongs to a model with {name} = {_plain(found)}, this one has "
                     f"{_plain(own)}; open it with the settings.json of its own run"
                 )
     model.load_weights(path)
@@ -200,7 +201,7 @@ def _plain(numbers):
 
 @contextmanager
 def _without_optimizers(model):
-    """For a while the model has no optimizers: Keras saves what hangs on it."""
+    """Removes the optimizers temporarily, because Keras would save them with the model."""
     held = {name: getattr(model, name) for name in OPTIMIZERS if hasattr(model, name)}
     try:
         for name in held:
@@ -215,10 +216,10 @@ def _without_optimizers(model):
 
 
 def write(model, run, state):
-    """Writes a checkpoint of a compiled model, and lets go of all but the newest.
+    """Writes a checkpoint of a compiled model, and deletes all but the newest.
 
     Raises:
-        FloatingPointError, OSError: As `save`; the checkpoints that are there stay.
+        FloatingPointError, OSError: As `save`; existing checkpoints are kept.
     """
     final = Path(run) / FOLDER / f"epoch_{state.epoch:06d}_step_{state.batch:08d}"
     with disk.replacing(final) as temporary:
@@ -227,24 +228,24 @@ def write(model, run, state):
         _write_text(temporary / STATE, json.dumps(state._asdict(), indent=1) + "\n")
         sums.append(f"{sha256(temporary / STATE)}  {STATE}")
         _write_text(temporary / SUMS, "\n".join(sums) + "\n")
-        disk.remove(final)  # damaged, or it would not have been made again
+        disk.remove(final)  # damaged: otherwise it would not be written again
     for old in _all(run)[KEPT:]:
         disk.remove(old)
 
 
 def read(model, run, tell=print):
-    """Reads the newest checkpoint that is whole into a compiled model.
+    """Reads the newest undamaged checkpoint into a compiled model.
 
     Args:
         model: As it was when the checkpoint was written, compiled.
         run: Run folder.
-        tell: Function that gets a sentence for each damaged checkpoint.
+        tell: Function that is called with a message for each damaged checkpoint.
 
     Returns:
-        `State`; that of a training which has not begun where there is no checkpoint.
+        `State`; the initial one if there is no checkpoint.
 
     Raises:
-        ValueError: where there are checkpoints and none is whole.
+        ValueError: if all checkpoints are damaged.
     """
     damaged = {}
     for place in _all(run):
@@ -255,12 +256,12 @@ def read(model, run, tell=print):
         if damaged:
             if (Path(run) / WEIGHTS).exists():
                 advice = (
-                    f"the weights of its last epoch, {WEIGHTS}, can still be used; a new training "
-                    "goes into another folder (--out)"
+                    f"the weights of its last epoch, {WEIGHTS}, can still be used; give a new "
+                    "training another folder (--out)"
                 )
             else:
-                advice = "delete that folder and resume again, to train from the beginning"
-            raise ValueError(f"no checkpoint in {Path(run) / FOLDER} is whole; {advice}")
+                advice = "delete that folder and resume again to train from the beginning"
+            raise ValueError(f"all checkpoints in {Path(run) / FOLDER} are damaged; {advice}")
         return State()
     for each, reason in damaged.items():
         if reason:
@@ -272,15 +273,15 @@ def read(model, run, tell=print):
 
 
 def begun(run) -> bool:
-    """Whether a run folder holds a checkpoint, whole or not."""
+    """Whether a run folder has a checkpoint, damaged or not."""
     return bool(_all(run))
 
 
 def require_room(run, model):
-    """Makes sure before training that a run can be written; takes away what a kill left half done.
+    """Checks before training that a run can be written; removes half-written files of a killed one.
 
     Raises:
-        OSError: where the folder cannot be written, or the disk is too full for the checkpoints.
+        OSError: if the folder cannot be written, or the disk lacks space for the checkpoints.
     """
     run = Path(run)
     _write_text(run / f"{disk.SAVING}probe", "")
@@ -291,8 +292,8 @@ def require_room(run, model):
     if free < needed:
         raise OSError(
             errno.ENOSPC,
-            f"a run of this model needs {needed / 1e6:,.0f} MB and {free / 1e6:,.0f} MB are free; "
-            "make room or choose another folder",
+            f"a run of this model needs {needed / 1e6:,.0f} MB and only {free / 1e6:,.0f} MB are "
+            "free; free some space or choose another folder",
             str(run),
         )
 
@@ -303,13 +304,13 @@ def _all(run):
 
 
 def _damage(place):
-    """What is wrong with a checkpoint, or nothing."""
+    """The damage of a checkpoint, or ""."""
     try:
         lines = (place / SUMS).read_text().splitlines(keepends=True)
         sums = {name: known for known, name in (line.split("  ") for line in lines)}
         for name in (STATE_WEIGHTS, STATE):
             if sums[f"{name}\n"] != sha256(place / name):
-                return f"the SHA-256 of {name} is another"
+                return f"the SHA-256 of {name} differs"
     except OSError as error:
         return f"{Path(error.filename).name}: {error.strerror}"
     except (ValueError, KeyError):

@@ -1,4 +1,4 @@
-"""Ray, where it is installed: processes of ours on this machine, or on a cluster."""
+"""Ray, if it is installed: our processes on this machine or on a cluster."""
 
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,7 +9,8 @@ HERE = Path(__file__).resolve().parent.parent  # the project
 
 
 def environment(threads) -> dict:
-    """What a process on any machine must be told to find this project and the same images."""
+    """Environment variables with which a process on any machine finds this project and the
+    images."""
     paths = {name: getattr(config, name) for name in config.PATHS}
     told = {name: str(path.resolve()) for name, path in paths.items() if path is not None}
     told |= {"ATLAS_SEED": str(config.SEED), "ATLAS_EMBEDDED": str(int(config.EMBEDDED))}
@@ -20,12 +21,12 @@ def environment(threads) -> dict:
 
 @contextmanager
 def joined(address, threads, **own):
-    """Ray for a while; yields `(gpus, cores)`, how many it has.
+    """Starts or joins Ray for a `with` block; yields the numbers `(gpus, cores)`.
 
     Args:
         address: Of a cluster, or `"local"`; None starts Ray on this machine.
-        threads: Of TensorFlow in every process.
-        **own: For `ray.init`, where there is no address.
+        threads: Threads of TensorFlow in every process.
+        **own: For `ray.init`, if there is no address.
     """
     import ray
 

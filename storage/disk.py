@@ -1,4 +1,4 @@
-"""Whole files or none, and names of files that no text can lead astray."""
+"""Files written whole or not at all, and safe file names."""
 
 import hashlib
 import json
@@ -9,16 +9,16 @@ from collections import Counter
 from contextlib import contextmanager
 from pathlib import Path
 
-LONGEST = 100  # bytes of a name that is made of a text
-RESERVED = ("CON", "PRN", "AUX", "NUL")  # names that Windows keeps for itself
-SAVING = "saving-"  # how names begin of what is being written
+LONGEST = 100  # most bytes of a name made from a text
+RESERVED = ("CON", "PRN", "AUX", "NUL")  # names that Windows reserves
+SAVING = "saving-"  # prefix of the names of files that are being written
 
 
 @contextmanager
 def replacing(path):
-    """Another name to write a file or a new folder under; what is there takes its place.
+    """Yields a temporary name for a file or a new folder, which then replaces `path`.
 
-    Where writing fails nothing is left of it, what was there before stays, and the error names the
+    If writing fails, the temporary file is removed, the old one stays, and the error names the
     file.
     """
     path = Path(path)
@@ -36,7 +36,7 @@ def replacing(path):
 
 
 def remove(path):
-    """Takes a file or a folder away, if it is there."""
+    """Removes a file or a folder, if it exists."""
     if path.is_dir():
         shutil.rmtree(path)
     else:
@@ -50,7 +50,7 @@ def write_json(path, values):
 
 
 def reserve(path, start):
-    """Makes the disk give a file all the room that its length asks for; zeros from `start` on."""
+    """Allocates a file's whole length on the disk; zeros from `start` on."""
     size = path.stat().st_size
     with open(path, "r+b") as file:
         if hasattr(os, "posix_fallocate"):
@@ -62,7 +62,7 @@ def reserve(path, start):
 
 
 def remove_left(folder):
-    """Takes away what processes that are no more left half-written in a folder."""
+    """Removes half-written files of ended processes from a folder."""
     for path in Path(folder).glob("*"):
         own = re.match(rf"{SAVING}(\d+)\.", path.name) or re.search(r"-(\d+)\.part$", path.name)
         if own and int(own[1]) != os.getpid() and not _runs(int(own[1])):
@@ -70,7 +70,7 @@ def remove_left(folder):
 
 
 def _runs(process):
-    """Whether a process of this number runs on this machine; where that is not known, it does."""
+    """Whether a process with this number runs on this machine; True if that is not known."""
     if os.name == "nt":
         return True
     try:
@@ -83,11 +83,11 @@ def _runs(process):
 
 
 def file_names(texts) -> list[str]:
-    """A name of a file or folder for each text, whatever it is; no two texts get one name.
+    """A safe name of a file or folder for each text; different texts get different names.
 
-    Letters, digits, `=`, `-`, `.` and `_` stay; everything else becomes `_`. A text that is
-    changed by this, is too long, or differs from another by its case alone gets the beginning of
-    its hash besides. So no text from a file can lead out of a folder, hide, or overwrite.
+    Letters, digits, `=`, `-`, `.` and `_` stay; everything else becomes `_`. If this changes a
+    text, if it is too long, or if it differs from another only in case, the beginning of its hash
+    is added. So no text from a file can lead out of a folder, be hidden, or overwrite another.
     """
     plain = []
     for text in map(str, texts):
@@ -105,5 +105,5 @@ def file_names(texts) -> list[str]:
 
 
 def file_name(text) -> str:
-    """One of `file_names`."""
+    """A safe name for one text; see `file_names`."""
     return file_names([text])[0]

@@ -1,6 +1,6 @@
-"""A training that is kept: its history, weights and checkpoints, and the end where it should end.
+"""Training loop that saves history, weights and checkpoints, and can be interrupted.
 
-Serves any compiled `keras.Model` that counts its `steps` and shows running means (`averages`).
+It works with any compiled `keras.Model` that has the attributes `steps` and `averages`.
 """
 
 import math
@@ -17,38 +17,38 @@ import tensorflow as tf
 from nn import distribution
 from storage import checkpoints, disk
 
-CHECKPOINT_SECONDS = 10.0  # between two checkpoints at least, so that short epochs stay short
-LOOK_STEPS = 20  # between two looks at the loss
+CHECKPOINT_SECONDS = 10.0  # at least, between two checkpoints, so that short epochs stay short
+LOOK_STEPS = 20  # between two checks of the loss
 
 
 class Keep(keras.callbacks.Callback):
-    """Keeps a training's history, weights and checkpoints, and ends it where it should end.
+    """Saves history, weights and checkpoints, and stops the training (early stopping, interrupts).
 
     Args:
-        model: Compiled. Where the run holds a checkpoint, its state is read into it.
+        model: Compiled. If the run has a checkpoint, its state is read into the model.
         settings: `config.Settings`, or anything else with `epochs`, `patience` and `batch_size`.
         run: Run folder.
-        steps: Of an epoch.
-        again: What to type to go on with a training that was interrupted.
+        steps: Steps of an epoch.
+        again: Command that resumes an interrupted training.
 
     Attributes:
-        epoch: Epochs that are over.
-        batch: Steps of the next one that are done: only between a resume and that epoch's end.
-        asked: Whether somebody wants the training to stop after this step.
-        over: Whether nothing is left to train.
+        epoch: Completed epochs.
+        batch: Completed steps of the current epoch; above 0 only until the end of a resumed epoch.
+        asked: Whether the training should stop after this step (Ctrl-C).
+        over: Whether the training is finished.
     """
 
     def __init__(self, model, settings, run, steps, again):
         super().__init__()
         state = checkpoints.read(model, run)
-        self.trained = model  # Keras sets `model`, and only when it begins
+        self.trained = model  # Keras sets `model`, but only when training starts
         self.chief = distribution.is_chief(model.distribute_strategy)
         self.shared = model.distribute_strategy.num_replicas_in_sync > 1
         self.settings = settings
         self.steps = steps
         self.again = again
         trained = int(model.steps.numpy())
-        self.before = trained - state.epoch * steps - state.batch  # of other trainings
+        self.before = trained - state.epoch * steps - state.batch  # steps of earlier trainings
         self.run = Path(run)
         self.epoch, self.batch = state.epoch, state.batch
         self.rows = list(state.history)
@@ -56,8 +56,8 @@ class Keep(keras.callbacks.Callback):
         self.waited = state.waited
         self.averages = state.averages
         self.asked = False
-        self.looked = 0  # steps of this epoch after which the loss was last looked at
-        self.written = -math.inf  # when, on the clock that never turns back
+        self.looked = 0  # steps of this epoch after which the loss was last checked
+        self.written = -math.inf  # seconds of the monotonic clock
 
     @property
     def over(self):
@@ -65,18 +65,18 @@ class Keep(keras.callbacks.Callback):
         return self.epoch >= self.settings.epochs or bool(stopped)
 
     def fit(self, batches, callbacks=(), verbose="auto"):
-        """Trains what is left to train; Ctrl-C ends it after a step, with its state saved.
+        """Trains the remaining epochs; Ctrl-C stops after a step and saves the state.
 
         Args:
-            batches: Function of the epochs and the steps that are done, returns what Keras trains
-                on from there, endless and shuffled, and what it validates on or None.
+            batches: Function of the completed epochs and steps; returns the training batches from
+                there on, endless and shuffled, and the validation batches or None.
             callbacks: Keras' callbacks, this one among them.
             verbose: As in Keras.
 
         Raises:
-            FloatingPointError: where the loss stops being a finite number.
-            KeyboardInterrupt: with the line to go on with.
-            ConnectionError: where another worker was lost.
+            FloatingPointError: if the loss is not finite.
+            KeyboardInterrupt: with the command to resume.
+            ConnectionError: if another worker was lost.
         """
         while not self.over:
             training, validation = batches(self.epoch, self.batch)
@@ -84,14 +84,14 @@ class Keep(keras.callbacks.Callback):
                 with _between_steps(self):
                     self.trained.fit(
                         training,
-                        # What is left of an epoch that was broken off is trained by itself.
+                        # The rest of an interrupted epoch is trained by a separate call.
                         epochs=self.epoch + 1 if self.batch else self.settings.epochs,
                         initial_epoch=self.epoch,
                         steps_per_epoch=self.steps - self.batch,
                         validation_data=validation,
                         callbacks=callbacks,
                         verbose=verbose,
-                        shuffle=False,  # the batches come shuffled
+                        shuffle=False,  # the batches are shuffled already
                     )
             except KeyboardInterrupt:
                 raise KeyboardInterrupt(self._broken_off()) from None
@@ -107,8 +107,9 @@ class Keep(keras.callbacks.Callback):
             self.model.averages.restore(self.averages)
 
     def on_train_batch_end(self, batch, logs=None):
-        # `batch` is the last step of several where they are executed together. The last one of an
-        # epoch is looked at before the validation, which resets what says where the loss broke.
+        # `batch` is the last step of several if they are executed together. The last one of an
+        # epoch is checked before the validation, which resets the position of the first loss that
+        # is not finite.
         done = batch + 1
         if done - self.looked >= LOOK_STEPS or done >= self.steps - self.batch or not self.looked:
             self.looked = done
@@ -132,23 +133,23 @@ class Keep(keras.callbacks.Callback):
             self._write()
         if self.settings.patience and better and self.chief:
             checkpoints.save(self.model, self.run)
-        self._stop_if_asked()  # during the validation, which is short enough to wait for
+        self._stop_if_asked()  # requested during the validation, which is short enough to wait for
 
     def catch_up(self):
-        """Saves the weights that a kill right after their checkpoint left unsaved."""
+        """Saves the weights if the process was killed between checkpoint and weights."""
         if self.epoch and not self.batch and not (self.settings.patience and self.waited):
             checkpoints.save(self.trained, self.run)
 
     def _broken_off(self):
-        """Saves a training that was interrupted, and says how it goes on."""
+        """Saves an interrupted training, and returns a message with the command to resume."""
         done = int(self.trained.steps.numpy()) - self.before - self.epoch * self.steps
-        if done < self.steps:  # else torn out of the validation: that epoch is trained again
+        if done < self.steps:  # otherwise in the validation: that epoch is trained again
             if done:
                 self.batch, self.averages = done, self.trained.averages.state
             self._write()
         return (
             f"training was interrupted in epoch {self.epoch + 1} of {self.settings.epochs}. "
-            f"To go on where it was: {self.again}"
+            f"To resume: {self.again}"
         )
 
     def _write(self):
@@ -165,7 +166,7 @@ class Keep(keras.callbacks.Callback):
         self.written = time.monotonic()
 
     def _require_finite(self, logs):
-        advice = "what was saved before is kept. " + checkpoints.ADVICE
+        advice = "files saved earlier are kept. " + checkpoints.ADVICE
         if not math.isfinite(logs["loss"]):
             step = int(self.model.averages.finite_until.numpy()) // self.settings.batch_size + 1
             raise FloatingPointError(
@@ -179,9 +180,9 @@ class Keep(keras.callbacks.Callback):
 
 @contextmanager
 def _between_steps(keep):
-    """Lets Ctrl-C wait for the end of a step; a second one does not wait.
+    """Delays Ctrl-C to the end of a step; a second one acts at once.
 
-    Where it strikes inside other people's code it can be lost (seen), or tear a save.
+    An interrupt inside library code can be lost (this was observed) or leave a file half-written.
     """
     before = signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or before is None:
@@ -200,7 +201,7 @@ def _between_steps(keep):
 
 
 class Progress(keras.callbacks.ProgbarLogger):
-    """Keras' progress line, of the numbers that tell how a training goes.
+    """Keras' progress line with the most important numbers.
 
     All of them would fill three lines of a terminal, the `kl` twice; they are in `history.csv`.
     """

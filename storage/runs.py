@@ -1,7 +1,7 @@
-"""Run folders: made, opened, compared with what they are to go on with.
+"""Run folders: making them, reading them, and comparing them with what is to be resumed.
 
-`settings.json` keeps the settings, where the images lay and the versions; `split.csv` which images
-are in which split, each with the digest of its pixels.
+`settings.json` keeps the settings, the paths of the images and the versions of TensorFlow and
+Keras. `split.csv` records which images are in which split, each with the digest of its pixels.
 """
 
 import json
@@ -28,12 +28,12 @@ def new_run(name: str) -> Path:
         try:
             run.mkdir()
             return run
-        except FileExistsError:  # taken, perhaps by a process beside this one
+        except FileExistsError:  # taken, perhaps by another process
             number += 1
 
 
 def begin(run, settings, images):
-    """Writes what a run says of itself before it is trained: `settings.json` and `split.csv`."""
+    """Writes `settings.json` and `split.csv`, before the training."""
     disk.write_json(run / SETTINGS, _provenance(settings, images))
     with disk.replacing(run / SPLIT) as temporary:
         images.membership().to_csv(temporary, index=False, lineterminator="\n")
@@ -52,20 +52,20 @@ def load_settings(run) -> config.Settings:
     """The settings of a run; every value is checked before anything is built from it.
 
     Raises:
-        FileNotFoundError: where this is no run folder.
-        ValueError: where its settings cannot be read.
+        FileNotFoundError: if this is not a run folder.
+        ValueError: if its settings cannot be read.
     """
     return _read(run)[0]
 
 
 class Origin(NamedTuple):
-    """Where images come from, beside what the settings say.
+    """Paths and bit depth of a dataset; the settings hold the rest.
 
     Attributes:
-        paths: Names of `config.PATHS_OF` to paths; what is not in it is not set, and embedded
-            images stand in.
-        bits: Of pictures deeper than 8 bits: the range of their values is `2**bits - 1`. 0: found
-            on the folder (`sources.files`).
+        paths: Names of `config.PATHS_OF` to paths. A name that is missing is not set, and embedded
+            images are used instead.
+        bits: Bit depth of pictures deeper than 8 bits, whose values go up to `2**bits - 1`. 0:
+            found from the files (`sources.files`).
     """
 
     paths: dict
@@ -73,7 +73,7 @@ class Origin(NamedTuple):
 
 
 def origin_of(run) -> Origin | None:
-    """Where the images of a run lay when it was trained, or None where the run does not say.
+    """Paths of the images that a run was trained on, or None if the run does not record them.
 
     Raises:
         FileNotFoundError, ValueError: See `load_settings`.
@@ -86,12 +86,12 @@ def origin_of(run) -> Origin | None:
         return Origin(paths, int(known["bits"]))
     except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
         raise ValueError(
-            f"{Path(run) / SETTINGS}: images does not say where they lie ({error})"
+            f"{Path(run) / SETTINGS}: images does not record their paths ({error})"
         ) from error
 
 
 def _read(run):
-    """Settings, and what `settings.json` says of the images or None."""
+    """Settings, and the entry `images` of `settings.json` or None."""
     path = Path(run) / SETTINGS
     if not path.is_file():
         raise FileNotFoundError(f"{run} is not a run folder: there is no {path}")
@@ -104,37 +104,37 @@ def _read(run):
 
 
 def require_settings(run, settings):
-    """Refuses to go on with a run of other settings, and names the difference."""
+    """Refuses to resume a run with other settings, and names the difference."""
     known = load_settings(run).to_dict()
     for name, value in settings.to_dict().items():
         if value != known[name]:
             raise ValueError(
-                f"{run} was begun with {name} = {known[name]!r}, not {value!r}; it can only go on "
-                "as it was begun"
+                f"{run} was started with {name} = {known[name]!r}, not {value!r}; it can only be "
+                "resumed with the same settings"
             )
 
 
 def require_same(run, settings, images):
-    """Refuses to go on with a run of other settings or other images."""
+    """Refuses to resume a run with other settings or other images."""
     run = Path(run)
     require_settings(run, settings)
     if (run / checkpoints.WEIGHTS).exists() and not checkpoints.begun(run):
         raise ValueError(
             f"{run} is a trained run without checkpoints and cannot be resumed; its weights can be "
-            "used, and a new training goes into another folder (--out)"
+            "used; give a new training another folder (--out)"
         )
     if (run / SPLIT).is_file():
         before, now = _written_split(run), images.membership()
         if not before.equals(now.reset_index(drop=True).astype(str)):
             raise ValueError(
-                f"the images of {images.name} are not those that {run} was begun with: "
-                f"{changed(run, images) or 'they come in another order'}; give it the same images, "
+                f"the images of {images.name} are not those that {run} was trained on: "
+                f"{changed(run, images) or 'they are in another order'}; give it the same images, "
                 "or train a new run"
             )
 
 
 def changed(run, images) -> str:
-    """What differs between the images of now and those that a run was trained on, or ""."""
+    """Differences between the present images and those that a run was trained on, or ""."""
     before, now = (
         each.assign(place=each.groupby("file").cumcount())  # a volume has a row for each slice
         for each in (_written_split(run), images.membership().astype(str))
@@ -155,7 +155,7 @@ def _written_split(run):
     """`split.csv` as text: a subject 001 is not the number 1.
 
     Raises:
-        ValueError: where it is missing or is no such table.
+        ValueError: if it is missing or not such a table.
     """
     path, needed = Path(run) / SPLIT, ["file", "subject", "split", "digest"]
     try:
@@ -163,14 +163,13 @@ def _written_split(run):
         lacking = set(needed) - set(table)
         problem = f"lacks {', '.join(sorted(lacking))}" if lacking else ""
     except FileNotFoundError:
-        problem = "is not there"
+        problem = "is missing"
     except (ValueError, pd.errors.ParserError) as error:
         problem = f"cannot be read ({str(error).splitlines()[0]})"
     if problem:
         raise ValueError(
-            f"{path} {problem}, so nothing says which images {run} was trained on. Numbers of "
-            "images that it has not seen can be written elsewhere: evaluate.py with --images PATH "
-            "--to FILE"
+            f"{path} {problem}, so the training images of {run} are unknown. Numbers of unseen "
+            "images can be written elsewhere: evaluate.py with --images PATH --to FILE"
         )
     return table[needed]
 
@@ -179,16 +178,16 @@ def _written_split(run):
 
 
 def prior_folder(run, name) -> Path:
-    """Where a prior of a run lies."""
+    """Folder of a prior of a run."""
     return Path(run) / PRIORS / disk.file_name(name)
 
 
 def save_prior(run, name, settings, arrays, own=False):
-    """Keeps a prior beside a run, with the hash of the weights whose latents it was fitted on.
+    """Saves a prior in a run, with the hash of the weights whose latents it was fitted on.
 
     Args:
         run: Run folder, with weights.
-        name: Of the prior.
+        name: Name of the prior.
         settings: Plain values.
         arrays: NumPy arrays by name.
         own: Whether it becomes the run's own, which `own_prior` names.
@@ -221,10 +220,10 @@ def own_prior(run) -> str | None:
 
 
 def load_prior(run, name):
-    """What `save_prior` was given: `(settings, arrays)`.
+    """The saved prior: `(settings, arrays)`.
 
     Raises:
-        ValueError: where there is none of this name, it is damaged, or the weights have changed.
+        ValueError: if there is none of this name, it is damaged, or the weights have changed.
     """
     folder = prior_folder(run, name)
     again = f"fit it: python prior.py {run} --kind {name}"

@@ -1,11 +1,11 @@
-"""Small image sets of every kind, and every notebook on each of them: what falls, and where?
+"""Runs every notebook on small image sets of every kind and reports failures.
 
 python tests/any_images.py [--sets NAME ...] [--notebooks NAME ...] [--epochs N] [--keep DIR]
 python tests/any_images.py --real mnist=FILE oasis=DIR chest=DIR images=DIR [...]
 
-The sets are drawn from what the project embeds. Each is selected as a user would: by the variables
-of `config.py`, or by a changed line of it in a copy of the project.
-Trainings are shortened by ATLAS_EPOCHS. What a notebook *claims* may be False; it must not fall.
+The sets are made from the embedded images. Each is selected as by a user: with the variables of
+`config.py`, or a changed line of it in a copy of the project. Trainings are shortened by
+ATLAS_EPOCHS. A claim of a notebook may be False, but no cell may fail.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from skimage.transform import resize
 from sklearn.datasets import load_digits
 
 ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))  # as a command this file is not started from there
+sys.path.insert(0, str(ROOT))  # as a command this file is not started from the project's folder
 
 import config  # noqa: E402
 from sources import phantoms  # noqa: E402
@@ -39,7 +39,7 @@ CHOOSING = ("EXPERIMENT", *config.PATHS, "ATLAS_EMBEDDED", "ATLAS_SEED")
 
 
 class Chosen(NamedTuple):
-    """What selects a set: environment variables, and text of `config.py` with what replaces it."""
+    """Selection of a set: environment variables, and replacements in the text of `config.py`."""
 
     environment: dict
     lines: dict = {}
@@ -49,14 +49,14 @@ class Chosen(NamedTuple):
 
 
 def _digits(count, height, width):
-    """The first embedded digits, floats in [0, 1], and what they are."""
+    """The first embedded digits, floats in [0, 1], and their labels."""
     bunch = load_digits()
     large = resize(bunch.images[:count] / 16.0, (count, height, width), order=1)
     return large.astype(np.float32), bunch.target[:count]
 
 
 def _save(image, path):
-    """Floats in [0, 1] or uint8 as a picture of the format that the name says."""
+    """Writes floats in [0, 1] or uint8 as a picture in the format of the name."""
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = image if image.dtype == np.uint8 else np.round(255 * image).astype(np.uint8)
     Image.fromarray(pixels.squeeze()).save(path)
@@ -72,7 +72,7 @@ def mnist(folder) -> Chosen:
 
 
 def labelled(folder) -> Chosen:
-    """Four named folders of coloured pictures, not square, an uneven number in each."""
+    """Four named folders of coloured pictures, not square, of different numbers."""
     images, labels = _digits(400, 36, 28)
     for digit, (name, count) in enumerate(
         {"none": 12, "one": 36, "a pair": 25, "three": 30}.items()
@@ -155,7 +155,7 @@ def volumes(folder) -> Chosen:
 def forty(folder) -> Chosen:
     """Forty grey PNGs in all: 28 to learn from, 6 to validate, 6 to test."""
     for number, image in enumerate(_digits(40, 50, 50)[0]):
-        _save(image, folder / "few" / f"image_a{number:02d}.png")  # this name is split so
+        _save(image, folder / "few" / f"image_a{number:02d}.png")  # these names give this split
     lines = {"image_shape=(64, 64, 3)": "image_shape=(50, 50, 1)"}
     return Chosen({"EXPERIMENT": "gallery", "IMAGES_DIR": folder / "few"}, lines)
 
@@ -173,7 +173,7 @@ REAL = {  # experiment and path variable of a user's own
 
 
 class Trial(NamedTuple):
-    """How one notebook went: seconds, and where it fell; an empty `fault` where it did not."""
+    """Result of one notebook: seconds, and the failure, or "" in `fault`."""
 
     seconds: float
     fault: str = ""
@@ -203,8 +203,8 @@ def tried(notebook, copy, chosen, epochs=1, timeout=3600) -> Trial:
     Args:
         notebook: One of `NOTEBOOKS`.
         copy: From `project`; gets the executed notebook, `runs` and `cache`.
-        chosen: What selects the images.
-        epochs: Of every training at most.
+        chosen: Selection of the images.
+        epochs: Most epochs of every training.
         timeout: Seconds that one cell may take.
     """
     path = copy / notebook.relative_to(ROOT)
@@ -213,7 +213,7 @@ def tried(notebook, copy, chosen, epochs=1, timeout=3600) -> Trial:
     environment |= {"RUNS_DIR": str(copy / "runs"), "CACHE_DIR": str(copy / "cache")}
     environment["ATLAS_EPOCHS"] = str(epochs)
     executed = nbformat.read(path, as_version=4)
-    for cell in executed.cells:  # nothing of an earlier execution
+    for cell in executed.cells:  # removes earlier outputs
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
     place = {"metadata": {"path": str(path.parent)}}
@@ -237,7 +237,7 @@ def tried(notebook, copy, chosen, epochs=1, timeout=3600) -> Trial:
 
 
 def _beginning(cells):
-    """First line of code of the cell that was begun last."""
+    """First line of code of the last cell that was started."""
     lines = cells[-1].source.splitlines() if cells else ["the kernel's start"]
     return next(line for line in lines if line.strip() and not line.startswith("# NBVAL"))
 

@@ -17,7 +17,7 @@ from storage import keep
 
 @pytest.fixture(scope="session")
 def tiny():
-    """Makes settings of a one-stage network, fast enough to train in a test."""
+    """A function that makes settings of a one-stage network, fast enough to train in a test."""
 
     def make(**changes):
         base = config.Settings(
@@ -53,7 +53,7 @@ def run(trained_once, tmp_path):
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """Seven images of two kinds of names, one of them not at all like the others."""
+    """Seven images with two kinds of names, one image different from the others."""
     monkeypatch.setattr(config, "CACHE_DIR", tmp_path / "cache")
     place = tmp_path / "new"
     (place / "deep").mkdir(parents=True)

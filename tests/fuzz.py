@@ -1,11 +1,9 @@
-"""Good files of every format, damaged in many ways: each must be read as its library reads it, or
-be named as bad.
+"""Damages good files of every format: each must be read as by its own library, or refused.
 
     python tests/fuzz.py [--files 300] [--seed 0] [--keep FOLDER]
 
-`reference` is what an image must be: Pillow's, pydicom's or nibabel's own decoding of the same
-bytes, with the steps to grey levels written out. Of a `.nii.gz` it is asked that its checksum is
-right, as gunzip asks.
+`reference` is the expected image: the decoding of the same bytes by Pillow, pydicom or nibabel,
+with separate code for the grey levels. A `.nii.gz` must have a correct checksum, as for gunzip.
 """
 
 import argparse
@@ -31,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from sources import decoding  # noqa: E402
 
 READING = decoding.Reading((24, 32, 1))
-SECONDS, KILOBYTES = 5, 1_000_000  # that no file may take more than
+SECONDS, KILOBYTES = 5, 1_000_000  # limits for every file
 
 
 # --- good files ----------------------------------------------------------------------------------
@@ -151,7 +149,7 @@ def volume(values, letters="RAS", kind=nibabel.Nifti1Image, slope=None, inter=0.
     if note:
         image.header.extensions.append(nibabel.nifti1.Nifti1Extension("comment", note))
     data = bytearray(image.to_bytes())
-    if slope is not None:  # nibabel writes what keeps the values, not what it is told
+    if slope is not None:  # nibabel chooses its own slope
         header = kind.header_class(bytes(data[: kind.header_class.sizeof_hdr]))
         header["scl_slope"], header["scl_inter"] = slope, inter
         data[: len(header.binaryblock)] = header.binaryblock
@@ -207,7 +205,7 @@ def damaged(data, random):
 
 
 def reference(path, reading=READING):
-    """What a file's own library makes of it; raises whatever that raises."""
+    """The image by a file's own library; raises the library's errors."""
     kind = decoding.suffix(path)
     if kind in decoding.VOLUMES:
         return of_volume(path, reading)
@@ -287,7 +285,7 @@ def padding(values, file):
 
 
 def windowed(values, center, width, kind):
-    """Shares from 0 to 1, as DICOM PS3.3 C.11.2.1 says."""
+    """Values from 0 to 1, by DICOM PS3.3 C.11.2.1."""
     center, width = (each[0] if np.ndim(each) else each for each in (center, width))
     if kind.upper() == "SIGMOID":
         return 1 / (1 + np.exp(-4 * (values - center) / width))
@@ -301,7 +299,7 @@ def windowed(values, center, width, kind):
 
 
 def looked_up(values, file):
-    """The colours of a palette, as DICOM PS3.3 C.7.6.3.1.6 says."""
+    """The colours of a palette, by DICOM PS3.3 C.7.6.3.1.6."""
     entries, first, bits = file.RedPaletteColorLookupTableDescriptor
     entries = entries or 2**16
     if "SegmentedRedPaletteColorLookupTableData" in file:
@@ -318,10 +316,10 @@ def looked_up(values, file):
 
 
 def judged(path, reading=READING):
-    """Reads a file: `"same"` as its library has it, or `"refused"`.
+    """Reads a file: `"same"` as by its library, or `"refused"`.
 
     Raises:
-        AssertionError: for anything else, with what was wrong.
+        AssertionError: for any other result, with the difference.
     """
     start = time.monotonic()
     try:
@@ -337,7 +335,7 @@ def judged(path, reading=READING):
         expected = reference(path, reading)
     except Exception as error:
         raise AssertionError(f"is read, but not by its library: {error!r}") from error
-    # Rounding to grey levels may go either way where the window was written out.
+    # Rounding to grey levels may differ by one if the window is computed separately.
     most = 1 if decoding.suffix(path) in decoding.DICOM else 0
     assert images.shape == expected.shape, f"{images.shape} instead of {expected.shape}"
     off = np.abs(images.astype(int) - expected).max()
@@ -347,7 +345,7 @@ def judged(path, reading=READING):
 
 
 def peak():
-    """The most memory that this process ever took, in kB."""
+    """Peak memory of this process, in kB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 

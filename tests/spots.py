@@ -6,7 +6,7 @@ SHAPE = (12, 12, 1)
 
 
 def blobs(n=96, shape=SHAPE, seed=0):
-    """Bright spots at random places, uint8, and the half (0 or 1) that each lies in."""
+    """Bright spots at random places, uint8, and the half (0 or 1) of each."""
     random = np.random.default_rng(seed)
     height, width, channels = shape
     rows, columns = np.mgrid[0:height, 0:width]

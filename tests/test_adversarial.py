@@ -1,4 +1,4 @@
-"""Models of two turns: their equations are the papers', a turn moves its own weights alone."""
+"""Models with two turns: the papers' equations, and each turn updates only its own weights."""
 
 import math
 
@@ -36,7 +36,7 @@ def made(tiny):
 
 
 def first_turn(model, images):
-    """As the step begins: the `Pass`, the first turn's terms, and what the second needs."""
+    """Start of a step: the `Pass`, the first turn's terms, and the inputs of the second."""
     result = model.forward(images, training=True, step=model.steps)
     bound, _ = reduced(model.objective(result))
     return result, *model.first_turn(result, bound)
@@ -136,7 +136,7 @@ def turns(model):
     return *means, drawn(A * X), drawn(kept[1].numpy())
 
 
-CONSTANT = np.log(SIGMA) + 0.5 * np.log(2 * np.pi)  # of the Gaussian's density, moves nothing
+CONSTANT = np.log(SIGMA) + 0.5 * np.log(2 * np.pi)  # of the Gaussian's density, without a gradient
 
 
 def test_introvae_is_its_papers_two_equations():
@@ -401,10 +401,10 @@ def test_the_adversarial_term_lives_per_pixel_and_is_dead_in_nats(per_pixel, mad
 
 
 def test_batch_norm_is_refused_where_real_and_generated_images_would_mix(tiny):
-    with pytest.raises(ValueError, match="batch_norm = True is not possible"):
+    with pytest.raises(ValueError, match="batch_norm = True is not valid"):
         tiny(model="SoftIntroVAE", batch_norm=True)
     options = {"image_shape": (8, 8, 1), "latent_dim": 2, "widths": (4,)}
-    with pytest.raises(ValueError, match="batch_norm = True is not possible"):
+    with pytest.raises(ValueError, match="batch_norm = True is not valid"):
         adversarial.SoftIntroVAE(
             networks.encoder(**options, batch_norm=True), networks.decoder(**options)
         )

@@ -1,4 +1,4 @@
-"""A table of a whole archive: right, complete, and never made twice."""
+"""A table of a whole archive: correct, complete, and not made twice."""
 
 import importlib.util
 import json
@@ -23,7 +23,7 @@ pytest.importorskip("pyarrow")
 
 @pytest.fixture
 def folder(folder):
-    """The seven images, and one file that is none."""
+    """The seven images, and one file that is not an image."""
     (folder / "torn.png").write_bytes(b"no picture")
     return folder
 
@@ -37,7 +37,7 @@ def task(run, folder):
 
 @pytest.fixture
 def encoded(monkeypatch):
-    """Hears of every part that is encoded, of two files each."""
+    """Records every part that is encoded, of two files each."""
     monkeypatch.setattr(archive, "MOST_FILES", 2)
     heard, write = [], archive.Encoder.write
 
@@ -148,7 +148,7 @@ def test_what_cannot_be_done_is_told_before_it_is_begun(task, folder, tmp_path, 
     Direction("left", np.array([0.0, 0.0, 1.0]), spread=0.5).save(twin)
     Direction("right", np.ones(5), spread=0.5).save(other)
     assert "5 axes and the run's latent 3" in refused("--to", to, "--direction", other)
-    assert "two directions have one name: left" in refused("--to", to, "--direction", twin)
+    assert "two directions have the same name: left" in refused("--to", to, "--direction", twin)
     theirs = tmp_path / "theirs.parquet"
     pd.DataFrame({"a": [1]}).to_parquet(theirs)
     assert "not made by this project" in refused("--to", theirs)

@@ -1,4 +1,4 @@
-"""A training survives whatever ends it, and no damaged file is ever taken for a whole one."""
+"""A training can be resumed after any interruption, and damaged files are detected."""
 
 import json
 import os
@@ -28,7 +28,7 @@ from storage import checkpoints, keep, runs
 
 ROOT = Path(__file__).parent.parent
 LONG = os.environ.get("ATLAS_LONG") == "1"  # `make test-long`: more kills, more flips
-# What has state of its own: dropout, moving averages, schedules, controllers, two optimizers.
+# Models with state: dropout, moving averages, schedules, controllers, two optimizers.
 KINDS = {
     "VAE": {
         "dropout": 0.2,
@@ -124,7 +124,7 @@ def test_a_finished_run_goes_on_to_nothing(run, spots, tiny):
 
 
 def test_a_run_goes_on_only_with_its_own_settings_and_images(run, spots, tiny):
-    with pytest.raises(ValueError, match="begun with epochs = 2, not 3"):
+    with pytest.raises(ValueError, match="started with epochs = 2, not 3"):
         trained(tiny(epochs=3), spots, run, resume=True)
     others = data.from_arrays(*blobs(seed=9), name="others", label="half")
     with pytest.raises(ValueError, match="the images of others are not those"):
@@ -285,7 +285,7 @@ def test_kill_9_changes_nothing_whatever_the_images_come_from(source, tmp_path, 
         time.sleep(0.05)
     process.kill()
     process.wait()
-    ended(*start(["--resume", tmp_path / "run"]))  # in a shell that names no path
+    ended(*start(["--resume", tmp_path / "run"]))  # in a shell without path variables
     whole, run = ((tmp_path / each / checkpoints.DIGEST).read_text() for each in ("whole", "run"))
     assert whole == run
 
@@ -317,7 +317,7 @@ def damage(path, how, where):
 
 @pytest.fixture
 def two_checkpoints(tmp_path, spots, tiny):
-    """A run that was broken off in its third epoch: folder, settings, and both checkpoints."""
+    """A run that was interrupted in its third epoch: folder, settings, and both checkpoints."""
     settings = tiny(epochs=3, dropout=0.2)
     with pytest.MonkeyPatch.context() as patch:
         interrupted_at(2 * spots.train.steps(16) + 2, patch)
@@ -364,14 +364,16 @@ def test_a_run_without_a_whole_checkpoint_says_so(two_checkpoints, spots):
     run, settings, older, newer = two_checkpoints
     for each in (older, newer):
         damage(each / checkpoints.STATE, "cut", 0.5)
-    with pytest.raises(ValueError, match="no checkpoint .* is whole; .*can still be used; .*--out"):
+    with pytest.raises(
+        ValueError, match="all checkpoints .* are damaged; .*can still be used; .*--out"
+    ):
         trained(settings, spots, run, resume=True)
     assert older.exists() and newer.exists()
     (run / checkpoints.WEIGHTS).unlink()
     with pytest.raises(ValueError, match="delete that folder and resume again"):
         trained(settings, spots, run, resume=True)
     shutil.rmtree(run / checkpoints.FOLDER)
-    _, history = trained(settings, spots, run, resume=True)  # the advice leads on
+    _, history = trained(settings, spots, run, resume=True)  # the advice of the error works
     assert len(history) == 3
 
 
@@ -406,7 +408,7 @@ def test_a_kill_between_the_two_renames_of_a_save_leaves_a_run_that_opens(run, m
 
 @contextmanager
 def files_of_at_most(size):
-    """A disk that is full after so many bytes of a file."""
+    """Simulates a disk that is full after this many bytes of a file."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
@@ -423,7 +425,7 @@ def test_a_full_disk_is_told_and_harms_no_file(run, spots, tiny):
     with files_of_at_most(4096), pytest.raises(OSError, match="cannot write the weights"):
         checkpoints.save(model, run)
     train.compile_model(model, tiny(), 1)
-    with files_of_at_most(4096), pytest.raises(OSError, match="what was saved before is kept"):
+    with files_of_at_most(4096), pytest.raises(OSError, match="files saved earlier are kept"):
         checkpoints.write(model, run, checkpoints.State(epoch=3))
     after = {each: each.read_bytes() for each in sorted(run.rglob("*")) if each.is_file()}
     assert before == after
@@ -440,13 +442,13 @@ def test_what_a_kill_left_half_written_in_a_run_is_taken_away(two_checkpoints, s
 def test_too_little_room_is_told_before_training(tmp_path, spots, tiny, monkeypatch):
     usage = checkpoints.shutil.disk_usage(tmp_path)
     monkeypatch.setattr(checkpoints.shutil, "disk_usage", lambda _: usage._replace(free=1000))
-    with pytest.raises(OSError, match="needs .* MB and 0 MB are free"):
+    with pytest.raises(OSError, match="needs .* MB and only 0 MB are free"):
         trained(tiny(), spots, tmp_path / "run")
     assert not (tmp_path / "run" / "settings.json").exists()
 
 
 def test_a_folder_that_cannot_be_written_is_told_before_training(tmp_path, spots, tiny):
-    (tmp_path / "file").write_text("where a folder should be")  # closed to root, too
+    (tmp_path / "file").write_text("where a folder should be")  # not writable for root either
     with pytest.raises(OSError, match=re.escape(str(tmp_path / "file"))):
         trained(tiny(), spots, tmp_path / "file" / "run")
 
@@ -459,7 +461,7 @@ def test_weights_that_are_not_finite_are_never_written(run, spots, tiny):
     kernel.assign(np.where(np.arange(kernel.shape[-1]) == 0, np.nan, kernel))
     with pytest.raises(FloatingPointError, match=re.escape(kernel.path)):
         checkpoints.save(model, run)
-    with pytest.raises(FloatingPointError, match="what was saved before is kept"):
+    with pytest.raises(FloatingPointError, match="files saved earlier are kept"):
         checkpoints.write(model, run, checkpoints.State(epoch=3))
     assert (run / checkpoints.WEIGHTS).read_bytes() == before
     assert len(list((run / checkpoints.FOLDER).iterdir())) == 2
@@ -475,7 +477,7 @@ def test_a_loss_that_stops_being_finite_stops_at_its_step(tmp_path, spots, tiny,
             self.model.encoder.trainable_variables[0].assign_add(np.inf)
 
     monkeypatch.setattr(train.Samples, "on_train_batch_end", poison)
-    with pytest.raises(FloatingPointError, match="at step 2 of epoch 3; what was saved before"):
+    with pytest.raises(FloatingPointError, match="at step 2 of epoch 3; files saved earlier"):
         train.fit(model, spots, settings, tmp_path / "run", verbose=0)
     monkeypatch.undo()
     _, history = trained(settings, spots, tmp_path / "run", resume=True)
@@ -488,8 +490,8 @@ def test_a_loss_that_stops_being_finite_stops_at_its_step(tmp_path, spots, tiny,
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"latent_dim": 5}, r"latent_dim = 3, and this one has 5"),
-        ({"image_shape": (16, 16, 1)}, r"image_shape = \(12, 12, 1\), and this one has \(16"),
+        ({"latent_dim": 5}, r"latent_dim = 3, this one has 5"),
+        ({"image_shape": (16, 16, 1)}, r"image_shape = \(12, 12, 1\), this one has \(16"),
     ],
 )
 def test_weights_of_another_size_are_refused_with_both_sizes(changes, message, run):

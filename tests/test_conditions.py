@@ -73,7 +73,7 @@ def test_a_new_category_is_an_error_and_a_number_out_of_range_is_said(table, cap
     with pytest.raises(ValueError, match="sex = 'X' was not seen in training; known: F, M"):
         known(pd.DataFrame({"age": [30.0], "sex": ["X"]}))
     known(pd.DataFrame({"age": [90.0], "sex": ["F"]}))
-    assert "1 values of age lie outside of the 20 to 60" in capsys.readouterr().out
+    assert "1 values of age are outside of the 20 to 60" in capsys.readouterr().out
 
 
 def test_batches_carry_the_conditions_of_their_rows_and_the_pass_holds_them(tiny):
@@ -105,5 +105,5 @@ def test_masks_stay_with_their_images_through_every_selection():
         np.testing.assert_array_equal(split.masks, split.images > 128)
         some = split.only(split.table["half"] == 1)
         np.testing.assert_array_equal(some.masks, some.images > 128)
-    with pytest.raises(ValueError, match="do not lie on images"):
+    with pytest.raises(ValueError, match="do not fit images"):
         splits.from_table(images, table, places, "spots", masks=masks[:, :6])

@@ -1,4 +1,4 @@
-"""Settings: what is impossible is refused by name, before anything is built."""
+"""Settings: invalid ones are refused by name, before anything is built."""
 
 import json
 import os
@@ -50,7 +50,7 @@ def test_an_impossible_value_names_field_value_and_what_is_allowed(field, value)
     with pytest.raises(ValueError) as caught:
         replace(config.Settings(), **{field: value})
     message = str(caught.value)
-    assert f"{field} = {value!r} is not possible" in message
+    assert f"{field} = {value!r} is not valid" in message
     assert "allowed: " in message
 
 
@@ -62,7 +62,7 @@ def test_values_that_contradict_each_other_are_refused():
 
 
 def test_a_misspelt_field_is_refused_with_the_nearest_name():
-    with pytest.raises(ValueError, match="no setting is called 'latent_dims'.*latent_dim"):
+    with pytest.raises(ValueError, match="there is no setting 'latent_dims'.*latent_dim"):
         config.Settings.from_dict({"latent_dims": 3})
     with pytest.raises(TypeError, match="latent_dims"):
         replace(config.Settings(), latent_dims=3)
@@ -126,7 +126,9 @@ def test_a_misspelt_variable_is_noticed_and_others_are_not(name, dataset, meant,
     monkeypatch.setenv(name, "/data")
     assert config.misspelt(dataset).get(name) == meant
     if meant:
-        monkeypatch.setenv(meant, "/data")  # set as well: the other is somebody else's
+        monkeypatch.setenv(
+            meant, "/data"
+        )  # also set: the other variable belongs to another program
         assert name not in config.misspelt(dataset)
 
 
@@ -135,7 +137,7 @@ def test_a_misspelt_path_is_asked_about_before_stand_ins_are_taken():
     words = [sys.executable, "train.py", "gallery", "--epochs", "1"]
     done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 1
-    assert "IMAGE_DIR, which nothing here reads: is IMAGES_DIR meant?" in done.stderr
+    assert "IMAGE_DIR is not used; did you mean IMAGES_DIR?" in done.stderr
 
 
 def test_every_training_can_be_shortened_and_a_begun_run_keeps_its_epochs(monkeypatch):

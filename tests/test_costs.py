@@ -1,4 +1,4 @@
-"""Counts of operations and of bytes are those that one makes by hand."""
+"""Counts of operations and bytes equal those computed by hand."""
 
 import pytest
 import tensorflow as tf

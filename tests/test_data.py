@@ -1,4 +1,4 @@
-"""Data: disjoint splits that stay, an order that is a function of the epoch, errors that help."""
+"""Data: disjoint, stable splits; an order that depends on the epoch only; helpful errors."""
 
 import os
 import urllib.error
@@ -20,7 +20,7 @@ from storage import runs
 
 
 def rows_of(batches, count=None):
-    """First pixel row of every image as bytes: enough to tell these images apart."""
+    """First pixel row of every image as bytes: enough to distinguish these images."""
     batches = batches if count is None else batches.take(count)
     return [image.tobytes() for batch in batches.as_numpy_iterator() for image in batch]
 
@@ -152,11 +152,11 @@ def test_floats_in_0_1_keep_their_values_to_a_grey_level():
 @pytest.mark.parametrize(
     ("images", "message"),
     [
-        (np.zeros((5, 4)), r"shape \(5, 4\) is no stack of images"),
-        (np.zeros((2, 5, 4, 2)), r"shape \(2, 5, 4, 2\) is no stack"),
-        (np.zeros((0, 5, 4)), "there are no images"),
-        (np.full((2, 5, 4), 200.0), r"pixels lie in \[200, 200\], not in \[0, 1\]"),
-        (np.full((2, 5, 4), -0.5), r"pixels lie in \[-0.5, -0.5\]"),
+        (np.zeros((5, 4)), r"shape \(5, 4\) is not a stack of images"),
+        (np.zeros((2, 5, 4, 2)), r"shape \(2, 5, 4, 2\) is not a stack"),
+        (np.zeros((0, 5, 4)), "the array has no images"),
+        (np.full((2, 5, 4), 200.0), r"pixels are in \[200, 200\], not in \[0, 1\]"),
+        (np.full((2, 5, 4), -0.5), r"pixels are in \[-0.5, -0.5\]"),
         (np.zeros((2, 5, 4), np.int32), "dtype int32; give uint8"),
         (
             np.array([[[0.0]], [[np.nan]], [[np.inf]]]),
@@ -178,7 +178,7 @@ def test_labels_that_do_not_begin_at_zero_keep_their_names():
     assert set(data.from_arrays(pixels, labels).train.labels("label")) == {-1, 0, 1}
     named = data.from_arrays(pixels, np.tile([0, 2], 20), classes=("a", "b", "c"))
     assert named.classes == ("a", "b", "c") and set(named.train.labels("label")) == {0, 2}
-    with pytest.raises(ValueError, match="2 is none of 2 classes"):
+    with pytest.raises(ValueError, match="2 is not one of 2 classes"):
         data.from_arrays(pixels, np.tile([1, 2], 20), classes=("a", "b"))
     with pytest.raises(ValueError, match="labels: dtype float64; give whole numbers"):
         data.from_arrays(pixels, np.tile([0.5, 2], 20))
@@ -197,7 +197,7 @@ def test_a_batch_that_few_unlabelled_images_cannot_fill_is_refused_by_its_own_na
 
 
 def test_labels_of_another_length_are_refused():
-    with pytest.raises(ValueError, match=r"labels: shape \(3,\) beside 20 images"):
+    with pytest.raises(ValueError, match=r"labels: shape \(3,\) for 20 images"):
         data.from_arrays(blobs(20)[0], np.zeros(3, int))
 
 
@@ -322,7 +322,7 @@ def test_oasis_is_found_at_every_level_with_the_split_it_comes_with(level, tmp_p
 
 
 def test_an_oasis_run_is_resumed(tmp_path, paths, monkeypatch):
-    """Its subjects are called 001, 002, ... and are no numbers."""
+    """Its subjects are called 001, 002, ..., which are not numbers."""
     write_pictures(tmp_path / "oasis", OASIS_NAMES)
     paths("OASIS_DIR", tmp_path / "oasis")
     settings = replace(OASIS, widths=(4,), batch_size=2, epochs=1)
@@ -336,7 +336,7 @@ def test_an_oasis_run_is_resumed(tmp_path, paths, monkeypatch):
 def test_an_oasis_subject_in_two_splits_is_refused(tmp_path, paths):
     write_pictures(tmp_path, [*OASIS_NAMES, "keras_png_slices_test/case_001_slice_3.nii.png"])
     paths("OASIS_DIR", tmp_path)
-    with pytest.raises(ValueError, match="OASIS: 1 subjects stand in more than one split, '001'"):
+    with pytest.raises(ValueError, match="OASIS: 1 subjects are in more than one split, '001'"):
         data.load(OASIS)
 
 
@@ -344,7 +344,7 @@ def test_oasis_files_with_strange_names_are_counted(tmp_path, paths, capsys):
     write_pictures(tmp_path, [*OASIS_NAMES, "keras_png_slices_train/thumbnail.png"])
     paths("OASIS_DIR", tmp_path)
     assert len(data.load(OASIS).train) == 6
-    assert "left out 1 files not called like case_001_slice_0.nii.png" in capsys.readouterr().out
+    assert "skipped 1 files without a name like case_001_slice_0.nii.png" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -458,7 +458,7 @@ def test_nih_selection_by_finding_and_view(nih):
     assert len(table) == 10 and table["Hernia"].all() and set(table["view"]) == {"PA"}
     with pytest.raises(ValueError, match=r"findings = \['Hernja'\]; allowed: Atelectasis"):
         data.load(replace(CHEST, findings=("Hernja",)))
-    with pytest.raises(ValueError, match="leave no image"):
+    with pytest.raises(ValueError, match="select no image"):
         data.load(replace(CHEST, views=("LL",)))
 
 
@@ -570,7 +570,7 @@ def test_rows_that_contradict_each_other_are_refused_and_repeats_are_not(labelle
     data.load(labelled)
     other = table[:1].assign(mood="wild" if table["mood"][0] == "calm" else "calm")
     pd.concat([table, other]).to_csv(tmp_path / "labels.csv", index=False)
-    with pytest.raises(ValueError, match="labels.csv: 1 files have rows that say different things"):
+    with pytest.raises(ValueError, match="labels.csv: 1 files have contradictory rows"):
         data.load(labelled)
 
 
@@ -603,7 +603,7 @@ def test_a_split_can_be_stratified_by_a_label(labelled):
         ({"label_column": "temper"}, "no column 'temper' for the label; it has: path, mood, owner"),
         ({"file_column": "file"}, "no column 'file' for the file"),
         ({"subject_column": "herd"}, "no column 'herd' for the subject"),
-        ({"stratify": "colour"}, "stratify = 'colour' is no column"),
+        ({"stratify": "colour"}, "stratify = 'colour' is not a column"),
     ],
 )
 def test_a_column_that_is_not_there_is_named_with_those_that_are(changes, message, labelled):

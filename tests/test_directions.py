@@ -1,4 +1,4 @@
-"""Directions: known answers where the truth is known, and "no" where there is nothing."""
+"""Directions: correct results for known truths, and no effect for random labels."""
 
 import json
 
@@ -28,7 +28,8 @@ def cohort(n_subjects=120, images=2, effect=3.0, seed=0):
 
 
 def confounded(seed, effect=0.0, curved=False, n_subjects=60):
-    """A label that goes with age, and latents that follow age and, by an effect, the label."""
+    """A label correlated with age, and latents that depend on age and, by an effect, on the
+    label."""
     random = np.random.default_rng(seed)
     subjects = np.repeat(np.arange(n_subjects), random.integers(1, 3, n_subjects))
     age = random.normal(size=n_subjects)
@@ -124,7 +125,7 @@ def test_what_has_no_direction_is_refused():
         directions.fit(z, labels, covariates=labels[:, None] * 2.0)
     with pytest.raises(ValueError, match="allowed: mean, fisher, logistic"):
         directions.fit(z, labels, "median")
-    with pytest.raises(ValueError, match="do not change"):
+    with pytest.raises(ValueError, match="do not depend"):
         directions.fit(np.ones((6, 3)), labels)
 
 
@@ -299,7 +300,7 @@ def test_a_real_effect_is_established_at_its_true_size(method):
 
 
 def test_coin_flips_are_not_established():
-    """20 coins: the interval holds 0.5 in 17 or more, the p-values are uniform."""
+    """20 random labels: the interval contains 0.5 in 17 or more, the p-values are uniform."""
     found = []
     for seed in range(20):
         z, _, subjects = cohort(seed=seed, effect=0.0)
@@ -314,7 +315,7 @@ def test_coin_flips_are_not_established():
 @pytest.mark.parametrize("curved", [False, True])
 @pytest.mark.parametrize("method", ["mean", "fisher"])
 def test_a_label_that_only_goes_with_age_is_not_found_beside_age(method, curved):
-    """Of 40 cohorts 2 are expected below 0.05; more than 6 come once in 300 times."""
+    """Of 40 cohorts 2 are expected below 0.05; more than 6 have a probability of 1 in 300."""
     found = [
         directions.evidence(z, labels, subjects, method, covariates, 5, 20, 59, halves=1)
         for z, labels, subjects, covariates in (confounded(seed, 0.0, curved) for seed in range(40))
@@ -338,7 +339,7 @@ def test_an_effect_beside_age_is_established(method):
 
 @pytest.mark.parametrize("method", directions.METHODS)
 def test_what_is_linear_in_the_covariates_changes_nothing(method):
-    """So the latents may follow age as much as they like; folds with encoders of their own."""
+    """The latents may depend on age by any amount; each fold has its own encoder."""
     z, labels, subjects, covariates = confounded(3, effect=0.5)
     z = np.stack([z, -z, z])
     folds = directions.deal(subjects, 3)
@@ -376,11 +377,11 @@ def test_two_subjects_give_numbers_and_a_caution():
     found = directions.evidence(z, subjects < 2, subjects, folds=folds, permutations=49)
     assert 0 <= found.auc <= 1 and 0 < found.p_value <= 1 and np.isfinite(found.stability)
     assert np.isnan(found.low) and np.isnan(found.high) and not found.established
-    assert "no interval from so few subjects" in found.caution
+    assert "too few subjects with the label" in found.caution
     assert "no interval" in str(found) and "nan" not in str(found)
-    with pytest.raises(ValueError, match=r"not all of them in one fold"):
+    with pytest.raises(ValueError, match=r"not all in one fold"):
         directions.evidence(z, np.isin(subjects, (0, 5)), subjects, folds=folds)
-    with pytest.raises(ValueError, match="ask for fewer folds"):
+    with pytest.raises(ValueError, match="use fewer folds"):
         directions.evidence(z, subjects < 30, subjects, folds=60)
 
 
@@ -391,7 +392,7 @@ def test_what_cannot_be_computed_establishes_nothing():
     for unknown in ({"p_value": np.nan}, {"low": np.nan, "high": np.nan}):
         assert not found._replace(**unknown).established
     text = str(found._replace(stability=np.nan))
-    assert "no split-half cosine" in text and "too few for a direction each" in text
+    assert "no split-half cosine" in text and "too few to fit a direction" in text
     none = directions.evidence(z, labels, subjects, permutations=1, bootstraps=0, halves=0)
     assert np.isnan(none.low) and np.isnan(none.stability) and "nan" not in str(none)
 
@@ -427,7 +428,7 @@ def test_latents_of_every_fold_are_used_for_that_fold():
 
 
 def linear_decoder(z):
-    """Four pixels, of which the second answers to AXIS alone."""
+    """Four pixels; the second depends only on AXIS."""
     weights = tf.constant([[1.0, 0.6, 0, 0], [0, 0, 1.0, 0], [0, -0.8, 0, 1.0]])
     return tf.reshape(z @ weights, (-1, 2, 2, 1))
 

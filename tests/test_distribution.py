@@ -1,4 +1,4 @@
-"""Several workers that share every batch are one training."""
+"""Several workers that share every batch give the same training as one."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The report against values computed another way."""
+"""The report against values computed independently."""
 
 import json
 import shutil
@@ -251,7 +251,7 @@ def test_flat_images_are_measured_and_the_file_is_json(trained, spots, tmp_path,
     model.logits_of = lambda z, training: tf.fill((tf.shape(z)[0], 12, 12, 1), -1e9)
     numbers = evaluate.report(model, black, tmp_path)
     assert numbers["psnr"]["value"] == np.inf and np.isnan(numbers["sample_sharpness"]["value"])
-    assert "no finite number" in numbers["psnr"]["protocol"]
+    assert "not finite here" in numbers["psnr"]["protocol"]
     assert "inf" in evaluate.table({"black": numbers}).loc["psnr ↑", "black"]
 
     def forbidden(word):
@@ -303,7 +303,7 @@ def test_slices_of_a_volume_are_compared_one_by_one(tmp_path, tiny, spots):
 
 @pytest.fixture(scope="module")
 def of_folder_once(tmp_path_factory):
-    """A folder, and a run on it, which the tests below share copies of."""
+    """A folder, and a run on it; the tests below use copies."""
     root = tmp_path_factory.mktemp("mine")
     (root / "mine").mkdir()
     for number, image in enumerate(blobs(60)[0]):
@@ -319,7 +319,7 @@ def of_folder_once(tmp_path_factory):
 
 @pytest.fixture
 def of_folder(of_folder_once, tmp_path, monkeypatch):
-    """A run on a folder that a variable named, in a shell that does not know it any more."""
+    """A run on a folder from a variable that is not set any more."""
     shutil.copytree(of_folder_once, tmp_path, dirs_exist_ok=True)
     settings = tmp_path / "run" / "settings.json"
     settings.write_text(settings.read_text().replace(str(of_folder_once), str(tmp_path)))
@@ -339,7 +339,7 @@ def test_a_run_is_measured_on_the_images_that_it_was_trained_on(of_folder, monke
     assert f"was trained on {place}; IMAGES_DIR = {place.parent / 'elsewhere'} is not used" in told
     moved = place.rename(place.parent / "elsewhere")
     evaluate.main([str(run)])
-    assert f"{place}, which {run} was trained on, is not there; taken: IMAGES_DIR = {moved}" in (
+    assert f"{place}, which {run} was trained on, is missing; using IMAGES_DIR = {moved}" in (
         capsys.readouterr().out
     )
 
@@ -370,7 +370,7 @@ def test_a_run_that_does_not_know_its_images_is_named_with_what_can_be_done(
         (run / "split.csv").write_text("")
     else:
         pd.read_csv(run / "split.csv").drop(columns="digest").to_csv(run / "split.csv", index=False)
-    with pytest.raises(SystemExit, match="split.csv (is not there|cannot be read|lacks digest)"):
+    with pytest.raises(SystemExit, match="split.csv (is missing|cannot be read|lacks digest)"):
         evaluate.main([str(run)])
     place = runs.origin_of(run).paths["IMAGES_DIR"]
     evaluate.main([str(run), "--images", str(place), "--to", str(tmp_path / "numbers.json")])
@@ -398,7 +398,7 @@ def test_names_with_line_breaks_do_not_make_other_images(tmp_path, tiny, spots):
 
 def test_a_run_is_resumed_with_its_own_images(of_folder, monkeypatch, capsys):
     run, _ = of_folder
-    train.main(["--resume", str(run)])  # nothing is left to train, but the images are compared
+    train.main(["--resume", str(run)])  # the training is finished, but the images are compared
     assert f"Done: {run}" in capsys.readouterr().out
 
 
@@ -409,7 +409,7 @@ def test_a_run_that_does_not_say_where_its_images_lay_says_so(of_folder, capsys)
     (run / "settings.json").write_text(json.dumps(known))
     with pytest.raises(SystemExit, match="the images are not those of the training"):
         evaluate.main([str(run)])
-    assert "does not say where its images lay; taken: the embedded images" in (
+    assert "does not record its images' paths; using the embedded images" in (
         capsys.readouterr().out
     )
 
@@ -419,7 +419,7 @@ def test_a_run_that_does_not_say_where_its_images_lay_says_so(of_folder, capsys)
 
 @keras.saving.register_keras_serializable("tests")
 class Linear(models.VAE):
-    """A VAE whose likelihood has a closed form: a Gaussian around what the decoder gives."""
+    """A VAE whose likelihood has a closed form: a Gaussian around the decoder's output."""
 
     def distortion(self, targets, logits):
         return losses.gaussian_nll(targets, logits, self.log_sigma)
@@ -467,7 +467,7 @@ def test_importance_samples_make_up_for_a_posterior_that_is_off():
     model, images, truth = linear_vae(off=0.3)
     found = {count: likelihood.log_likelihood(model, images, count) for count in (64, 2000)}
     assert abs(np.mean(found[2000][0] - truth)) < 0.05
-    assert np.mean(truth + found[2000][1]) > 0.1  # the bound alone is not that good
+    assert np.mean(truth + found[2000][1]) > 0.1  # the bound alone is lower
     gap, error = likelihood.importance_gap(model, images, 2000, count=200)
     assert gap == pytest.approx(np.mean(truth + found[2000][1]), abs=0.05) and error < 0.05
 

@@ -1,4 +1,4 @@
-"""What is exported opens without this project and gives the model's numbers."""
+"""Exported files open without this project and have the model's outputs."""
 
 import json
 import subprocess
@@ -22,7 +22,7 @@ KINDS = {
     "SoftIntroVAE": {"reconstruction": "gaussian"},
 }
 
-# Run by a Python that can import nothing of ours: `-I` leaves out the folder and PYTHONPATH.
+# Run by a Python that cannot import this project: `-I` ignores the folder and PYTHONPATH.
 STRANGER = """
 import json, sys
 from pathlib import Path
@@ -107,7 +107,7 @@ def test_a_file_that_gives_other_numbers_is_not_kept(tmp_path, tiny, monkeypatch
     read = export.READERS["keras"]
     wrong = {"keras": lambda *words: [1.01 * each for each in read(*words)]}
     monkeypatch.setattr(export, "READERS", wrong)
-    with pytest.raises(ValueError, match="encoder.keras gives other numbers"):
+    with pytest.raises(ValueError, match="encoder.keras differs from the model"):
         export.export(model, tmp_path / "out", ["keras"])
     assert not list(tmp_path.iterdir())
 

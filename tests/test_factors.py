@@ -1,4 +1,5 @@
-"""Scores of disentanglement: a perfect code, a rotated one, noise, and numbers worked by hand."""
+"""Scores of disentanglement: a perfect latent, a rotated one, noise, and values computed by
+hand."""
 
 import numpy as np
 import pytest
@@ -49,7 +50,7 @@ def test_the_gap_of_two_axes_that_say_the_same_is_none(truth):
 
 
 def test_the_information_gap_of_a_noisy_channel_is_worked_by_hand():
-    """A coin told with errors of one in four by one axis, not at all by the other."""
+    """A binary factor encoded by one axis with an error rate of 1 in 4, and not by the other."""
     factor = np.tile([0, 0, 0, 0, 1, 1, 1, 1], 500)
     told = np.tile([0, 0, 0, 1, 1, 1, 1, 0], 500)
     other = np.repeat([0, 1], 2000)

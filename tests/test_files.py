@@ -1,4 +1,4 @@
-"""Image files: every good kind becomes the same array, every bad one is named with its reason."""
+"""Image files: all formats give the same array, and bad files are named with the reason."""
 
 import errno
 import json
@@ -146,7 +146,7 @@ def test_the_camera_s_rotation_is_undone_or_the_file_refused(tmp_path):
     read = decoding.read(tmp_path / "turned.png", READING)[0, ..., 0]
     np.testing.assert_array_equal(read, np.rot90(ramp(16, 12), -1))
     Image.fromarray(ramp(16, 12)).save(tmp_path / "turned.tiff", exif=tag)  # Pillow misreads it
-    with pytest.raises(decoding.BadFile, match="turned by its orientation tag"):
+    with pytest.raises(decoding.BadFile, match="rotated by its orientation tag"):
         decoding.read(tmp_path / "turned.tiff", READING)
 
 
@@ -176,7 +176,7 @@ def test_another_aspect_ratio_is_cropped_stretched_or_padded(fit):
 
 @pytest.mark.parametrize("target", [(8, 8), (28, 28), (100, 100), (224, 224), (90, 71)])
 def test_no_size_of_a_picture_falls_out_of_its_own_frame(target):
-    """Pillow refuses a box that lies outside by a rounding: 900x900 to 28 was such a size."""
+    """Pillow refuses a box that is outside because of rounding, as for 900x900 to 28."""
     thin = np.zeros((1, 1), np.uint8)
     for side in [*range(1, 2001, 7), 900, 1999, 2000]:
         box = decoding.crop_box(side, side, *target)
@@ -300,7 +300,7 @@ def test_bad_files_are_left_out_and_counted_where_that_is_asked_for(folder, tmp_
 def test_nothing_but_bad_files_is_an_error_even_when_skipping(tmp_path):
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "bad.png").write_bytes(b"")
-    with pytest.raises(files.BadFiles, match="not one of 1 files"):
+    with pytest.raises(files.BadFiles, match="none of 1 files"):
         gathered(tmp_path / "images", tmp_path, on_bad_file="skip")
 
 
@@ -314,7 +314,7 @@ def test_a_name_without_a_file_is_named(folder, tmp_path):
 
 @pytest.fixture
 def decoded(monkeypatch):
-    """Names of the files that were really decoded."""
+    """Names of the files that were decoded."""
     seen, read = [], decoding.read
     monkeypatch.setattr(
         decoding, "read", lambda path, reading: seen.append(path.name) or read(path, reading)
@@ -590,7 +590,7 @@ def test_too_little_room_for_decoded_images_is_told_and_leaves_nothing(
 
 
 def test_a_full_disk_does_not_kill_the_process(folder, tmp_path):
-    """Pages of a memory map that the disk has no room for end it with SIGBUS."""
+    """Pages of a memory map beyond the free disk space end the process with SIGBUS."""
     small = tmp_path / "small"
     small.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(small)]
@@ -666,7 +666,7 @@ def test_images_of_kinds_that_are_not_read_are_counted(folder, capsys):
     for name in ("a.gif", "b.GIF", "c.heic", "notes.txt"):
         (folder / name).write_bytes(b"x")
     assert len(files.listed(folder)) == 4
-    assert "of kinds that are not read: 2 .gif, 1 .heic" in capsys.readouterr().out
+    assert "of formats that are not read: 2 .gif, 1 .heic" in capsys.readouterr().out
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names themselves")
@@ -814,7 +814,7 @@ def test_a_jpeg_of_another_size_than_its_dicom_file_says_is_refused(shown, tmp_p
     uid = pytest.importorskip("pydicom").uid
     Image.fromarray(ramp(9, 10)).save(tmp_path / "frame.jpg")
     frame = (tmp_path / "frame.jpg").read_bytes()
-    with pytest.raises(decoding.BadFile, match="claims 9 x 10 pixels and holds .10, 9."):
+    with pytest.raises(decoding.BadFile, match="claims 9 x 10 pixels and has .10, 9."):
         shown(np.zeros((10, 9), np.uint8), uid.JPEGBaseline8Bit, frame)
 
 

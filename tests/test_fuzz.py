@@ -1,6 +1,6 @@
-"""Damaged files, files that claim too much, and the files that the readers' authors test with.
+"""Damaged files, files with false sizes, and the test files of the readers' libraries.
 
-None is silently another image than its own library makes of it.
+Each gives the same image as its own library, or an error.
 """
 
 import gzip
@@ -21,7 +21,7 @@ pydicom = pytest.importorskip("pydicom")
 
 import fuzz  # noqa: E402
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # the readers warn of what they make do with
+pytestmark = pytest.mark.filterwarnings("ignore")  # the readers warn of defects that they tolerate
 LONG = os.environ.get("ATLAS_LONG") == "1"
 COUNT = 300 if LONG else 30
 MADE = fuzz.made(seed=0)
@@ -91,7 +91,7 @@ def test_the_range_of_a_volume_is_that_of_its_percentiles():
 
 @pytest.fixture
 def turned(tmp_path):
-    """A `.nii.gz` whose axes have to be turned."""
+    """A `.nii.gz` whose axes have to be reordered."""
     values = np.random.default_rng(0).integers(0, 200, (16, 12, 20)).astype(np.uint8)
     path = tmp_path / "turned.nii.gz"
     nibabel.save(nibabel.Nifti1Image(values, np.diag([-1, 1, 1, 1])), path)
@@ -117,7 +117,9 @@ def test_slices_are_counted_from_the_header_alone(turned, tmp_path):
 
 
 def test_a_wrong_checksum_is_noticed_where_the_image_would_be_another(turned):
-    data = bytearray(gzip.compress(gzip.decompress(turned.read_bytes()), 0))  # stored as they are
+    data = bytearray(
+        gzip.compress(gzip.decompress(turned.read_bytes()), 0)
+    )  # stored without compression
     data[2000] ^= 64
     turned.write_bytes(data)
     with pytest.raises(decoding.BadFile, match="is damaged .*CRC"):
@@ -174,7 +176,7 @@ def _measure(path, reading, sender):
 
 
 def measured(path, reading=fuzz.READING):
-    """What reading said, the MB that it took at most, and the seconds."""
+    """The message of reading, its peak memory in MB, and the seconds."""
     receiver, sender = multiprocessing.Pipe(duplex=False)
     process = multiprocessing.get_context("fork").Process(
         target=_measure, args=(path, reading, sender)
@@ -195,7 +197,7 @@ def header_of(shape, kind=np.uint8):
 
 
 def packed(start, size, bits):
-    """A short beginning and then zeros, deflated; the start is not where `bits` is negative."""
+    """A short beginning and then zeros, deflated; without the start if `bits` is negative."""
     deflating = zlib.compressobj(1, wbits=bits)
     parts = [deflating.compress(start)]
     parts += [deflating.compress(bytes(2**20)) for _ in range(size >> 20)]
@@ -269,13 +271,13 @@ def test_the_largest_volume_takes_less_than_a_gigabyte(kind, size, tmp_path):
 
 
 def brought(package, *endings):
-    """Files that lie in the folder of an installed package."""
+    """Files in the folder of an installed package."""
     paths = sorted(Path(package.__file__).parent.rglob("*"))
     return [path for path in paths if path.is_file() and path.name.endswith(endings)]
 
 
 def alike(paths, ending, tmp_path):
-    """How many were read as their library reads them; raises where any is neither that nor bad."""
+    """Number of files that were read as by their library; raises for wrong images."""
     judgements = []
     for number, path in enumerate(paths):
         link = tmp_path / f"{number}{ending or decoding.suffix(path)}"

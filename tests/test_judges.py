@@ -1,4 +1,4 @@
-"""Judges that can be trusted, and that say so where they cannot."""
+"""Classifiers and regressors: their quality is measured, and limits their conclusions."""
 
 import math
 from dataclasses import replace
@@ -51,7 +51,7 @@ def test_a_damaged_judge_is_trained_again(spots, tmp_path, capsys):
     for damaged in (bytes(content), content[:100]):
         kept.write_bytes(damaged)
         again = judges.judge(spots, **options)
-        assert "is damaged; the judge is trained again" in capsys.readouterr().out
+        assert "is damaged; the network is trained again" in capsys.readouterr().out
         np.testing.assert_array_equal(
             again.outputs(spots.test.images), judge.outputs(spots.test.images)
         )
@@ -86,9 +86,11 @@ def test_conclusions_follow_the_curve_and_its_judge():
     assert said == "hernia rises by 3 (standard error 0.2), at every step"
     assert "falls" in judges.conclusion(good, rising.assign(mean=[0.0, -1.0, -3.0]), "hernia")
     assert "not steadily" in judges.conclusion(good, rising.assign(mean=[0.0, 4.0, 3.0]), "x")
-    assert "no change" in judges.conclusion(good, rising.assign(mean=[0.0, 0.1, 0.2]), "x")
+    assert "no significant change" in judges.conclusion(
+        good, rising.assign(mean=[0.0, 0.1, 0.2]), "x"
+    )
     assert judges.conclusion(poor, rising, "hernia") == (
-        "no conclusion: the judge's own AUC is 0.70, under 0.8"
+        "no conclusion: the network's own held-out AUC is 0.70, under 0.8"
     )
     weak = Judge(None, 9, correlation=0.5)
     assert "correlation is 0.50" in judges.conclusion(weak, rising, "hernia")
@@ -99,7 +101,7 @@ def test_conclusions_follow_the_curve_and_its_judge():
 
 @pytest.fixture
 def quick(monkeypatch, tmp_path):
-    """Judges of a few steps, kept in the test's own folder."""
+    """Networks of a few steps, cached in the test's own folder."""
     classifier = judges.classifier
     options = {"steps": 20, "widths": (4, 8), "cache": tmp_path}
     monkeypatch.setattr(
@@ -153,7 +155,7 @@ def test_inception_sees_colours_of_its_own_size_and_refuses_what_is_not_its_weig
 
     monkeypatch.setattr(keras.applications, "InceptionV3", lambda **options: network)
     weights = tmp_path / "weights.h5"
-    with pytest.raises(OSError, match="weights.h5 is not there"):
+    with pytest.raises(OSError, match="weights.h5 is missing"):
         judges.inception(weights)
     weights.write_bytes(b"")
     found = judges.inception(weights)(spots.test.images)
@@ -165,7 +167,7 @@ def test_inception_sees_colours_of_its_own_size_and_refuses_what_is_not_its_weig
         raise ValueError("Layer count mismatch")
 
     monkeypatch.setattr(keras.applications, "InceptionV3", other)
-    with pytest.raises(OSError, match="does not hold InceptionV3's weights"):
+    with pytest.raises(OSError, match="does not contain InceptionV3's weights"):
         judges.inception(weights)
 
 

@@ -1,4 +1,4 @@
-"""Latent instruments on cases whose answer is known."""
+"""Latent tools on cases with a known result."""
 
 import numpy as np
 import pytest

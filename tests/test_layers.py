@@ -1,4 +1,4 @@
-"""Layers of ours give the numbers and gradients of Keras', and drop what they say."""
+"""Our layers give the outputs and gradients of Keras', and drop the stated share."""
 
 import keras
 import numpy as np
@@ -23,7 +23,7 @@ def test_the_slope_and_its_gradient_are_those_of_keras(kind):
 
 
 def convolved(layer, x):
-    """What a layer gives, and the gradients of a sum in which every value has its own weight."""
+    """A layer's output, and the gradients of a weighted sum of it."""
     with tf.GradientTape() as tape:
         tape.watch(x)
         y = layer(x)

@@ -1,4 +1,5 @@
-"""Every loss against a closed form, an identity, a Monte Carlo or an independent implementation."""
+"""Every loss against a closed form, an identity, a Monte Carlo estimate or another
+implementation."""
 
 import itertools
 import math

@@ -1,4 +1,4 @@
-"""Metrics against scikit-image, closed forms and cases whose answer is known."""
+"""Metrics against scikit-image, closed forms and cases with a known result."""
 
 import numpy as np
 import pytest
@@ -55,7 +55,7 @@ def test_foreground_ssim_leaves_the_black_margin_out():
     margin = ((0, 0), (120, 120), (120, 120), (0, 0))
     framed = [np.pad(each, margin) for each in (inner, other)]
     inside = metrics.ssim(inner, other).numpy()
-    assert np.all(metrics.ssim(*framed).numpy() > 0.7)  # the margin is drawn perfectly
+    assert np.all(metrics.ssim(*framed).numpy() > 0.7)  # the margin is reconstructed perfectly
     assert np.all(np.abs(metrics.ssim_foreground(*framed).numpy() - inside) < 0.15)
     np.testing.assert_allclose(metrics.ssim_foreground(inner, other), inside, rtol=1e-5)
     np.testing.assert_array_equal(metrics.ssim_foreground(0 * inner, other), 1.0)
@@ -122,14 +122,16 @@ def test_the_frechet_distance_of_gaussians_is_the_closed_form():
 
 def test_precision_and_recall_count_what_lies_within_reach():
     real = np.array([[0.0], [1.0], [2.0], [10.0], [11.0], [12.0]])
-    # One neighbour: every real point reaches 1 far, every generated one 0.5.
+    # One neighbour: the radius of real points is 1, that of generated ones 0.5.
     made = np.array([[0.5], [1.0], [20.0], [20.5]])
     assert metrics.precision_recall(real, made, neighbours=1) == (0.5, 1 / 3)
     random = np.random.default_rng(0)
     both = np.concatenate([random.normal(size=(300, 2)), random.normal(50, 1, (300, 2))])
     one = random.normal(size=(600, 2))
     precision, recall = metrics.precision_recall(both, one)
-    assert precision > 0.9 and recall == pytest.approx(0.5, abs=0.05)  # one of two modes is drawn
+    assert precision > 0.9 and recall == pytest.approx(
+        0.5, abs=0.05
+    )  # one of two modes is generated
     assert metrics.precision_recall(both, one + 1000) == (0, 0)
 
 

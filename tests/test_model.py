@@ -1,4 +1,5 @@
-"""Every model: it learns, XLA agrees, it comes back from disk, its objective is what it says."""
+"""Every model learns, agrees with XLA, can be saved and loaded, and has the documented
+objective."""
 
 import os
 import re
@@ -21,7 +22,7 @@ from spots import SHAPE, blobs
 from storage import checkpoints, disk
 
 ROOT = Path(__file__).parent.parent
-BFLOAT16 = 0.02  # how far its losses may be from those of float32, relatively
+BFLOAT16 = 0.02  # largest relative difference of its losses from those of float32
 
 
 def compiled(settings, steps=10, **options):
@@ -74,7 +75,8 @@ def test_losses_are_the_same_with_xla_and_near_in_bfloat16(kind, tiny):
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
-    """A trained model of every kind, saved both ways, and what it made of some images."""
+    """A trained model of every kind, saved in both formats, and its reconstructions of some
+    images."""
     folder = tmp_path_factory.mktemp("saved")
     expected = {}
     for kind in registry.REGISTRY:
@@ -373,7 +375,7 @@ def test_uint8_and_float_images_give_the_same_latents(tiny):
 def test_an_unknown_choice_is_refused_by_name(name):
     options = {"image_shape": SHAPE, "latent_dim": 2, "widths": (4,)}
     networks_made = networks.encoder(**options), networks.decoder(**options)
-    with pytest.raises(ValueError, match=f"{name} = 'mdd' is not possible; allowed: "):
+    with pytest.raises(ValueError, match=f"{name} = 'mdd' is not valid; allowed: "):
         models.VAE(*networks_made, **{name: "mdd"})
 
 
@@ -421,7 +423,9 @@ def test_a_subclass_takes_what_the_constructors_above_take_less_what_it_refuses(
     pair = networks.encoder(**parts), networks.decoder(**parts)
     again = Variant.from_config(Variant(*pair, strength=3.0, seed=5).get_config())
     assert (again.strength, again.seed, again.beta) == (3.0, 5, 1.0)
-    with pytest.raises(ValueError, match="beta = 4.0 has no meaning for Variant; leave it at 1.0"):
+    with pytest.raises(
+        ValueError, match="beta = 4.0 is not available for Variant; leave it at 1.0"
+    ):
         Variant(*pair, beta=4.0)
 
 
@@ -439,11 +443,11 @@ def test_a_changed_setting_that_the_model_does_not_take_is_refused(
     kind, changes, others, tiny, spots, tmp_path
 ):
     settings = tiny(model=kind, **changes)
-    model = registry.from_settings(settings)  # as a run of before is opened
+    model = registry.from_settings(settings)  # as an older run is opened
     ((name, value),) = changes.items()
-    with pytest.raises(ValueError, match=re.escape(f"{name} = {value} is not taken by {kind}")):
+    with pytest.raises(ValueError, match=re.escape(f"{name} = {value} is not used by {kind}")):
         train.fit(model, spots, settings, tmp_path / "run")
-    with pytest.raises(ValueError, match=f"models that take it: {others}"):
+    with pytest.raises(ValueError, match=f"models that use it: {others}"):
         registry.require_fit(settings)
     assert not (tmp_path / "run").exists()
 
@@ -454,7 +458,10 @@ def test_settings_for_another_model_leave_out_what_it_does_not_take(tiny, capsys
     assert (other.model, other.beta, other.free_bits, other.dssim_weight) == (
         *("BetaTCVAE", 4.0, 0.0, 2.0),
     )
-    assert capsys.readouterr().out == "BetaTCVAE does not take, and goes without: free_bits\n"
+    assert (
+        capsys.readouterr().out
+        == "BetaTCVAE does not use these settings, now at their defaults: free_bits\n"
+    )
     registry.require_fit(other)
     assert registry.with_model(settings, "VAE") == settings and not capsys.readouterr().out
 
@@ -462,7 +469,7 @@ def test_settings_for_another_model_leave_out_what_it_does_not_take(tiny, capsys
 def test_what_is_asked_for_beside_another_model_is_not_left_out(tiny):
     settings = registry.with_model(tiny(beta=4.0), "IWAE", beta=2.0, k=7)
     assert (settings.beta, settings.k) == (2.0, 7)
-    with pytest.raises(ValueError, match="beta = 2.0 is not taken by IWAE"):
+    with pytest.raises(ValueError, match="beta = 2.0 is not used by IWAE"):
         registry.require_fit(settings)
 
 
@@ -520,5 +527,5 @@ def test_one_importance_weight_is_the_bound_and_more_are_tighter(tiny):
 @pytest.mark.parametrize("changes", [{"beta": 2.0}, {"free_bits": 0.1}, {"kl_warmup_steps": 5}])
 def test_the_importance_bound_is_one_piece(changes, tiny):
     parts = registry.from_settings(tiny(model="VAE"))
-    with pytest.raises(ValueError, match="has no meaning for IWAE"):
+    with pytest.raises(ValueError, match="is not available for IWAE"):
         models.IWAE(parts.encoder, parts.decoder, **changes)

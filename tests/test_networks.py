@@ -1,4 +1,4 @@
-"""Networks of any size, and the dropout they use."""
+"""Networks of any size, and their dropout."""
 
 import os
 from dataclasses import replace
@@ -57,7 +57,7 @@ def test_networks_of_vectors_have_the_shapes_that_they_say():
     decoder.get_layer("log_var").set_weights([np.zeros((5, 6)), np.linspace(-50, 50, 6)])
     made = decoder(tf.zeros((2, 3)))
     assert made.shape == (2, 2, 6)
-    # A density without a floor under its width has no best value.
+    # Without a lower limit of its variance a density is unbounded.
     low, high = networks.VECTOR_LOG_VAR_RANGE
     found = made[0, 1].numpy()
     assert found[0] == pytest.approx(low, abs=1e-3) and found[-1] == pytest.approx(high, abs=1e-3)

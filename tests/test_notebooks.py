@@ -1,4 +1,4 @@
-"""No notebook falls, whatever the images are; `python tests/any_images.py` tells how each fares."""
+"""No notebook fails on any images; `python tests/any_images.py` reports on each."""
 
 import os
 
@@ -18,7 +18,7 @@ def test_run_ends_on_a_folder_of_colour_pictures_without_labels(tmp_path):
 
 @pytest.fixture(scope="module", params=any_images.SETS)
 def prepared(request, tmp_path_factory):
-    """A set, and a copy of the project that its user works in."""
+    """A set, and a user's copy of the project."""
     folder = tmp_path_factory.mktemp(request.param)
     chosen = any_images.SETS[request.param](folder)
     return any_images.project(chosen, folder), chosen

@@ -1,4 +1,4 @@
-"""Stand-ins: seeded, with the truth about themselves."""
+"""Embedded images: reproducible, with correct factors."""
 
 import numpy as np
 import pytest

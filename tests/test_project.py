@@ -1,4 +1,4 @@
-"""The project as a whole: one lock, one direction of imports, tidy notebooks and pages."""
+"""The project as a whole: one lock file, one direction of imports, notebooks and documentation."""
 
 import ast
 import dataclasses
@@ -18,8 +18,8 @@ import yaml
 import config
 
 ROOT = Path(__file__).parent.parent
-# The house from the ground up: a module may import from the floors below its own, and from its own
-# room.
+# Layers of the project, lowest first: a module may import from lower layers and from its own
+# folder.
 FLOORS = [
     ("config", "nn"),
     ("storage",),
@@ -101,8 +101,8 @@ def test_importing_everything_prints_nothing_and_writes_nothing(tmp_path):
 COMMANDS = {
     ("train.py", "--help"): "Fields and their defaults",
     ("train.py", "digit"): "did you mean digits",
-    ("train.py", "digits", "--set", "betta=2"): "no setting is called 'betta'; allowed: beta",
-    ("train.py", "digits", "--set", "beta=-1"): "beta = -1 is not possible",
+    ("train.py", "digits", "--set", "betta=2"): "there is no setting 'betta'; allowed: beta",
+    ("train.py", "digits", "--set", "beta=-1"): "beta = -1 is not valid",
     ("train.py", "digits", "--model", "vae"): "did you mean 'VAE'",
     ("evaluate.py", "--help"): "RUN",
     ("apply.py", "--help"): "--generate",
@@ -188,7 +188,7 @@ def test_the_readme_is_short():
 
 
 def prose(page):
-    """The text of a page, or of a notebook's Markdown cells, without blocks of code."""
+    """The text of a Markdown file, or of a notebook's Markdown cells, without blocks of code."""
     text = page.read_text()
     if page.suffix == ".ipynb":
         cells = json.loads(text)["cells"]
@@ -198,7 +198,7 @@ def prose(page):
 
 
 def anchors(page):
-    """What `#...` may name in a page, by GitHub's rule."""
+    """The anchors `#...` of a Markdown file, by GitHub's rule."""
     seen, found = Counter(), set()
     for heading in re.findall(r"^#+ +(.+?) *$", prose(page), re.M):
         shown = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading)  # a link shows its text
@@ -219,7 +219,7 @@ def test_every_link_picture_and_anchor_of_the_documentation_exists(page):
 
 
 def rows_of(name):
-    """Rows of all tables of a page of docs/ as lists of cells, without the headings."""
+    """Rows of all tables of a file of docs/ as lists of cells, without the headings."""
     lines = [line for line in prose(ROOT / "docs" / name).splitlines() if line.startswith("|")]
     cells = [[each.strip() for each in line.strip("|").split(" | ")] for line in lines]
     ruled = [number for number, line in enumerate(lines) if set(line) <= set("|-: ")]
@@ -243,7 +243,7 @@ def test_the_layers_of_the_architecture_are_those_of_the_floors():
 
 def test_the_defaults_of_the_documentation_are_those_of_the_settings():
     defaults = {each.name: repr(each.default) for each in dataclasses.fields(config.Settings)}
-    defaults["seed"] = "0"  # where ATLAS_SEED does not say another
+    defaults["seed"] = "0"  # unless ATLAS_SEED sets another
     named = {}
     for name in ("images.md", "models.md", "training.md"):
         rows = [row for row in rows_of(name) if len(row) == 3]
@@ -262,7 +262,7 @@ def test_the_shipped_run_opens_and_is_small():
     assert model.sample(4).shape == (4, 32, 32, 1)
 
 
-# What docs/when_things_go_wrong.md promises, and the test that holds it to it.
+# Rows of docs/when_things_go_wrong.md, and their tests.
 FAULTS = {
     "a path is wrong": "missing_or_empty_folder_names_setting_path_and_layout",
     "a file is truncated": "a_bad_file_is_named_with_its_reason_and_what_to_do",
@@ -274,7 +274,7 @@ FAULTS = {
     "pictures are grey": "every_mode_of_the_same_grey_picture_gives_the_same_image",
     "pictures have 12": "one_range_holds_for_all_deep_pictures_of_a_folder",
     "a folder is a link": "links_are_entered_once_and_loops_end",
-    "there are images of kinds": "images_of_kinds_that_are_not_read_are_counted",
+    "there are images of formats": "images_of_kinds_that_are_not_read_are_counted",
     "a name is no UTF-8": "a_name_that_is_no_text_is_a_bad_file_like_others",
     "the reader or decoder": "a_reader_that_was_missing_is_asked_again_once_it_is_installed",
     "pictures differ": "any_folder_is_read_whatever_the_sizes",

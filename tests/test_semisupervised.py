@@ -1,4 +1,4 @@
-"""Models that know labels: their bounds are the paper's, and no hidden label is ever read."""
+"""Models that learn from labels: their bounds are the paper's, and hidden labels are not read."""
 
 import math
 
@@ -218,7 +218,7 @@ def test_more_labels_than_there_are_are_refused_by_the_class_name(spots):
 
 
 def numbered(n=30):
-    """A split whose images tell their own row number, and of which some have a label."""
+    """A split whose images encode their row number; some have a label."""
     rows = np.arange(n)
     labels = pd.array(np.where(rows % 4 == 0, rows % 3, -1), dtype="Int32")
     table = pd.DataFrame({"file": rows, "kind": labels}).assign(
@@ -319,10 +319,10 @@ def test_one_style_is_drawn_in_every_class(made):
 
 
 def test_m2_says_what_it_does_not_do(made, tiny):
-    with pytest.raises(ValueError, match=r"no class was named"):
+    with pytest.raises(ValueError, match="pass one class per latent"):
         made().decode(np.zeros((1, 3), np.float32))
     model = made()
-    with pytest.raises(ValueError, match="free_bits = 0.1 has no meaning for M2"):
+    with pytest.raises(ValueError, match="free_bits = 0.1 is not available for M2"):
         semisupervised.M2(model.encoder, model.posterior, model.decoder, free_bits=0.1)
 
 
@@ -332,7 +332,7 @@ def test_labels_that_do_not_fit_the_model_are_refused_before_training(spots, tin
     more = splits.ImageData(
         "spots", splits.Split(spots.train.images, three), spots.validation, spots.test, "half"
     )
-    with pytest.raises(ValueError, match="go from 0 to 2; set classes = 3"):
+    with pytest.raises(ValueError, match="are 0 to 2; set classes = 3"):
         train.fit(registry.from_settings(settings), more, settings, tmp_path / "run")
     without = data.from_arrays(blobs()[0], name="spots")
     with pytest.raises(ValueError, match="M2 learns from labels, and spots has none"):
@@ -351,7 +351,7 @@ def test_the_report_tells_accuracy_and_calibration_on_the_test_images(kind, made
     assert numbers["accuracy"]["n"] == len(truth)
     error, _ = metrics.calibration_error(shares, truth)
     assert numbers["calibration_error"]["value"] == pytest.approx(error)
-    # The bound that is reported is the one over all classes, whatever the labels say.
+    # The reported bound is the one over all classes, regardless of the labels.
     parts = model.bound(model.forward(spots.test.images, False, 0))
     assert numbers["rate"]["value"] == pytest.approx(np.mean(parts[1]), rel=1e-4)
 
@@ -361,7 +361,7 @@ def test_the_report_tells_accuracy_and_calibration_on_the_test_images(kind, made
 
 @pytest.fixture
 def stacked(tiny):
-    """M1+M2 on an M1 whose posteriors are so narrow that a draw is their mean."""
+    """M1+M2 on an M1 with posteriors so narrow that a draw equals the mean."""
     m1 = registry.from_settings(tiny(learning_rate=1e-2))
     train.compile_model(m1, tiny(learning_rate=1e-2), steps=100)
     m1.fit(blobs(128)[0], batch_size=32, epochs=30, verbose=0, shuffle=False)

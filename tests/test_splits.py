@@ -1,4 +1,4 @@
-"""Rules of splitting: subjects stay together, splits stay, rare labels reach every part."""
+"""Splitting rules: subjects stay together, splits are stable, rare labels are in every part."""
 
 import numpy as np
 import pandas as pd
@@ -45,7 +45,7 @@ def test_a_rare_label_reaches_every_part():
 def test_a_subject_in_two_splits_is_refused_by_name():
     images, _ = blobs(4)
     table = pd.DataFrame({"file": list("abcd"), "subject": ["s", "t", "s", "u"]})
-    with pytest.raises(ValueError, match="1 subjects stand in more than one split, 's'"):
+    with pytest.raises(ValueError, match="1 subjects are in more than one split, 's'"):
         splits.from_table(images, table, ["train", "train", "test", "validation"], "four")
 
 
@@ -69,7 +69,7 @@ def test_images_on_disk_are_divided_like_images_in_memory(tmp_path):
 
 
 def numbered(n=20):
-    """Images whose pixels tell their place, and whose level tells their row."""
+    """Images whose pixels encode their position, and whose level encodes their row."""
     images = np.zeros((n, 6, 5, 1), np.uint8)
     images[..., 0] = np.arange(30).reshape(6, 5) + 7 * np.arange(n)[:, None, None]
     return splits.Split(images, pd.DataFrame({"row": np.arange(n)}))

@@ -48,7 +48,7 @@ def test_every_combination_is_planned_and_checked_before_anything_is_trained():
     with pytest.raises(ValueError, match="bta.*allowed: beta"):
         sweep.plan(SMALL, {"bta": [1]})
     (name,) = sweep.plan(SMALL, {"widths": [(8, 16)]})
-    assert name.startswith("widths=_8__16_-")  # and a hash: nothing else is called so
+    assert name.startswith("widths=_8__16_-")  # and a hash, so the name is unique
 
 
 def measured(run, value):
@@ -71,7 +71,9 @@ def test_a_finished_sweep_is_one_table_one_figure_and_the_best_settings(tmp_path
     assert config.Settings.from_dict(json.loads((tmp_path / "best.json").read_text())).beta == 4
     assert (tmp_path / "sweep.png").stat().st_size > 5000
     assert len(pd.read_csv(tmp_path / "sweep.csv")) == 4
-    with pytest.raises(ValueError, match="--metric psnr was not measured; there are negative_elbo"):
+    with pytest.raises(
+        ValueError, match="--metric psnr was not measured; measured were: negative_elbo"
+    ):
         sweep.finish(trials, swept, tmp_path, "psnr")
 
 
@@ -82,8 +84,10 @@ def test_a_trial_is_an_ordinary_run_and_is_not_trained_twice(tmp_path):
     assert (tmp_path / "run" / "model.weights.h5").exists() and sweep.over(tmp_path / "run")
     assert sweep.trial(SMALL, tmp_path / "run", told.append) == values and len(told) == 1
     written = json.loads((tmp_path / "run" / "metrics.json").read_text())["metrics"]
-    assert {each["split"] for each in written.values()} == {"validation"}  # it is there to choose
-    with pytest.raises(ValueError, match="was begun with epochs = 1, not 50"):
+    assert {each["split"] for each in written.values()} == {
+        "validation"
+    }  # a sweep chooses, so no test images
+    with pytest.raises(ValueError, match="was started with epochs = 1, not 50"):
         sweep.trial(replace(SMALL, epochs=50), tmp_path / "run")
 
 
@@ -107,8 +111,8 @@ def test_what_cannot_be_meant_is_told_before_anything_is_trained(tmp_path):
         assert not (tmp_path / "out").exists()
         return str(stop.value)
 
-    assert "name every setting once" in refused("--over", "beta=1", "--over", "beta=2")
-    assert "--metric rate ranks nothing; these do" in refused(
+    assert "give every setting once" in refused("--over", "beta=1", "--over", "beta=2")
+    assert "--metric rate has no better direction" in refused(
         "--over", "beta=1", "--metric", "rate"
     )
 
@@ -170,6 +174,6 @@ def test_a_sweep_whose_driver_is_killed_finishes_the_rest_alone(tmp_path, end):
     assert 3 <= len(kept) < 12
     ended = subprocess.run(command, capture_output=True, text=True, timeout=900)
     assert ended.returncode == 0, ended.stderr[-2000:]
-    assert f"12 runs in {out}, {len(kept)} of them over" in ended.stdout
+    assert f"12 runs in {out}, {len(kept)} of them finished" in ended.stdout
     assert all(path.stat().st_mtime_ns == when for path, when in kept.items())
     assert len(pd.read_csv(out / "sweep.csv")) == 12

@@ -1,4 +1,4 @@
-"""Training leaves a complete run that opens again, and refuses beforehand what cannot work."""
+"""Training writes a complete run that can be loaded, and refuses wrong settings in advance."""
 
 import dataclasses
 import json
@@ -118,7 +118,7 @@ def test_early_stopping_ends_and_keeps_the_best_weights(tmp_path, spots, tiny):
 
 def test_a_folder_that_holds_a_run_is_not_overwritten(run, spots, tiny):
     before = (run / checkpoints.WEIGHTS).read_bytes()
-    with pytest.raises(FileExistsError, match="holds a trained run already"):
+    with pytest.raises(FileExistsError, match="already contains a trained run"):
         train.fit(registry.from_settings(tiny()), spots, tiny(), run, verbose=0)
     assert (run / checkpoints.WEIGHTS).read_bytes() == before
 
@@ -155,7 +155,7 @@ def test_a_loss_that_is_not_finite_ends_training_and_its_weights_are_not_saved(
 
 @pytest.mark.parametrize("together", [1, 4])
 def test_the_step_at_which_the_loss_broke_is_the_one_that_is_told(together, tmp_path, spots, tiny):
-    """Wherever the loss is looked at, and whether steps are executed alone or together."""
+    """Regardless of where the loss is checked, and of the steps per execution."""
     settings = tiny(batch_size=4, epochs=3, steps_per_execution=together)  # 16 steps an epoch
     model = registry.from_settings(settings)
     objective = model.objective
@@ -245,7 +245,7 @@ def test_the_command_line_trains_the_experiment_with_its_changes(tmp_path, capsy
     ("words", "message"),
     [
         (["digits", "--set", "beta=-1"], "beta = -1"),
-        (["digits", "--set", "bta=1"], "no setting is called 'bta'"),
+        (["digits", "--set", "bta=1"], "there is no setting 'bta'"),
         (["digits", "--set", "beta"], "write it as field=value"),
         (["digits", "--model", "GAN"], "model = 'GAN'"),
         (["digit"], "EXPERIMENT = 'digit' is unknown.*did you mean digits"),

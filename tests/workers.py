@@ -1,8 +1,8 @@
-"""One worker of a training that several processes share; tests start it as a program.
+"""One worker of a training shared by several processes; tests start it as a program.
 
 python tests/workers.py FOLDER EPOCHS RESUME STRATEGY MODEL [MODEL ...]
 
-Under the strategy `mirrored` the processor plays two devices.
+Under the strategy `mirrored` the CPU is divided into two devices.
 """
 
 import sys
