@@ -4,6 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
 from analysis import plots
@@ -110,8 +111,93 @@ def test_thumbnails_never_overlap():
     assert far[~np.eye(len(kept), dtype=bool)].min() >= 0.1 and kept[0] == 0
     left_out = np.setdiff1d(np.arange(200), kept)
     assert np.abs(places[left_out][:, None] - places[kept][None]).max(-1).min(1).max() < 0.1
-    figure = plots.thumbnails(places, images(200), side=0.1)
-    assert len(figure.axes[0].images) == len(kept)
+    rows, corners = plots.settled(places, 0.1, reach=1.0)
+    far = np.abs(corners[:, None] - corners[None]).max(axis=-1)
+    assert far[~np.eye(len(rows), dtype=bool)].min() > 0.0999 and len(rows) > len(kept)
+    assert np.abs(corners - places[rows]).max() <= 0.1 + 1e-9
+
+
+def test_a_map_of_thumbnails_shows_every_image_that_has_a_place():
+    places = np.array([[0.0, 0.0], [1.0, 1.0], [1.0, 0.0]])
+    white, frame = np.ones((3, 4, 4, 1), np.float32), 1 - np.array(plots.COLOURS[0])
+    figure = plots.thumbnails(places, 0 * white, side=0.1, width=1.0)
+    sheet = figure.axes[0].images[0].get_array()
+    assert (sheet == 0).all(axis=-1).sum() == 3 * 8 * 8  # twice 4 pixels, in squares of 10
+    assert np.all(sheet[91:99, 1:9] == 0) and np.all(sheet[1:9, 91:99] == 0)
+    figure = plots.thumbnails(places, white, side=0.1, width=1.0, labels=np.array([0, -1, -1]))
+    sheet = 1 - np.asarray(figure.axes[0].images[0].get_array())
+    assert sheet.sum() == pytest.approx((100 - 64) * frame.sum(), rel=1e-3)
+    crowd = plots.thumbnails(np.zeros((4, 2)), white[[0, 0, 0, 0]], side=0.1, reach=0.0)
+    assert crowd.axes[0].texts[0].get_text().startswith("3 of 4")
+
+
+def drawn(figure):
+    """The pixels of a figure, floats in [0, 1]."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3] / 255.0
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_sheet_shows_every_pixel_as_a_square_of_one_size(channels):
+    pixels = drawn(plots.image_grid(images(4, channels), columns=2, width=0.4, gap=1))
+    sheet = plots.tile(images(4, channels).repeat(3, 1).repeat(3, 2), columns=2, gap=1)
+    shown = pixels[2 : 2 + sheet.shape[0], 2 : 2 + sheet.shape[1]]
+    assert np.abs(shown - sheet).max() < 1.5 / 255
+    rows = plots.image_rows({"a": images(2, channels), "b": images(2, channels)}, heads="xy")
+    wide = rows.axes[0].images[0].get_array().shape[1]
+    box = rows.axes[0].get_window_extent()
+    assert box.width == pytest.approx(wide) and (wide - 2) % 12 == 0
+    assert [each.get_text() for each in rows.axes[0].texts] == ["a", "x", "y"]
+
+
+def test_images_that_do_not_fit_are_shrunk_with_antialiasing():
+    stripes = np.zeros((1, 8, 64, 1), np.float32)
+    stripes[:, :, ::2] = 1.0
+    shrunk = plots.fitted(stripes, 16)
+    assert shrunk.shape == (1, 2, 16, 1)
+    assert np.abs(shrunk[:, :, 2:-2] - 0.5).max() < 0.05  # "nearest" would give 0 or 1
+    assert plots.fitted(np.full((1, 2, 2, 3), 255, np.uint8), 5).shape == (1, 4, 4, 3)
+
+
+def test_before_and_after_show_their_difference():
+    before, after = np.full((4, 4, 1), 0.2), np.full((4, 4, 1), 0.6)
+    figure = plots.before_after(before, after, limit=0.5)
+    heads = [axis.get_title() for axis in figure.axes[:3]]
+    assert heads == ["before", "after", "difference"]
+    change = figure.axes[2].images[0]
+    assert change.get_array().mean() == pytest.approx(0.4) and change.get_clim() == (-0.5, 0.5)
+
+
+def test_loss_curves_say_what_they_leave_out():
+    losses = [900.0, 100.0, *np.linspace(20, 10, 14)]
+    history = pd.DataFrame({"epoch": range(16), "loss": losses, "ssim": np.linspace(0, 1, 16)})
+    loss, ssim = plots.loss_curves(history).axes
+    assert "epochs 1 to 2 are off the scale\n(epoch 1: 900)" == loss.texts[0].get_text()
+    assert not ssim.texts and loss.lines[0].get_xdata()[0] == 1
+
+
+def test_a_model_looks_the_same_everywhere_and_no_two_alike():
+    one, two = plots.looks(["VAE", "AAE, Gaussian", "x"]), plots.looks(["y", "AAE", "VAE"])
+    assert one["VAE"] == two["VAE"] == plots.LOOKS["vae"]
+    assert one["AAE, Gaussian"] == two["AAE"]
+    many = plots.looks(["VAE, beta 2", "VAE, beta 8", "VAE", *map(str, range(30))])
+    assert len(set(many.values())) == len(many)
+    assert many["VAE, beta 2"][0] == many["VAE, beta 8"][0]
+
+
+def test_axes_of_a_plane_are_named_by_the_variance_that_they_show():
+    points = np.array([[3.0, 0], [-3, 0], [0, 1], [0, -1]])
+    assert plots.plane_names(points, 0.5) == ("PC 1 (45 %)", "PC 2 (5 %)")
+    assert plots.plane_names(points, 1.0) == ("$z_1$", "$z_2$")
+    assert plots.plane_names(points, np.nan)[0] == "t-SNE 1"
+
+
+def test_the_diagram_of_introspection_names_both_networks_and_all_three_images():
+    (axis,) = plots.introspection().axes
+    words = " ".join(each.get_text() for each in axis.texts)
+    for word in ("real", "reconstructed", "generated", "encoder", "decoder", "KL"):
+        assert word in words
 
 
 def test_difference_maps_share_one_scale_and_show_the_differences():
