@@ -186,7 +186,7 @@ def image_grid(images, columns=10, title=None, gap=1, width=9.0):
 
 
 @styled
-def image_rows(rows, width=9.0, heads=None, title=None):
+def image_rows(rows, width=9.6, heads=None, title=None):
     """Rows of images that belong together column by column, each with its name on the left.
 
     Args:
@@ -291,14 +291,15 @@ def loss_curves(history, terms=("loss", "reconstruction", "kl", "ssim"), unit="n
             )
             if out.any():
                 left = np.flatnonzero(out)[-1] + 1
-                said = "epoch 1 is" if left == 1 else f"epochs 1 to {left} are"
+                said = "epoch 1" if left == 1 else f"epochs 1 to {left}"
+                high_up = late[0][-1] > (low + high) / 2  # the text goes where the curve is not
                 axis.text(
                     0.98,
-                    0.98,
-                    f"{said} off the scale\n(epoch 1: {curves[0][0]:,.4g})",
+                    0.04 if high_up else 0.98,
+                    f"{said}\noff the scale\n(first: {curves[0][0]:,.4g})",
                     transform=axis.transAxes,
                     ha="right",
-                    va="top",
+                    va="bottom" if high_up else "top",
                     fontsize=8,
                     color=GREY,
                 )
@@ -654,6 +655,31 @@ def projections(scores, groups, xlabel, width=5.0, title=None):
         axes[0, 0].hist(scores[chosen], bins, density=True, color=colour, alpha=0.5, label=label)
     axes[0, 0].set(xlabel=xlabel, ylabel="density", title=title or "")
     axes[0, 0].legend()
+    return figure
+
+
+@styled
+def intervals(rows, xlabel, reference=None, width=6.5, title=None):
+    """Numbers with their intervals, one below the other.
+
+    Args:
+        rows: Dictionary of names to `(value, low, high)`; NaN where there is no interval.
+        xlabel: What the numbers are.
+        reference: Where a vertical line stands, or None.
+        width: Inches.
+        title: Above it, or None.
+    """
+    figure, axes = _figure(width, 0.7 + 0.28 * len(rows) + (0.25 if title else 0.0))
+    axis = axes[0, 0]
+    if reference is not None:
+        axis.axvline(reference, color="#bbbbbb", linewidth=1)
+    for number, (value, low, high) in enumerate(rows.values()):
+        axis.plot([low, high], [number, number], color=COLOURS[0], linewidth=2, alpha=0.6)
+        axis.plot(value, number, marker="o", color=COLOURS[0])
+        axis.text(1.02, number, f"{value:.2f}", transform=axis.get_yaxis_transform(), va="center")
+    axis.set_yticks(range(len(rows)), list(rows))
+    axis.set(xlabel=xlabel, title=title or "")
+    axis.invert_yaxis()
     return figure
 
 

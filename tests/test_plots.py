@@ -173,7 +173,7 @@ def test_loss_curves_say_what_they_leave_out():
     losses = [900.0, 100.0, *np.linspace(20, 10, 14)]
     history = pd.DataFrame({"epoch": range(16), "loss": losses, "ssim": np.linspace(0, 1, 16)})
     loss, ssim = plots.loss_curves(history).axes
-    assert "epochs 1 to 2 are off the scale\n(epoch 1: 900)" == loss.texts[0].get_text()
+    assert "epochs 1 to 2\noff the scale\n(first: 900)" == loss.texts[0].get_text()
     assert not ssim.texts and loss.lines[0].get_xdata()[0] == 1
 
 
@@ -239,6 +239,14 @@ def test_projections_value_map_and_cosines_show_what_they_are_given():
     table = pd.DataFrame([[1.0, 0.25], [0.25, 1.0]], ["a", "b"], ["a", "b"])
     texts = [text.get_text() for text in plots.cosine_table(table).axes[0].texts]
     assert texts == ["1.00", "0.25", "0.25", "1.00"]
+
+
+def test_intervals_stand_below_each_other_in_their_order():
+    figure = plots.intervals({"a": (0.8, 0.7, 0.9), "b": (0.5, np.nan, np.nan)}, "AUC", 0.5)
+    (axis,) = figure.axes
+    assert [each.get_text() for each in axis.get_yticklabels()] == ["a", "b"]
+    np.testing.assert_allclose(axis.lines[1].get_xydata(), [(0.7, 0), (0.9, 0)])
+    assert axis.texts[0].get_text() == "0.80" and axis.yaxis_inverted()
 
 
 def test_a_calibration_curve_has_a_line_and_marks_for_each_model_beside_the_diagonal():
