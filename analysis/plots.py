@@ -1,6 +1,7 @@
 """Figures from arrays. Every function returns its figure and leaves no other trace."""
 
 import math
+import re
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -279,7 +280,7 @@ def loss_curves(history, terms=("loss", "reconstruction", "kl", "ssim"), unit="n
             values = history[f"val_{term}"]
             axis.plot(epochs, values, color=COLOURS[1], label="validation", **look)
         axis.set(title=term, xlabel="epoch")
-        if term not in ("ssim", "dssim"):
+        if term != "ssim":
             curves = [np.asarray(line.get_ydata()) for line in axis.lines]
             late = [each[len(history) // 8 :] for each in curves]
             low, high = min(map(np.min, late)), max(map(np.max, late))
@@ -388,7 +389,7 @@ def looks(names):
     found, others = {}, [(colour, mark) for mark in "os^D" for colour in COLOURS]
     for name in names:
         word = str(name).lower()
-        keys = [word, word.rstrip(" .0123456789"), word.split(",")[0]]
+        keys = [word, word.rstrip(" .0123456789"), *re.split("[,:]", word)[:1]]
         own = [LOOKS[key] for key in keys if key in LOOKS][:1]
         taken = set(found.values())
         own += [(own[0][0], mark) for mark in "oDs^vP"] if own else []
@@ -580,7 +581,8 @@ def histograms(z, axes=None, columns=6, width=9.0, name=None):
     height = 1.3 * rows + (0.3 if name else 0.0)
     figure, panels = _figure(width, height, rows, columns, sharex=True, sharey=True)
     colour = looks([name or "VAE"])[name or "VAE"][0]
-    grid = np.linspace(-4, 4, 81)
+    far = max(4.0, float(np.quantile(np.abs(z[:, chosen]), 0.995)))  # of a few, tails are left out
+    grid = np.linspace(-far, far, 81)
     for axis, number in zip(panels.flat, chosen, strict=False):
         axis.hist(z[:, number], bins=grid[::2], density=True, color=colour, alpha=0.6)
         axis.plot(grid, np.exp(-(grid**2) / 2) / np.sqrt(2 * np.pi), color=INK, linewidth=1)

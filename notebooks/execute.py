@@ -4,8 +4,8 @@
 
 In place by default; with `--into`, the executed copies go there and the originals stay as they are.
 A kernel's standard error (TensorFlow's start-up lines) and the times of cells are dropped, of a
-long progress display the beginning and the end are kept, and figures are packed without loss: what
-remains is what nbval can check.
+long progress display the beginning and the end are kept, and figures are packed: what remains is
+what nbval can check.
 """
 
 import argparse
@@ -23,6 +23,7 @@ from nbclient.exceptions import CellExecutionError
 from PIL import Image
 
 KEPT_LINES = 4  # of a long display, at either end
+LARGE = 80_000  # bytes of a figure, above which colours are rounded to a palette of 256
 
 
 def settled(text: str) -> str:
@@ -45,7 +46,9 @@ def settled(text: str) -> str:
 
 
 def packed(png: str) -> str:
-    """The same picture in fewer bytes: no alpha, and grey or a palette where that loses nothing.
+    """A picture in fewer bytes: no alpha; grey, or a palette, where that loses nothing.
+
+    A sheet of photographs that would still be `LARGE` gets the palette of 256 that fits it best.
 
     Args:
         png: In base64, as a notebook stores it; returned as it is where it is not opaque.
@@ -61,9 +64,17 @@ def packed(png: str) -> str:
         exact = picture.quantize(256, dither=Image.Dither.NONE)
         if np.array_equal(np.asarray(exact.convert("RGB")).reshape(-1, 3), pixels):
             picture = exact
+    data = written(picture)
+    if picture.mode == "RGB" and len(data) > LARGE:
+        data = written(picture.quantize(256, kmeans=2, dither=Image.Dither.NONE))
+    return base64.b64encode(data).decode()
+
+
+def written(picture) -> bytes:
+    """A picture as PNG."""
     file = io.BytesIO()
     picture.save(file, "PNG", optimize=True)
-    return base64.b64encode(file.getvalue()).decode()
+    return file.getvalue()
 
 
 def cleaned(notebook):
