@@ -1,5 +1,10 @@
 """Figures: what they are given is what they show, and they leave nothing open."""
 
+import base64
+import importlib.util
+import io
+from pathlib import Path
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -285,3 +290,29 @@ def test_a_trade_has_a_panel_for_each_pair_a_point_for_each_run_and_a_colour_for
     (again,) = alone.axes[0].collections
     np.testing.assert_array_equal(sharp.get_facecolor(), again.get_facecolor())
     assert [each.get_text() for each in alone.legends[0].get_texts()] == ["sharp"]
+
+
+def test_stored_figures_are_packed_without_loss_unless_they_are_large_and_coloured():
+    path = Path(__file__).parent.parent / "notebooks" / "execute.py"
+    specification = importlib.util.spec_from_file_location("execute", path)
+    execute = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(execute)
+
+    def through(pixels):
+        file = io.BytesIO()
+        Image.fromarray(pixels).convert("RGBA").save(file, "PNG")
+        short = execute.packed(base64.b64encode(file.getvalue()).decode())
+        return Image.open(io.BytesIO(base64.b64decode(short)))
+
+    random = np.random.default_rng(0)
+    grey = random.integers(0, 256, (20, 30, 1), np.uint8).repeat(3, axis=-1)
+    colours = random.integers(0, 256, (20, 30, 3), np.uint8)
+    for pixels, mode in ((grey, "L"), (colours, "RGB"), (colours // 64 * 64, "P")):
+        stored = through(pixels)
+        assert stored.mode == mode
+        np.testing.assert_array_equal(np.asarray(stored.convert("RGB")), pixels)
+    wide = np.linspace(0, 255, 300).astype(np.uint8)[None, :, None]
+    photo = np.clip(wide + random.integers(-9, 9, (300, 300, 3)), 0, 255).astype(np.uint8)
+    stored = through(photo)
+    assert stored.mode == "P"
+    assert np.abs(np.asarray(stored.convert("RGB")).astype(int) - photo).mean() < 8
