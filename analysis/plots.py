@@ -543,27 +543,36 @@ def settled(places, side, reach=1.5):
     Args:
         places: Corners that the squares would like to have, shape `(n, 2)`; taken in their order.
         side: Of the squares.
-        reach: How far one may move, in sides, along each axis.
+        reach: How far one may move, in sides, along each axis; then all lie on a lattice. 0: they
+            do not move, and one that would overlap finds no place.
 
     Returns:
         `(rows, corners)`: which found a place, shape `(m,)`, and where, shape `(m, 2)`; no two
         squares overlap.
     """
     places = np.asarray(places, np.float64)
-    steps = np.arange(-math.floor(reach * 4), math.floor(reach * 4) + 1) / 4 * side
-    shifts = np.stack(np.meshgrid(steps, steps), axis=-1).reshape(-1, 2)
-    shifts = shifts[np.argsort(np.square(shifts).sum(axis=1), kind="stable")]
-    low, high = places.min(axis=0), places.max(axis=0)
-    rows, corners = [], np.empty((0, 2))
-    for row, place in enumerate(places):
-        tried = place + shifts
-        near = corners[(np.abs(corners - place) < (reach + 1) * side).all(axis=1)]
-        away = np.abs(tried[:, None] - near[None]).max(axis=-1)
-        free = (away >= side * (1 - 1e-9)).all(axis=1)
-        free &= ((tried >= low - 1e-9) & (tried <= high + 1e-9)).all(axis=1)
-        if free.any():
-            rows.append(row)
-            corners = np.concatenate([corners, tried[[free.argmax()]]])
+    if not reach:
+        rows = []
+        for row, place in enumerate(places):
+            if not rows or np.abs(places[rows] - place).max(axis=1).min() >= side:
+                rows.append(row)
+        return np.array(rows), places[rows]
+    wanted = (places - places.min(axis=0)) / side
+    most = np.floor(wanted.max(axis=0) + 1e-9)  # the last cell that still ends where they do
+    steps = np.arange(-math.ceil(reach), math.ceil(reach) + 1)
+    steps = np.stack(np.meshgrid(steps, steps), axis=-1).reshape(-1, 2)
+    taken, rows = {}, []
+    for row, place in enumerate(wanted):
+        cells = np.clip(np.round(place), 0, most) + steps
+        away = np.abs(cells - place)
+        cells = cells[np.argsort(np.square(away).sum(axis=1), kind="stable")]
+        for cell in map(tuple, cells):
+            inside = 0 <= cell[0] <= most[0] and 0 <= cell[1] <= most[1]
+            if inside and cell not in taken and np.abs(cell - place).max() <= reach + 0.5:
+                taken[cell] = row
+                rows.append(row)
+                break
+    corners = np.array(list(taken), np.float64).reshape(-1, 2) * side + places.min(axis=0)
     return np.array(rows), corners
 
 
