@@ -554,7 +554,7 @@ class OneLine(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         self.began, self.first = time.monotonic(), None
-        self.shown = self.began
+        self.shown, self.width = self.began, 0
 
     def on_epoch_begin(self, epoch, logs=None):
         self.epoch = epoch
@@ -577,7 +577,8 @@ class OneLine(keras.callbacks.Callback):
         left = spent / (done - self.first) * (self.params["epochs"] - done)
         said = f"{left:.0f} s left" if left else f"{spent:.0f} s"
         line = f"{self.name}: epoch {self.epoch + 1} of {self.params['epochs']}, {losses}, {said}"
-        print(f"\r{line:<90}", end="", flush=True)
+        print(f"\r{line:<{self.width}}", end="", flush=True)  # covers the line before
+        self.width = len(line)
 
 
 class Samples(keras.callbacks.Callback):
