@@ -293,11 +293,12 @@ def loss_curves(history, terms=("loss", "reconstruction", "kl", "ssim"), unit="n
             if out.any():
                 left = np.flatnonzero(out)[-1] + 1
                 said = "epoch 1" if left == 1 else f"epochs 1 to {left}"
+                value = f"{curves[0][0]:,.0f}" if abs(curves[0][0]) > 99 else f"{curves[0][0]:.1f}"
                 high_up = late[0][-1] > (low + high) / 2  # the text goes where the curve is not
                 axis.text(
                     0.98,
                     0.04 if high_up else 0.98,
-                    f"{said}\noff the scale\n(first: {curves[0][0]:,.4g})",
+                    f"{said}\noff the scale\n(first: {value})",
                     transform=axis.transAxes,
                     ha="right",
                     va="bottom" if high_up else "top",
