@@ -1,6 +1,6 @@
 """Fits priors on a run's latents and compares their samples.
 
-    python prior.py RUN [--kind NAME ...] [--seeds N] [--judge]
+    python prior.py RUN [--kind NAME ...] [--seeds N] [--by frechet|nats]
     python prior.py RUN --kind mixture flow --condition COLUMN [COLUMN ...]
 
 Fits priors of several kinds on the latents of the training images, compares their samples with the
@@ -18,6 +18,7 @@ from pathlib import Path
 import config
 
 COMPARED = ("gaussian", "mixture", "coupling", "flow")
+BY = {"frechet": "lower", "nats": "higher"}
 
 
 def parsed(words=None):
@@ -44,9 +45,11 @@ def parsed(words=None):
         help="condition on these columns of the images' table",
     )
     parser.add_argument(
-        "--judge",
-        action="store_true",
-        help="compare in the features of a classifier of the labels, not by pixels",
+        "--by",
+        choices=BY,
+        help="how to choose: frechet, a distance in the features of a classifier of the labels, "
+        "which is trained once; or nats, the density of held-out latents, which flow and two-stage "
+        "do not have. Default: frechet where there are labels",
     )
     arguments = parser.parse_args(words)
     for name in ("seeds", "steps", "components"):
@@ -134,6 +137,8 @@ def compared(run, kinds, seeds=1, judge=None, **options):
     images, model = data.images_of(run), train.load(run)
     held_out = _floats(images.validation)
     rows = [{"prior": OWN, **measured(samples.drawn(model, len(held_out)), held_out, judge)}]
+    z, _ = priors.draws(model, images.validation)
+    rows[0]["nats"] = float(np.mean(in_batches(model.log_prior, z)))
     again = in_batches(model.reconstruct, images.validation.images)
     found = {}
     for kind in kinds:
@@ -141,7 +146,6 @@ def compared(run, kinds, seeds=1, judge=None, **options):
             prior, clock, processor = fitted(run, kind, model, images.train, seed, options)
             row = {"prior": kind, "seed": seed, "fit, s": clock, "fit, processor s": processor}
             if prior.exact and prior.conditions is None:
-                z, _ = priors.draws(model, images.validation, seed)
                 row["nats"] = float(np.mean(in_batches(prior.log_prob, z)))
             if prior.conditions is None or kind != "coupling":
                 made = samples.drawn(model, len(held_out), prior)
@@ -170,12 +174,13 @@ def _floats(split):
 
 def chosen(table, by) -> str:
     """The prior whose samples are closest to the validation images, averaged over its seeds."""
-    tried = table[~table["prior"].isin([CEILING])].groupby("prior")[by].mean()
-    return str(tried.idxmin())
+    tried = table[table["prior"] != CEILING].groupby("prior")[by].mean().dropna()
+    return str(tried.idxmin() if BY[by] == "lower" else tried.idxmax())
 
 
-def told(run, name, prior, by, judge=None):
+def told(run, name, prior, judge=None):
     """The chosen prior on the test images: rows of `measured`, and a sentence with the result."""
+    by = "frechet" if judge else "wasserstein"
     images, model = data.images_of(run), train.load(run)
     real = _floats(images.test)
     again = in_batches(model.reconstruct, images.test.images)
@@ -215,8 +220,14 @@ def main(words=None):
             if kind not in priors.KINDS:
                 allowed = ", ".join(priors.KINDS)
                 raise ValueError(f"there is no kind of prior {kind!r}; allowed: {allowed}")
-        judge = judges.judge(data.images_of(run)) if arguments.judge else None
-        by = "frechet" if judge else "wasserstein"
+        images = data.images_of(run)
+        labelled = images.label is not None and len(images.classes) > 1
+        by, judge = arguments.by or ("frechet" if labelled else "nats"), None
+        if by == "frechet":
+            if not labelled:
+                raise ValueError(f"--by frechet: {images.name} has no labels; use nats")
+            print(f"training the classifier of {images.name}, or reading it from the cache")
+            judge = judges.judge(images)
         begun = time.monotonic()
         table, found = compared(run, arguments.kind, arguments.seeds, judge, **options)
         with disk.replacing(run / runs.PRIORS / "priors.csv") as temporary:
@@ -230,9 +241,9 @@ def main(words=None):
         best = chosen(table, by)
         runs.choose_prior(run, priors.NORMAL if best == OWN else best)
         if best == OWN:
-            print(f"{OWN} is nearest; the run keeps it.")
+            print(f"{OWN} is best; the run keeps it.")
             return
-        _, sentence = told(run, best, found[best], by, judge)
+        _, sentence = told(run, best, found[best], judge)
         print(sentence)
         print(f"The run now draws from it: python apply.py {run} --generate 100")
     except KeyboardInterrupt:

@@ -106,9 +106,10 @@ from families import priors, registry
 from nn import distribution
 from sources import splits
 from storage import checkpoints, runs
-from storage.keep import Keep, Progress
+from storage.keep import Keep, OneLine, Progress
 from storage.runs import load_settings, new_run
 
+__all__ = ["OneLine", "compile_model", "fit", "load", "load_settings", "new_run"]
 SAMPLES = 64  # latent points that are decoded after every epoch, always the same
 
 

@@ -9,7 +9,6 @@ import numpy as np
 from scipy.sparse.csgraph import shortest_path
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
-from sklearn.mixture import GaussianMixture
 from sklearn.neighbors import NearestNeighbors, kneighbors_graph
 
 from nn import losses
@@ -246,32 +245,7 @@ def analogy(a, b, c):
     return np.asarray(a) - np.asarray(b) + np.asarray(c)
 
 
-# --- samplers ------------------------------------------------------------------------------------
-
-
-class Sampler:
-    """Draws from a Gaussian mixture fitted on latents, an alternative to the prior.
-
-    One component is the Gaussian of the aggregated posterior, several follow its clusters: regions
-    that the decoder was trained on, unlike arbitrary draws of the prior ([Ghosh et al.,
-    2020](https://arxiv.org/abs/1903.12436), Section 4).
-
-    Args:
-        z: Training latents, shape `(n, latent_dim)`: draws of the posteriors, or their means if
-            they have no variance.
-        components: Gaussians with full covariances.
-        seed: Seed of the fit.
-    """
-
-    def __init__(self, z, components=1, seed=0):
-        self.mixture = GaussianMixture(components, random_state=seed, reg_covar=1e-5)
-        self.mixture.fit(np.asarray(z, np.float64))
-
-    def __call__(self, n, seed=0):
-        """`n` latents, float32 `(n, latent_dim)`; the same for the same seed."""
-        self.mixture.random_state = seed
-        drawn, _ = self.mixture.sample(n)
-        return np.random.default_rng(seed).permutation(drawn).astype(np.float32)
+# --- draws ---------------------------------------------------------------------------------------
 
 
 def posterior_draws(z_mean, z_log_var, seed=0):

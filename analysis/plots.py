@@ -1,22 +1,45 @@
 """Figures from arrays. Every function returns its figure and leaves no other trace."""
 
 import math
+import re
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.lines import Line2D
-from matplotlib.patches import Polygon
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Polygon
 from PIL import Image
 
 from storage import disk
 
 INK = "#222222"
+GREY = "#777777"
 COLOURS = plt.get_cmap("tab10").colors
 MOST_NAMED = 20  # classes whose names a map has room for
+DPI = 100  # of all figures: sheets of images are laid out in whole pixels of it
+LOOKS = {  # colour and marker of a model, the same in all figures
+    "vae": ("#1f77b4", "o"),
+    "vae, beta": ("#7fb8e6", "D"),
+    "vae, 4 x epochs": ("#0b3c6f", "P"),
+    "autoencoder": ("#7f7f7f", "s"),
+    "infovae": ("#2ca02c", "^"),
+    "mmd autoencoder": ("#a6d854", "v"),
+    "mmd-ae": ("#a6d854", "v"),
+    "aae": ("#d62728", "X"),
+    "aae, one point": ("#f4a09c", "X"),
+    "iwae": ("#9467bd", "p"),
+    "betatcvae": ("#8c564b", "h"),
+    "semisupervisedvae": ("#ff7f0e", ">"),
+    "classifier on the latent": ("#ff7f0e", ">"),
+    "m2": ("#e377c2", "<"),
+    "m1+m2": ("#e377c2", "<"),
+    "softintrovae": ("#17becf", "*"),
+    "asintrovae": ("#bcbd22", "*"),
+    "pca": ("#222222", "d"),
+}
 STYLE = {
-    "figure.dpi": 80,
-    "savefig.dpi": 110,
+    "figure.dpi": DPI,
+    "savefig.dpi": "figure",
     "font.size": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -89,112 +112,249 @@ def _pixels(images):
     return pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels
 
 
+def fitted(images, room):
+    """Images as large as some room allows, without a pixel lost or doubled unevenly.
+
+    Args:
+        images: Floats in [0, 1] or uint8, shape `(n, height, width, channels)`.
+        room: Pixels that an image may be wide.
+
+    Returns:
+        Floats in [0, 1], shape `(n, new height, new width, channels)`: every pixel a square of
+        equal size where the images fit, else the images shrunk with antialiasing.
+    """
+    images = np.asarray(images)
+    if images.dtype == np.uint8:
+        images = images / np.float32(255)
+    images = images.astype(np.float32)
+    _, height, width, channels = images.shape
+    times = int(room) // width
+    if times >= 1:
+        return images.repeat(times, axis=1).repeat(times, axis=2)
+    size = (max(1, int(room)), max(1, round(height * room / width)))
+    shrunk = [
+        [Image.fromarray(image[..., each]).resize(size, Image.LANCZOS) for each in range(channels)]
+        for image in images
+    ]
+    return np.clip(np.moveaxis(np.array(shrunk), 1, -1), 0.0, 1.0)
+
+
 def _show(axis, sheet):
     sheet = sheet.squeeze(-1) if sheet.shape[-1] == 1 else sheet
-    axis.imshow(sheet, cmap="gray", vmin=0.0, vmax=1.0, interpolation="nearest")
+    axis.imshow(sheet, cmap="gray", vmin=0.0, vmax=1.0, interpolation="nearest", aspect="auto")
     axis.set_axis_off()
 
 
+def _canvas(width, height):
+    """A figure of some pixels, and what places axes in it, by pixels from the top left."""
+    figure = plt.figure(figsize=(width / DPI, height / DPI))
+    plt.close(figure)
+
+    def place(left, top, wide, high):
+        return figure.add_axes(
+            (left / width, 1 - (top + high) / height, wide / width, high / height)
+        )
+
+    return figure, place
+
+
+def _margin(names):
+    """Pixels that names beside rows need."""
+    longest = max((len(line) for name in names for line in str(name).split("\n")), default=0)
+    return 14 + 8 * longest if longest else 2
+
+
 @styled
-def image_grid(images, columns=10, title=None, gap=1, width=8.0):
-    """A sheet of images; see `tile`."""
-    sheet = tile(images, columns, gap)
-    figure, axes = _figure(
-        width, width * sheet.shape[0] / sheet.shape[1] + (0.35 if title else 0.05)
-    )
-    _show(axes[0, 0], sheet)
+def image_grid(images, columns=10, title=None, gap=1, width=9.0):
+    """A sheet of images, each enlarged by a whole factor, or shrunk with antialiasing.
+
+    Args:
+        images: Floats in [0, 1] or uint8, shape `(n, height, width, channels)`.
+        columns: Images in a row.
+        title: Above it.
+        gap: Pixels between them.
+        width: Inches that the sheet has at most.
+    """
+    room = int(width * DPI) - (columns - 1) * gap
+    sheet = tile(fitted(images, room / columns), columns, gap)
+    top = 24 if title else 2
+    figure, place = _canvas(sheet.shape[1] + 4, sheet.shape[0] + top + 2)
+    axis = place(2, top, sheet.shape[1], sheet.shape[0])
+    _show(axis, sheet)
     if title:
-        axes[0, 0].set_title(title)
+        axis.set_title(title)
     return figure
 
 
 @styled
-def image_rows(rows, width=8.0):
+def image_rows(rows, width=9.6, heads=None, title=None):
     """Rows of images that belong together column by column, each with its name on the left.
 
     Args:
         rows: Dictionary of names to images, all of one shape `(n, height, width, channels)`; where
             a row has fewer of them, it ends in blanks.
+        width: Inches that the figure has at most, names included.
+        heads: Names of the columns, or None.
+        title: Above all, or None.
     """
-    columns = max(map(len, rows.values()))
-    sheets = {name: tile(images, columns) for name, images in rows.items()}
+    columns, gap, between = max(map(len, rows.values())), 2, 6
+    left, top = _margin(rows), (22 if heads is not None else 2) + (26 if title else 0)
+    room = (int(width * DPI) - left - columns * gap) / columns
+    sheets = {name: tile(fitted(images, room), columns, gap) for name, images in rows.items()}
     first = next(iter(sheets.values()))
-    height = (width - 1.2) * first.shape[0] / first.shape[1] + 0.06
-    figure, axes = _figure(width, height * len(rows), rows=len(rows))
-    for axis, (name, sheet) in zip(axes[:, 0], sheets.items(), strict=True):
+    high, wide = first.shape[:2]
+    one = (wide + gap) // columns  # a column with its gap
+    figure, place = _canvas(left + wide + 4, top + len(rows) * (high + between))
+    if title:
+        figure.text(left / (left + wide + 4), 1, title, fontsize=11, va="top", color=INK)
+    for number, (name, sheet) in enumerate(sheets.items()):
+        axis = place(left, top + number * (high + between), sheet.shape[1], high)
         _show(axis, sheet)
-        axis.text(-0.012, 0.5, name, transform=axis.transAxes, ha="right", va="center", color=INK)
+        axis.text(
+            -8 / wide, 0.5, name, transform=axis.transAxes, ha="right", va="center", color=INK
+        )
+        if heads is not None and not number:
+            for column, head in enumerate(heads):
+                middle = (column * one + (one - gap) / 2) / sheet.shape[1]
+                options = {
+                    "transform": axis.transAxes,
+                    "ha": "center",
+                    "va": "bottom",
+                    "color": INK,
+                }
+                axis.text(middle, 1 + 4 / high, head, **options)
+    return figure
+
+
+@styled
+def before_after(before, after, heads=("before", "after", "difference"), width=7.0, limit=None):
+    """An image, the same image changed, and the difference in colour.
+
+    Args:
+        before, after: Floats in [0, 1], shape `(height, width, channels)`.
+        heads: Above the three.
+        width: Inches.
+        limit: Grey levels at the ends of the colour scale; None: the largest difference.
+
+    Returns:
+        Figure; in the difference red is brighter, blue darker, channels averaged.
+    """
+    before, after = (np.asarray(each, np.float32) for each in (before, after))
+    change = (after - before).mean(axis=-1)
+    limit = limit or max(float(np.abs(change).max()), 1e-3)
+    room = (int(width * DPI) - 110) / 3
+    pair = fitted(np.stack([before, after]), room)
+    high, wide = pair.shape[1:3]
+    figure, place = _canvas(3 * (wide + 8) + 100, high + 30)
+    for number, (head, image) in enumerate(zip(heads, (*pair, None), strict=True)):
+        axis = place(number * (wide + 8), 24, wide, high)
+        if image is None:
+            scale = {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit}
+            shown = axis.imshow(change, **scale, interpolation="nearest", aspect="auto")
+            axis.set_axis_off()
+        else:
+            _show(axis, image)
+        axis.set_title(head, fontsize=10, loc="center")
+    figure.colorbar(shown, cax=place(3 * (wide + 8) + 4, 24, 12, high), label="change (white is 1)")
     return figure
 
 
 @styled
 def loss_curves(history, terms=("loss", "reconstruction", "kl", "ssim"), unit="nats per image"):
-    """Training curves: one panel per term, training and validation.
+    """What training did, epoch by epoch: one panel per term, training and validation.
+
+    The first epochs would flatten all that follows; where a panel leaves them out, it says so.
 
     Args:
-        history: Table with `epoch`, the terms, and their `val_` columns; a missing term gets no
-            panel.
+        history: Table with `epoch` (from 0), the terms, and `val_` columns beside them; a term that
+            it lacks gets no panel.
         unit: Of every term but SSIM, which has none.
     """
     present = [term for term in terms if term in history]
-    figure, axes = _figure(2.6 * len(present) + 0.4, 2.6, columns=len(present))
-    look = {"marker": "o"} if len(history) == 1 else {}  # one epoch is not a line
+    figure, axes = _figure(2.3 * len(present) + 0.4, 2.5, columns=len(present))
+    look = {"marker": "o"} if len(history) == 1 else {}  # one epoch is no line
+    epochs = np.asarray(history["epoch"]) + 1
     for axis, term in zip(axes[0], present, strict=True):
-        axis.plot(history["epoch"], history[term], color=COLOURS[0], label="training", **look)
+        axis.plot(epochs, history[term], color=COLOURS[0], label="training", **look)
         if f"val_{term}" in history:
             values = history[f"val_{term}"]
-            axis.plot(history["epoch"], values, color=COLOURS[1], label="validation", **look)
-        axis.set(title=term, xlabel="epoch", ylabel="" if term == "ssim" else unit)
-        if term != "ssim":  # the first epochs would flatten all that follows
-            curves = [line.get_ydata()[len(history) // 8 :] for line in axis.lines]
-            low, high = min(map(np.min, curves)), max(map(np.max, curves))
+            axis.plot(epochs, values, color=COLOURS[1], label="validation", **look)
+        axis.set(title=term, xlabel="epoch")
+        if term != "ssim":
+            curves = [np.asarray(line.get_ydata()) for line in axis.lines]
+            late = [each[len(history) // 8 :] for each in curves]
+            low, high = min(map(np.min, late)), max(map(np.max, late))
             margin = 0.15 * (high - low) + 1e-9
             axis.set_ylim(low - margin, high + margin)
+            out = np.any(
+                [np.abs(each - (low + high) / 2) > (high - low) / 2 + margin for each in curves],
+                axis=0,
+            )
+            if out.any():
+                left = np.flatnonzero(out)[-1] + 1
+                said = "epoch 1" if left == 1 else f"epochs 1 to {left}"
+                value = f"{curves[0][0]:,.0f}" if abs(curves[0][0]) > 99 else f"{curves[0][0]:.1f}"
+                high_up = late[0][-1] > (low + high) / 2  # the text goes where the curve is not
+                axis.text(
+                    0.98,
+                    0.04 if high_up else 0.98,
+                    f"{said}\noff the scale\n(first: {value})",
+                    transform=axis.transAxes,
+                    ha="right",
+                    va="bottom" if high_up else "top",
+                    fontsize=8,
+                    color=GREY,
+                )
+    axes[0, 0].set_ylabel(unit)
     axes[0, -1].legend(loc="lower right")
     return figure
 
 
 @styled
-def curve(x, lines, xlabel, ylabel, log=False, errors=None, width=5.0):
-    """Lines with a mark at every value.
+def curve(x, lines, xlabel, ylabel, log=False, errors=None, width=5.0, title=None):
+    """Lines with a mark at every value; those of models have the models' looks.
 
     Args:
         x: Values of the horizontal axis, shape `(n,)`.
         lines: Dictionary of names to n values.
         log: Whether the horizontal axis is logarithmic (base 2).
         errors: Dictionary of names to n half widths of a band, for some of the lines.
+        width: Inches.
+        title: Above it, or None.
     """
     figure, axes = _figure(width, 0.62 * width)
     axis = axes[0, 0]
+    known = looks(lines)
     for name, values in lines.items():
-        (line,) = axis.plot(x, values, marker="o", label=name)
+        colour, marker = known[name]
+        (line,) = axis.plot(x, values, color=colour, marker=marker, markersize=5, label=name)
         if errors and name in errors:
             middle, half = np.asarray(values), np.asarray(errors[name])
             axis.fill_between(x, middle - half, middle + half, color=line.get_color(), alpha=0.2)
     if log:
         axis.set_xscale("log", base=2)
         axis.set_xticks(list(x), [f"{value:g}" for value in x])
-    axis.set(xlabel=xlabel, ylabel=ylabel)
+    axis.set(xlabel=xlabel, ylabel=ylabel, title=title or "")
     axis.legend()
     return figure
 
 
 @styled
 def trade(panels, by="model", width=9.0, across=None):
-    """Trade-offs: runs as points, a panel for each pair of measures, a colour for each model.
+    """Trade-offs: runs as points, a panel for each pair, a colour for each model.
 
     Args:
         panels: Dictionary of titles to `(table, (x, xlabel), (y, ylabel))`: a row of the table is a
-            run, `x` and `y` are columns; runs without one of the two are left out of the panel.
-        by: Column that determines the colours, which are the same in all panels and in all figures
-            of one table.
+            run, `x` and `y` are columns; runs that lack one of the two are left out of the panel.
+        by: Column of what has a colour of its own: the same in all panels, and in all figures of
+            one table.
         across: Panels in a row; None puts all into one.
     """
     across = across or len(panels)
     down = math.ceil(len(panels) / across)
     figure, axes = _figure(width, 0.8 * width / across * down + 0.4, rows=down, columns=across)
     names = dict.fromkeys(name for table, *_ in panels.values() for name in table[by])
-    looks = {name: _look(number) for number, name in enumerate(names)}
+    known = looks(names)
     drawn = set()
     for axis in axes.flat[len(panels) :]:
         axis.remove()
@@ -202,7 +362,7 @@ def trade(panels, by="model", width=9.0, across=None):
         axes.flat[: len(panels)], panels.items(), strict=True
     ):
         for name, runs in table.dropna(subset=[x, y]).groupby(by, sort=False):
-            colour, marker = looks[name]
+            colour, marker = known[name]
             axis.scatter(
                 runs[x], runs[y], color=colour, marker=marker, s=60, alpha=0.8, edgecolor="white"
             )
@@ -210,7 +370,7 @@ def trade(panels, by="model", width=9.0, across=None):
         axis.set(xlabel=xlabel, ylabel=ylabel, title=title)
     entries = [
         Line2D([], [], color=colour, marker=marker, markersize=7, linestyle="", label=name)
-        for name, (colour, marker) in looks.items()
+        for name, (colour, marker) in known.items()
         if name in drawn
     ]
     columns = min(len(entries), max(2, int(width // 1.8)))
@@ -218,9 +378,43 @@ def trade(panels, by="model", width=9.0, across=None):
     return figure
 
 
-def _look(number):
-    """Colour and marker of one of many things."""
-    return COLOURS[number % len(COLOURS)], "os^D"[number // len(COLOURS) % 4]
+def looks(names):
+    """Colour and marker of each of some things; a model has the same in all figures.
+
+    Args:
+        names: What is drawn; of `LOOKS` are those that begin like it, up to a comma.
+
+    Returns:
+        Dictionary of names to `(colour, marker)`, no two alike.
+    """
+    found, others = {}, [(colour, mark) for mark in "os^D" for colour in COLOURS]
+    for name in names:
+        word = str(name).lower()
+        keys = [word, word.rstrip(" .0123456789"), *re.split("[,:]", word)[:1]]
+        own = [LOOKS[key] for key in keys if key in LOOKS][:1]
+        taken = set(found.values())
+        own += [(own[0][0], mark) for mark in "oDs^vP"] if own else []
+        found[name] = next(each for each in (*own, *others) if each not in taken)
+    return found
+
+
+def plane_names(points, share):
+    """What the two axes of a plane of latents are called.
+
+    Args:
+        points, share: From `latent.plane`: shape `(n, 2)`, and the share of the variance shown.
+
+    Returns:
+        `("PC 1 (37 %)", "PC 2 (21 %)")`; of a latent that has only two axes, or of t-SNE, whose
+        share is NaN, their own names.
+    """
+    if np.isnan(share):
+        return "t-SNE 1", "t-SNE 2"
+    if share > 1 - 1e-6:
+        return "$z_1$", "$z_2$"
+    variance = np.asarray(points, np.float64).var(axis=0)
+    parts = share * variance / max(variance.sum(), 1e-12)
+    return tuple(f"PC {number} ({100 * part:.0f} %)" for number, part in enumerate(parts, 1))
 
 
 @styled
@@ -274,32 +468,63 @@ def value_map(points, values, label, names=("$z_1$", "$z_2$"), width=6.0):
 
 
 @styled
-def thumbnails(points, images, side=0.05, width=8.0, title=None):
-    """A map of images, each at its latent's position; images that would overlap are left out.
+def thumbnails(
+    points, images, side=0.05, width=8.0, title=None, reach=1.5, labels=None, names=None
+):
+    """A map of images, each at its latent's place, or in the free place nearest to it.
 
-    Their number is given below the map.
+    One that finds no free place within reach is drawn as a dot, and below the map stands how many.
 
     Args:
         points: Shape `(n, 2)`, from `latent.plane`.
-        images: Shape `(n, height, width, channels)`.
+        images: Floats in [0, 1] or uint8, shape `(n, height, width, channels)`.
         side: Of a thumbnail, as a share of the map's.
+        width: Of the map, inches.
+        title: Above it.
+        reach: How far a thumbnail may move, in its own sides; 0: not at all.
+        labels: Whole numbers, shape `(n,)`: frames of a colour each; -1 has none. Or None.
+        names: Of the two axes, or None.
     """
-    figure, axes = _figure(width, width)
-    axis = axes[0, 0]
+    points, images = np.asarray(points, np.float64), np.asarray(images)
+    pixels = int(width * DPI)
+    size = max(3, int(side * pixels))
     low, high = points.min(axis=0), points.max(axis=0)
-    places = (points - low) / np.maximum(high - low, 1e-9)
-    kept = apart(places, side)
-    for row in kept:
-        left, bottom = places[row] - side / 2
-        image = np.asarray(images[row]).squeeze()
-        top = 255 if image.dtype == np.uint8 else 1.0
-        box = (left, left + side, bottom, bottom + side)
-        axis.imshow(image, cmap="gray", vmin=0, vmax=top, extent=box, interpolation="antialiased")
-    axis.set(xlim=(-side, 1 + side), ylim=(-side, 1 + side), title=title or "")
-    axis.set_axis_off()
-    if len(kept) < len(points):
-        left = f"{len(points) - len(kept)} more images overlap these and are not shown"
-        axis.text(0.5, -side, left, ha="center", va="top", color=INK)
+    places = (points - low) / np.maximum(high - low, 1e-9) * (1 - size / pixels)
+    rows, moved = settled(places, size / pixels, reach)
+    labels = np.full(len(points), -1) if labels is None else np.asarray(labels)
+    sheet = np.ones((pixels, pixels, 3), np.float32)
+    corners = np.floor(
+        np.clip(np.stack([moved[:, 0], 1 - size / pixels - moved[:, 1]], 1), 0, 1) * pixels
+    ).astype(int)
+    inner = size - 2 if (labels >= 0).any() else size
+    small = fitted(images[rows], inner * min(1.0, images.shape[2] / images.shape[1]))
+    for row, (left, top), image in zip(rows, corners, small, strict=True):
+        frame = sheet[top : top + size, left : left + size]
+        if labels[row] >= 0:
+            frame[:] = COLOURS[labels[row] % len(COLOURS)]
+        down, across = ((size - each) // 2 for each in image.shape[:2])
+        part = frame[down : down + image.shape[0], across : across + image.shape[1]]
+        part[:] = image[: part.shape[0], : part.shape[1]]
+    top = 24 if title else 4
+    figure, place = _canvas(pixels + 30, pixels + top + 34)
+    axis = place(26, top, pixels, pixels)
+    axis.imshow(sheet, interpolation="nearest", aspect="auto", extent=(0, 1, 0, 1))
+    left = np.setdiff1d(np.arange(len(points)), rows)
+    axis.scatter(*(places[left] + size / pixels / 2).T, s=3, color=GREY, linewidths=0, zorder=0)
+    axis.set(xlim=(0, 1), ylim=(0, 1), xticks=[], yticks=[], title=title or "")
+    axis.spines[:].set_visible(False)
+    if names:
+        axis.set(xlabel=names[0], ylabel=names[1])
+    if len(left):
+        axis.text(
+            1,
+            -0.012,
+            f"{len(left)} of {len(points)} have no place and are left out",
+            ha="right",
+            va="top",
+            color=GREY,
+            fontsize=9,
+        )
     return figure
 
 
@@ -310,39 +535,80 @@ def apart(places, side):
         places: Shape `(n, 2)`.
         side: Of the squares.
     """
-    kept = []
-    for row, place in enumerate(places):
-        if not kept or np.abs(places[kept] - place).max(axis=1).min() >= side:
-            kept.append(row)
-    return np.array(kept)
+    return settled(places, side, reach=0.0)[0]
+
+
+def settled(places, side, reach=1.5):
+    """Squares side by side: each at its own place, or in the free place nearest to it.
+
+    Args:
+        places: Corners that the squares would like to have, shape `(n, 2)`; taken in their order.
+        side: Of the squares.
+        reach: How far one may move, in sides, along each axis; then all lie on a lattice. 0: they
+            do not move, and one that would overlap finds no place.
+
+    Returns:
+        `(rows, corners)`: which found a place, shape `(m,)`, and where, shape `(m, 2)`; no two
+        squares overlap.
+    """
+    places = np.asarray(places, np.float64)
+    if not reach:
+        rows = []
+        for row, place in enumerate(places):
+            if not rows or np.abs(places[rows] - place).max(axis=1).min() >= side:
+                rows.append(row)
+        return np.array(rows), places[rows]
+    wanted = (places - places.min(axis=0)) / side
+    most = np.floor(wanted.max(axis=0) + 1e-9)  # the last cell that still ends where they do
+    steps = np.arange(-math.ceil(reach), math.ceil(reach) + 1)
+    steps = np.stack(np.meshgrid(steps, steps), axis=-1).reshape(-1, 2)
+    taken, rows = {}, []
+    for row, place in enumerate(wanted):
+        cells = np.clip(np.round(place), 0, most) + steps
+        away = np.abs(cells - place)
+        cells = cells[np.argsort(np.square(away).sum(axis=1), kind="stable")]
+        for cell in map(tuple, cells):
+            inside = 0 <= cell[0] <= most[0] and 0 <= cell[1] <= most[1]
+            if inside and cell not in taken and np.abs(cell - place).max() <= reach + 0.5:
+                taken[cell] = row
+                rows.append(row)
+                break
+    corners = np.array(list(taken), np.float64).reshape(-1, 2) * side + places.min(axis=0)
+    return np.array(rows), corners
 
 
 @styled
-def histograms(z, axes=None, columns=6, width=9.0):
+def histograms(z, axes=None, columns=6, width=9.0, name=None):
     """The aggregated posterior on some latent axes, against the prior N(0, 1).
 
     Args:
         z: Draws of the posteriors, shape `(n, latent_dim)`.
         axes: Which axes, in this order; None: the first twelve.
+        name: Of the model, which gives the figure its title and the bars their colour.
     """
     chosen = list(range(min(12, z.shape[1])) if axes is None else axes)
     rows = -(-len(chosen) // columns)
-    figure, panels = _figure(width, 1.3 * rows, rows, columns, sharex=True, sharey=True)
-    grid = np.linspace(-4, 4, 81)
+    height = 1.3 * rows + (0.3 if name else 0.0)
+    figure, panels = _figure(width, height, rows, columns, sharex=True, sharey=True)
+    colour = looks([name or "VAE"])[name or "VAE"][0]
+    far = max(4.0, float(np.quantile(np.abs(z[:, chosen]), 0.995)))  # of a few, tails are left out
+    grid = np.linspace(-far, far, 81)
     for axis, number in zip(panels.flat, chosen, strict=False):
-        axis.hist(z[:, number], bins=grid[::2], density=True, color=COLOURS[0], alpha=0.6)
+        axis.hist(z[:, number], bins=grid[::2], density=True, color=colour, alpha=0.6)
         axis.plot(grid, np.exp(-(grid**2) / 2) / np.sqrt(2 * np.pi), color=INK, linewidth=1)
         axis.set_title(f"$z_{{{number}}}$", fontsize=9)
     for axis in panels.flat[len(chosen) :]:
         axis.set_axis_off()
     for axis in panels.flat:
         axis.set_yticks([])
+    if name:
+        figure.suptitle(name, fontsize=11, x=0.01, ha="left")
     return figure
 
 
 @styled
 def difference_maps(images, names, absolute=False, width=9.0):
-    """Effect of a strength sweep: images, then their differences in one colour scale.
+    """What a strength sweep changes: images, then their differences in one colour scale.
 
     Args:
         images: One picture at every strength, shape `(strengths, height, width, channels)`.
@@ -362,24 +628,32 @@ def difference_maps(images, names, absolute=False, width=9.0):
         steps, changes = np.abs(steps), np.abs(changes)
         scale = {"cmap": "magma", "vmin": 0.0, "vmax": limit}
     columns = len(grey)
-    aspect = grey.shape[1] / grey.shape[2]
-    figure, axes = _figure(width, 3 * aspect * (width - 1.0) / columns + 0.3, 3, columns)
-    for column in range(columns):
-        axes[0, column].imshow(grey[column], cmap="gray", vmin=0, vmax=1)
-        axes[0, column].set_title(names[column], fontsize=10, loc="center")
-        for row, kind in ((1, steps), (2, changes)):
-            shown = axes[row, column].imshow(kind[column], **scale)
-    for axis in axes.flat:
-        axis.set(xticks=[], yticks=[])
-        axis.spines[:].set_visible(False)
-    for axis, name in zip(axes[:, 0], ("image", "step", "in all"), strict=True):
-        axis.set_ylabel(name, rotation=0, ha="right", va="center")
-    figure.colorbar(shown, ax=axes[1:, :], shrink=0.7, label="grey levels, of 1")
+    left, gap = _margin(("image", "change in all")), 6
+    room = (int(width * DPI) - left - 90) / columns - gap
+    wide = int(room) // grey.shape[2] * grey.shape[2] or max(1, int(room))  # whole multiples
+    high = round(wide * grey.shape[1] / grey.shape[2])
+    shown_grey = fitted(grey[..., None], room).squeeze(-1)
+    figure, place = _canvas(left + columns * (wide + gap) + 90, 24 + 3 * (high + gap))
+    names_of_rows = ("image", "last step", "change in all")
+    for row, (kind, rule) in enumerate(
+        ((shown_grey, {"cmap": "gray", "vmin": 0, "vmax": 1}), (steps, scale), (changes, scale))
+    ):
+        for column in range(columns):
+            axis = place(left + column * (wide + gap), 24 + row * (high + gap), wide, high)
+            shown = axis.imshow(kind[column], **rule, interpolation="nearest", aspect="auto")
+            axis.set(xticks=[], yticks=[])
+            axis.spines[:].set_visible(False)
+            if not row:
+                axis.set_title(names[column], fontsize=10, loc="center")
+            if not column:
+                axis.set_ylabel(names_of_rows[row], rotation=0, ha="right", va="center")
+    bar = place(left + columns * (wide + gap) + 6, 24 + high + gap, 12, 2 * high + gap)
+    figure.colorbar(shown, cax=bar, label="change (white is 1)")
     return figure
 
 
 @styled
-def projections(scores, groups, xlabel, width=5.0):
+def projections(scores, groups, xlabel, width=5.0, title=None):
     """Histograms of one number in several groups, on one axis.
 
     Args:
@@ -391,26 +665,55 @@ def projections(scores, groups, xlabel, width=5.0):
     for colour, (name, chosen) in zip(COLOURS, groups.items(), strict=False):
         label = f"{name} ({int(np.sum(chosen))})"
         axes[0, 0].hist(scores[chosen], bins, density=True, color=colour, alpha=0.5, label=label)
-    axes[0, 0].set(xlabel=xlabel, ylabel="density")
+    axes[0, 0].set(xlabel=xlabel, ylabel="density", title=title or "")
     axes[0, 0].legend()
     return figure
 
 
 @styled
+def intervals(rows, xlabel, reference=None, width=6.5, title=None):
+    """Numbers with their intervals, one below the other.
+
+    Args:
+        rows: Dictionary of names to `(value, low, high)`; NaN where there is no interval.
+        xlabel: What the numbers are.
+        reference: Where a vertical line stands, or None.
+        width: Inches.
+        title: Above it, or None.
+    """
+    figure, axes = _figure(width, 0.7 + 0.28 * len(rows) + (0.25 if title else 0.0))
+    axis = axes[0, 0]
+    if reference is not None:
+        axis.axvline(reference, color="#bbbbbb", linewidth=1)
+    for number, (value, low, high) in enumerate(rows.values()):
+        axis.plot([low, high], [number, number], color=COLOURS[0], linewidth=2, alpha=0.6)
+        axis.plot(value, number, marker="o", color=COLOURS[0])
+        axis.text(1.02, number, f"{value:.2f}", transform=axis.get_yaxis_transform(), va="center")
+    axis.set_yticks(range(len(rows)), list(rows))
+    axis.set(xlabel=xlabel, title=title or "")
+    axis.invert_yaxis()
+    return figure
+
+
+@styled
 def calibration(tables, width=4.6):
-    """Accuracy against confidence; a calibrated model is on the diagonal.
+    """Accuracy against confidence; a calibrated model stays on the diagonal.
 
     Args:
         tables: Dictionary of names to tables of `metrics.calibration_error`; the area of a mark
-            grows with its number of images.
+            grows with the images that it stands for.
     """
     figure, axes = _figure(width, 0.95 * width)
     axis = axes[0, 0]
     axis.plot([0, 1], [0, 1], color="#bbbbbb", linewidth=1)
-    for colour, (name, rows) in zip(COLOURS, tables.items(), strict=False):
+    known = looks(tables)
+    for name, rows in tables.items():
+        colour, marker = known[name]
         axis.plot(rows["confidence"], rows["accuracy"], color=colour, alpha=0.5)
         sizes = 8 + 200 * rows["n"] / rows["n"].sum()
-        axis.scatter(rows["confidence"], rows["accuracy"], s=sizes, color=colour, label=name)
+        axis.scatter(
+            rows["confidence"], rows["accuracy"], s=sizes, color=colour, marker=marker, label=name
+        )
     axis.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1.03), ylim=(0, 1.03))
     axis.legend(loc="upper left")
     return figure
@@ -532,3 +835,72 @@ def _slab(axis, left, bottom, thick, height, depth, colour):
         axis.add_patch(
             Polygon(face, closed=True, facecolor=paint, edgecolor="white", linewidth=0.8)
         )
+
+
+@styled
+def introspection(width=9.0):
+    """How an introspective VAE trains: one encoder reads three kinds of images.
+
+    Returns:
+        Figure: on the left where the images come from, in the middle the encoder, on the right
+        what each of the two networks minimises.
+    """
+    figure, axes = _figure(width, 0.52 * width)
+    axis = axes[0, 0]
+    axis.set(xlim=(0, 18), ylim=(-0.3, 9.4))
+    axis.set_axis_off()
+    blue, orange, white = "#dbe9f6", "#fde5cd", "#ffffff"
+
+    def box(middle, words, colour=white, wide=2.9, high=1.15):
+        x, y = middle[0] - wide / 2, middle[1] - high / 2
+        shape = {"boxstyle": "round,pad=0.02,rounding_size=0.15", "facecolor": colour}
+        axis.add_patch(FancyBboxPatch((x, y), wide, high, edgecolor="#888888", **shape))
+        axis.text(*middle, words, ha="center", va="center", color=INK)
+
+    def arrow(start, end, words="", colour="#555555", bend=0.0, at=(0.0, 0.0), style="-|>"):
+        options = {"arrowstyle": style, "mutation_scale": 13, "color": colour, "shrinkA": 0}
+        rule = f"arc3,rad={bend}"
+        axis.add_patch(FancyArrowPatch(start, end, connectionstyle=rule, **options, shrinkB=0))
+        middle = (start[0] + end[0]) / 2 + at[0], (start[1] + end[1]) / 2 + at[1]
+        axis.text(*middle, words, ha="center", va="center", color=colour, fontsize=9)
+
+    axis.text(1.6, 9.1, "images", ha="center", color=GREY)
+    axis.text(6.7, 9.1, "encoder = critic", ha="center", color=GREY)
+    axis.text(13.9, 9.1, "what is minimised", ha="center", color=GREY)
+    box((1.6, 7.8), "real $x$")
+    box((1.6, 4.6), "reconstructed\n$x_r = D(z)$")
+    box((1.6, 1.4), "generated\n$x_g = D(z_p)$")
+    for y in (7.8, 4.6, 1.4):
+        box((6.7, y), "encoder $E$", blue, wide=2.5)
+        arrow((3.05, y), (5.45, y))
+    for y, index in ((7.8, ""), (4.6, "_r"), (1.4, "_g")):
+        arrow((7.95, y), (9.6, y))
+        axis.text(9.7, y, rf"KL$(x{index})$", ha="left", va="center", color=INK)
+    arrow((6.7, 7.2), (4.95, 6.45), r"$z$", at=(0.25, -0.2))
+    box((3.9, 6.1), "decoder $D$", orange, wide=2.1, high=0.7)
+    arrow((2.85, 6.1), (2.2, 5.2))
+    axis.text(6.7, 3.0, r"$z_p \sim \mathcal{N}(0, I)$", ha="center", va="center", color=INK)
+    arrow((5.55, 3.0), (4.95, 3.0))
+    box((3.9, 3.0), "decoder $D$", orange, wide=2.1, high=0.7)
+    arrow((2.85, 3.0), (2.2, 2.0))
+
+    box((14.9, 6.6), "", blue, wide=6.0, high=3.5)
+    axis.text(12.2, 7.75, "encoder", color=INK, weight="bold", va="center")
+    axis.text(12.2, 6.95, r"error$(x)$ + KL$(x)$ small", color=INK, va="center")
+    axis.text(12.2, 6.2, "real images look normal", color=GREY, fontsize=9, va="center")
+    axis.text(12.2, 5.45, r"KL$(x_r)$, KL$(x_g)$ large", color=INK, va="center")
+    box((14.9, 2.4), "", orange, wide=6.0, high=3.5)
+    axis.text(12.2, 3.55, "decoder", color=INK, weight="bold", va="center")
+    axis.text(12.2, 2.75, r"error$(x)$ small", color=INK, va="center")
+    axis.text(12.2, 2.0, r"KL$(x_r)$, KL$(x_g)$ small", color=INK, va="center")
+    axis.text(12.2, 1.25, "its images pass for real ones", color=GREY, fontsize=9, va="center")
+    for start, end, colour, bend in (
+        ((10.95, 7.7), (11.85, 7.2), COLOURS[0], 0.0),
+        ((11.05, 4.75), (11.85, 5.4), COLOURS[3], 0.0),
+        ((11.05, 1.6), (11.85, 5.1), COLOURS[3], -0.1),
+        ((11.05, 4.45), (11.85, 2.5), COLOURS[0], 0.1),
+        ((11.05, 1.3), (11.85, 2.0), COLOURS[0], 0.0),
+    ):
+        arrow(start, end, colour=colour, bend=bend)
+    axis.text(9.7, 0.25, "blue: pushed down, red: pushed up", color=GREY, fontsize=9)
+    return figure

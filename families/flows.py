@@ -144,6 +144,7 @@ class Trained(keras.Model, Prior):
         size = min(256, len(parts[0]))
         an_epoch = parts[0].steps(size)
         epochs = max(1, round(steps / an_epoch))
+        patience = max(5, epochs // 10)  # few latents are soon learnt by heart
         rate = keras.optimizers.schedules.CosineDecay(1e-3, epochs * an_epoch, alpha=0.01)
         model.compile(optimizer=keras.optimizers.Adam(rate, clipnorm=1.0))
         model.optimizer.build(model.network.trainable_variables)
@@ -161,6 +162,9 @@ class Trained(keras.Model, Prior):
                 epochs=epochs,
                 steps_per_epoch=an_epoch,
                 validation_data=validation,
+                callbacks=[
+                    keras.callbacks.EarlyStopping(patience=patience, restore_best_weights=True)
+                ],
                 verbose=told,
                 shuffle=False,
             )
@@ -168,8 +172,10 @@ class Trained(keras.Model, Prior):
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         checkpoints.require_room(folder, model)
-        keep = Keep(model, Plan(epochs, size), folder, an_epoch, "the same command")
+        plan = Plan(epochs, size, patience)
+        keep = Keep(model, plan, folder, an_epoch, "the same command")
         keep.fit(batches, [keep], told)
+        checkpoints.load(model, folder)  # the best ones
         return model
 
     # --- what a prior gives --------------------------------------------------------------------

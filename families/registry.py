@@ -147,7 +147,7 @@ def require_fit(settings):
         )
 
 
-def with_model(settings, name, **changes):
+def with_model(settings, model, **changes):
     """The same settings for another model; those that it does not use are reset to their defaults.
 
     Args:
@@ -159,11 +159,11 @@ def with_model(settings, name, **changes):
         `config.Settings`. Reset settings are reported in one printed line.
     """
     dropped = {
-        each: default for each, default in unfit(settings, name).items() if each not in changes
+        each: default for each, default in unfit(settings, model).items() if each not in changes
     }
     if dropped:
         print(f"{name} does not use these settings, now at their defaults: {', '.join(dropped)}")
-    return dataclasses.replace(settings, **dropped, model=name, **changes)
+    return dataclasses.replace(settings, **dropped, model=model, **changes)
 
 
 MOST_WEIGHTS = 500_000_000  # 2 GB; three times as much with the optimizer's state

@@ -216,3 +216,43 @@ class Progress(keras.callbacks.ProgbarLogger):
 
     def _shown(self, logs):
         return {name: logs[name] for name in self.SHOWN if name in (logs or {})}
+
+
+class OneLine(keras.callbacks.Callback):
+    """A whole training in one line: epoch, losses, time left; for `fit(..., verbose=0)`.
+
+    Args:
+        name: At the beginning of the line.
+    """
+
+    def __init__(self, name="training"):
+        super().__init__()
+        self.name = name
+
+    def on_train_begin(self, logs=None):
+        self.began, self.first = time.monotonic(), None
+        self.shown, self.width = self.began, 0
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch
+        self.first = epoch if self.first is None else self.first
+
+    def on_train_batch_end(self, batch, logs=None):
+        if time.monotonic() - self.shown > 1.0:
+            self._show((batch + 1) / self.params["steps"], f"loss {float(logs['loss']):.1f}")
+
+    def on_epoch_end(self, epoch, logs=None):
+        validation = f", validation {logs['val_loss']:.1f}" if "val_loss" in logs else ""
+        self._show(1.0, f"loss {logs['loss']:.1f}{validation}")
+
+    def on_train_end(self, logs=None):
+        print()
+
+    def _show(self, share, losses):
+        self.shown = time.monotonic()
+        done, spent = self.epoch + share, self.shown - self.began
+        left = spent / (done - self.first) * (self.params["epochs"] - done)
+        said = f"{left:.0f} s left" if left else f"{spent:.0f} s"
+        line = f"{self.name}: epoch {self.epoch + 1} of {self.params['epochs']}, {losses}, {said}"
+        print(f"\r{line:<{self.width}}", end="", flush=True)  # covers the line before
+        self.width = len(line)

@@ -162,19 +162,6 @@ def test_an_analogy_is_a_sum():
     np.testing.assert_array_equal(latent.analogy([5, 1], [4, 1], [0, 7]), [1, 7])
 
 
-def test_a_sampler_draws_the_gaussian_and_the_clusters_that_it_was_fitted_on():
-    random = np.random.default_rng(0)
-    ends = np.where(random.uniform(size=4000) < 0.25, -6.0, 6.0)[:, None] * [1.0, 1.0]
-    z = ends + random.normal(size=(4000, 2)) @ [[1.0, 0.5], [0.0, 1.0]]
-    one, two = latent.Sampler(z), latent.Sampler(z, components=2)
-    np.testing.assert_allclose(np.cov(one(20000).T), np.cov(z.T), rtol=0.1)
-    drawn = two(4000, seed=3)
-    assert np.mean(drawn.sum(axis=1) < 0) == pytest.approx(0.25, abs=0.03)
-    assert np.abs(np.abs(drawn.sum(axis=1)) - 12).mean() < 3  # nothing in between
-    np.testing.assert_array_equal(drawn, two(4000, seed=3))
-    assert np.abs(drawn - two(4000, seed=4)).max() > 0
-
-
 def test_posterior_draws_have_the_posteriors_mean_and_width():
     z_mean = np.array([[0.0, 5.0]]).repeat(20000, axis=0)
     drawn = latent.posterior_draws(z_mean, np.array([0.0, np.log(4.0)]))

@@ -1,9 +1,15 @@
 """Figures: what they are given is what they show, and they leave nothing open."""
 
+import base64
+import importlib.util
+import io
+from pathlib import Path
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
 from analysis import plots
@@ -110,8 +116,93 @@ def test_thumbnails_never_overlap():
     assert far[~np.eye(len(kept), dtype=bool)].min() >= 0.1 and kept[0] == 0
     left_out = np.setdiff1d(np.arange(200), kept)
     assert np.abs(places[left_out][:, None] - places[kept][None]).max(-1).min(1).max() < 0.1
-    figure = plots.thumbnails(places, images(200), side=0.1)
-    assert len(figure.axes[0].images) == len(kept)
+    rows, corners = plots.settled(places, 0.1, reach=1.0)
+    far = np.abs(corners[:, None] - corners[None]).max(axis=-1)
+    assert far[~np.eye(len(rows), dtype=bool)].min() > 0.0999 and len(rows) > len(kept)
+    assert np.abs(corners - places[rows]).max() <= 0.15 + 1e-9
+
+
+def test_a_map_of_thumbnails_shows_every_image_that_has_a_place():
+    places = np.array([[0.0, 0.0], [1.0, 1.0], [1.0, 0.0]])
+    white, frame = np.ones((3, 4, 4, 1), np.float32), 1 - np.array(plots.COLOURS[0])
+    figure = plots.thumbnails(places, 0 * white, side=0.1, width=1.0)
+    sheet = figure.axes[0].images[0].get_array()
+    assert (sheet == 0).all(axis=-1).sum() == 3 * 8 * 8  # twice 4 pixels, in squares of 10
+    assert np.all(sheet[91:99, 1:9] == 0) and np.all(sheet[1:9, 91:99] == 0)
+    figure = plots.thumbnails(places, white, side=0.1, width=1.0, labels=np.array([0, -1, -1]))
+    sheet = 1 - np.asarray(figure.axes[0].images[0].get_array())
+    assert sheet.sum() == pytest.approx((100 - 64) * frame.sum(), rel=1e-3)
+    crowd = plots.thumbnails(np.zeros((4, 2)), white[[0, 0, 0, 0]], side=0.1, reach=0.0)
+    assert crowd.axes[0].texts[0].get_text().startswith("3 of 4")
+
+
+def drawn(figure):
+    """The pixels of a figure, floats in [0, 1]."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3] / 255.0
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_sheet_shows_every_pixel_as_a_square_of_one_size(channels):
+    pixels = drawn(plots.image_grid(images(4, channels), columns=2, width=0.4, gap=1))
+    sheet = plots.tile(images(4, channels).repeat(3, 1).repeat(3, 2), columns=2, gap=1)
+    shown = pixels[2 : 2 + sheet.shape[0], 2 : 2 + sheet.shape[1]]
+    assert np.abs(shown - sheet).max() < 1.5 / 255
+    rows = plots.image_rows({"a": images(2, channels), "b": images(2, channels)}, heads="xy")
+    wide = rows.axes[0].images[0].get_array().shape[1]
+    box = rows.axes[0].get_window_extent()
+    assert box.width == pytest.approx(wide) and (wide - 2) % 12 == 0
+    assert [each.get_text() for each in rows.axes[0].texts] == ["a", "x", "y"]
+
+
+def test_images_that_do_not_fit_are_shrunk_with_antialiasing():
+    stripes = np.zeros((1, 8, 64, 1), np.float32)
+    stripes[:, :, ::2] = 1.0
+    shrunk = plots.fitted(stripes, 16)
+    assert shrunk.shape == (1, 2, 16, 1)
+    assert np.abs(shrunk[:, :, 2:-2] - 0.5).max() < 0.05  # "nearest" would give 0 or 1
+    assert plots.fitted(np.full((1, 2, 2, 3), 255, np.uint8), 5).shape == (1, 4, 4, 3)
+
+
+def test_before_and_after_show_their_difference():
+    before, after = np.full((4, 4, 1), 0.2), np.full((4, 4, 1), 0.6)
+    figure = plots.before_after(before, after, limit=0.5)
+    heads = [axis.get_title() for axis in figure.axes[:3]]
+    assert heads == ["before", "after", "difference"]
+    change = figure.axes[2].images[0]
+    assert change.get_array().mean() == pytest.approx(0.4) and change.get_clim() == (-0.5, 0.5)
+
+
+def test_loss_curves_say_what_they_leave_out():
+    losses = [900.0, 100.0, *np.linspace(20, 10, 14)]
+    history = pd.DataFrame({"epoch": range(16), "loss": losses, "ssim": np.linspace(0, 1, 16)})
+    loss, ssim = plots.loss_curves(history).axes
+    assert "epochs 1 to 2\noff the scale\n(first: 900)" == loss.texts[0].get_text()
+    assert not ssim.texts and loss.lines[0].get_xdata()[0] == 1
+
+
+def test_a_model_looks_the_same_everywhere_and_no_two_alike():
+    one, two = plots.looks(["VAE", "AAE, Gaussian", "x"]), plots.looks(["y", "AAE", "VAE"])
+    assert one["VAE"] == two["VAE"] == plots.LOOKS["vae"]
+    assert one["AAE, Gaussian"] == two["AAE"]
+    many = plots.looks(["VAE, beta 2", "VAE, beta 8", "VAE", *map(str, range(30))])
+    assert len(set(many.values())) == len(many)
+    assert many["VAE, beta 2"][0] == many["VAE, beta 8"][0]
+
+
+def test_axes_of_a_plane_are_named_by_the_variance_that_they_show():
+    points = np.array([[3.0, 0], [-3, 0], [0, 1], [0, -1]])
+    assert plots.plane_names(points, 0.5) == ("PC 1 (45 %)", "PC 2 (5 %)")
+    assert plots.plane_names(points, 1.0) == ("$z_1$", "$z_2$")
+    assert plots.plane_names(points, np.nan)[0] == "t-SNE 1"
+
+
+def test_the_diagram_of_introspection_names_both_networks_and_all_three_images():
+    (axis,) = plots.introspection().axes
+    words = " ".join(each.get_text() for each in axis.texts)
+    for word in ("real", "reconstructed", "generated", "encoder", "decoder", "KL"):
+        assert word in words
 
 
 def test_difference_maps_share_one_scale_and_show_the_differences():
@@ -155,6 +246,14 @@ def test_projections_value_map_and_cosines_show_what_they_are_given():
     assert texts == ["1.00", "0.25", "0.25", "1.00"]
 
 
+def test_intervals_stand_below_each_other_in_their_order():
+    figure = plots.intervals({"a": (0.8, 0.7, 0.9), "b": (0.5, np.nan, np.nan)}, "AUC", 0.5)
+    (axis,) = figure.axes
+    assert [each.get_text() for each in axis.get_yticklabels()] == ["a", "b"]
+    np.testing.assert_allclose(axis.lines[1].get_xydata(), [(0.7, 0), (0.9, 0)])
+    assert axis.texts[0].get_text() == "0.80" and axis.yaxis_inverted()
+
+
 def test_a_calibration_curve_has_a_line_and_marks_for_each_model_beside_the_diagonal():
     table = np.array([(0.5, 0.4, 10), (0.9, 1.0, 30)], dtype="f8,f8,i8")
     table.dtype.names = ("confidence", "accuracy", "n")
@@ -191,3 +290,29 @@ def test_a_trade_has_a_panel_for_each_pair_a_point_for_each_run_and_a_colour_for
     (again,) = alone.axes[0].collections
     np.testing.assert_array_equal(sharp.get_facecolor(), again.get_facecolor())
     assert [each.get_text() for each in alone.legends[0].get_texts()] == ["sharp"]
+
+
+def test_stored_figures_are_packed_without_loss_unless_they_are_large_and_coloured():
+    path = Path(__file__).parent.parent / "notebooks" / "execute.py"
+    specification = importlib.util.spec_from_file_location("execute", path)
+    execute = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(execute)
+
+    def through(pixels):
+        file = io.BytesIO()
+        Image.fromarray(pixels).convert("RGBA").save(file, "PNG")
+        short = execute.packed(base64.b64encode(file.getvalue()).decode())
+        return Image.open(io.BytesIO(base64.b64decode(short)))
+
+    random = np.random.default_rng(0)
+    grey = random.integers(0, 256, (20, 30, 1), np.uint8).repeat(3, axis=-1)
+    colours = random.integers(0, 256, (20, 30, 3), np.uint8)
+    for pixels, mode in ((grey, "L"), (colours, "RGB"), (colours // 64 * 64, "P")):
+        stored = through(pixels)
+        assert stored.mode == mode
+        np.testing.assert_array_equal(np.asarray(stored.convert("RGB")), pixels)
+    wide = np.linspace(0, 255, 300).astype(np.uint8)[None, :, None]
+    photo = np.clip(wide + random.integers(-9, 9, (300, 300, 3)), 0, 255).astype(np.uint8)
+    stored = through(photo)
+    assert stored.mode == "P"
+    assert np.abs(np.asarray(stored.convert("RGB")).astype(int) - photo).mean() < 8

@@ -270,3 +270,17 @@ def test_help_names_every_field(capsys):
 def test_new_runs_never_share_a_folder():
     first, second = train.new_run("twice"), train.new_run("twice")
     assert first != second and first.is_dir() and second.is_dir()
+
+
+def test_one_line_tells_a_whole_training_in_one_line(capsys):
+    line = train.OneLine("VAE")
+    line.set_params({"epochs": 2, "steps": 4})
+    line.on_train_begin()
+    for epoch in range(2):
+        line.on_epoch_begin(epoch)
+        line.on_train_batch_end(0, {"loss": 3.0})
+        line.on_epoch_end(epoch, {"loss": 2.0 - epoch, "val_loss": 1.5})
+    line.on_train_end()
+    said = capsys.readouterr().out
+    assert said.count("\n") == 1 and "left" in said.split("\r")[1]
+    assert said.split("\r")[-1].startswith("VAE: epoch 2 of 2, loss 1.0, validation 1.5, 0 s")

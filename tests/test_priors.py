@@ -1,0 +1,262 @@
+"""Priors on latents: their densities and draws are what they say, and they lie beside a run."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import tensorflow as tf
+from scipy import stats
+from sklearn.mixture import GaussianMixture
+
+import apply
+import evaluate
+import prior as command
+import train
+from families import densities, flows, priors, registry
+from sources.conditions import Conditions
+from storage import checkpoints, keep, runs
+
+
+@pytest.fixture(scope="module")
+def z():
+    """Two clusters in three axes, a quarter of the latents in the first."""
+    random = np.random.default_rng(0)
+    first = random.uniform(size=3000) < 0.25
+    ends = np.where(first, -3.0, 3.0)[:, None] * [1.0, 1.0, 0.0]
+    turned = [[1.0, 0.5, 0.0], [0.0, 0.8, 0.0], [0.3, 0.0, 0.5]]
+    return (ends + random.normal(size=(3000, 3)) @ turned).astype(np.float32)
+
+
+SMALL = {"steps": 200, "width": 32, "blocks": 2}
+TRAINED = (flows.Flow, flows.Coupling, flows.TwoStage)
+
+
+@pytest.fixture(scope="module")
+def trained(z):
+    return {kind: kind.fitted(z, **SMALL) for kind in TRAINED}
+
+
+# --- densities -----------------------------------------------------------------------------------
+
+
+def test_the_density_of_a_mixture_is_scikit_learns(z):
+    found = GaussianMixture(3, random_state=0).fit(z)
+    prior = densities.Mixture(found.weights_, found.means_, found.covariances_)
+    told = prior.log_prob(tf.constant(z[:200])).numpy()
+    np.testing.assert_allclose(told, found.score_samples(z[:200]), atol=2e-4)
+
+
+def test_the_density_of_a_gaussian_is_scipys(z):
+    prior = densities.Gaussian.fitted(z)
+    known = stats.multivariate_normal(prior.means[0], prior.covariances[0])
+    told = prior.log_prob(tf.constant(z[:100])).numpy()
+    np.testing.assert_allclose(told, known.logpdf(z[:100]), atol=2e-4)
+    np.testing.assert_allclose(prior.covariances[0], np.cov(z.T), atol=0.05)
+
+
+def test_the_normal_prior_is_the_models_own(z, tiny):
+    model = registry.from_settings(tiny())
+    np.testing.assert_allclose(
+        densities.Normal(3).log_prob(tf.constant(z)), model.log_prior(z), rtol=1e-5
+    )
+
+
+def test_the_density_of_coupling_layers_is_the_change_of_volume(trained, z):
+    prior, points = trained[flows.Coupling], z[:5]
+    told = prior.log_prob(tf.constant(points)).numpy()
+    for point, value in zip(points, told, strict=True):
+        with tf.GradientTape() as tape:
+            x = tf.constant(point[None])
+            tape.watch(x)
+            noise, _ = prior.mean_network((x - prior.shift) / prior.scale)
+        jacobian = tape.jacobian(noise, x)[0, :, 0].numpy()
+        base = stats.norm.logpdf(noise[0]).sum()
+        assert value == pytest.approx(base + np.log(abs(np.linalg.det(jacobian))), abs=1e-3)
+
+
+def test_the_density_of_coupling_layers_sums_to_one_over_the_plane():
+    random = np.random.default_rng(1)
+    z = random.normal(size=(2000, 2)).astype(np.float32) * [1.0, 0.5]
+    prior = flows.Coupling.fitted(z, **SMALL)
+    axis = np.linspace(-6, 6, 201, dtype=np.float32)
+    grid = np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
+    mass = np.exp(prior.log_prob(tf.constant(grid))).sum() * (axis[1] - axis[0]) ** 2
+    assert mass == pytest.approx(1.0, abs=0.02)
+
+
+# --- draws ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [densities.Gaussian, densities.Mixture, *TRAINED])
+def test_draws_have_the_means_and_covariances_of_the_latents(kind, z, trained):
+    prior = trained.get(kind) or kind.fitted(z)
+    drawn = prior.sample(4000, seed=1)
+    assert drawn.dtype == np.float32 and drawn.shape == (4000, 3)
+    np.testing.assert_allclose(drawn.mean(axis=0), z.mean(axis=0), atol=0.5)
+    np.testing.assert_allclose(drawn.std(axis=0), z.std(axis=0), rtol=0.2)
+    np.testing.assert_allclose(drawn, prior.sample(4000, seed=1), atol=1e-5)
+    assert np.abs(drawn - prior.sample(4000, seed=2)).max() > 0.1
+
+
+def test_a_mixture_finds_the_clusters_and_how_many_are_needed(z):
+    prior = densities.Mixture.fitted(z)
+    drawn = prior.sample(4000)
+    assert max(prior.searched, key=prior.searched.get) == len(prior.weights) >= 2
+    assert prior.searched[1] < prior.searched[2]
+    first = drawn[:, 0] + drawn[:, 1] < 0
+    assert np.mean(first) == pytest.approx(0.25, abs=0.03)
+
+
+@pytest.mark.parametrize(
+    "kind", [densities.Normal, densities.Gaussian, densities.Mixture, *TRAINED]
+)
+def test_a_prior_comes_back_from_its_parts(kind, z, trained):
+    prior = trained.get(kind) or kind.fitted(z)
+    settings, arrays = prior.parts()
+    again = priors.restored(json.loads(json.dumps(settings)), arrays)
+    assert type(again) is kind
+    np.testing.assert_allclose(again.sample(5, seed=3), prior.sample(5, seed=3), atol=1e-5)
+
+
+# --- conditions ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [densities.Mixture, flows.Flow, flows.Coupling])
+def test_a_condition_draws_what_the_training_data_have_of_it(kind, z):
+    table = pd.DataFrame({"side": np.where(z[:, 0] + z[:, 1] < 0, "low", "high")})
+    known = Conditions.learn(table, ("side",))
+    sizes = SMALL if kind is not densities.Mixture else {}
+    prior = kind.fitted(z, table=table, conditions=known, **sizes)
+    low = prior.sample(500, condition={"side": "low"})
+    assert np.mean(low[:, 0] + low[:, 1] < 0) > 0.9
+    again = priors.restored(*prior.parts()).sample(500, condition={"side": "low"})
+    np.testing.assert_allclose(again, low, atol=1e-5)
+    with pytest.raises(ValueError, match="side = middle was not seen in training|'middle' was not"):
+        prior.sample(5, condition={"side": "middle"})
+
+
+# --- what cannot be fitted -----------------------------------------------------------------------
+
+
+def test_latents_that_no_density_fits_are_refused(z):
+    still = z.copy()
+    still[:, 1] = 2.0
+    for kind in (densities.Gaussian, densities.Mixture, flows.Flow):
+        with pytest.raises(ValueError, match="axis 1 of the latent is the same for every image"):
+            kind.fitted(still)
+    with pytest.raises(ValueError, match="use kind gaussian, whose covariance is shrunken"):
+        densities.Mixture.fitted(z[:50], components=10)
+    with pytest.raises(ValueError, match="finite latents"):
+        densities.Gaussian.fitted(np.where(z > 3, np.nan, z))
+    with pytest.raises(ValueError, match="fitted without conditions"):
+        densities.Gaussian.fitted(z).sample(3, condition={"side": "low"})
+    with pytest.raises(ValueError, match="at least 2 axes"):
+        flows.Coupling.fitted(z[:, :1])
+
+
+def test_kinds_and_conditions_that_do_not_fit_are_named(spots, tiny):
+    model = registry.from_settings(tiny())
+    with pytest.raises(ValueError, match="no kind of prior 'mix'; allowed: normal, gaussian"):
+        priors.fit("mix", model, spots.train)
+    with pytest.raises(ValueError, match="a gaussian prior takes no conditions; kinds that do"):
+        priors.fit("gaussian", model, spots.train, columns=("half",))
+
+
+# --- beside a run --------------------------------------------------------------------------------
+
+
+def test_a_run_gets_a_prior_and_draws_from_it(run, spots):
+    model, prior = train.load(run), priors.of_run(run)
+    assert runs.own_prior(run) == prior.kind
+    z, _ = priors.draws(model, spots.train)
+    np.testing.assert_allclose(prior.sample(4000).mean(axis=0), z.mean(axis=0), atol=0.3)
+    assert np.abs(model.sample(4, prior=prior) - model.sample(4)).max() > 0
+    np.testing.assert_array_equal(model.sample(4, prior=prior), model.decode(prior.sample(4)))
+    assert priors.of_run(run, "normal") is None
+
+
+def test_a_prior_of_other_weights_a_damaged_or_a_missing_one_is_refused(run):
+    name = runs.own_prior(run)
+    with pytest.raises(
+        ValueError, match=f"has no prior 'flow' .there are: normal, {name}.; fit it"
+    ):
+        priors.of_run(run, "flow")
+    arrays = runs.prior_folder(run, name) / "arrays.npz"
+    whole = arrays.read_bytes()
+    arrays.write_bytes(whole[:-20])
+    with pytest.raises(ValueError, match="is damaged .*fit it: python prior.py"):
+        priors.of_run(run)
+    arrays.write_bytes(whole)
+    model = train.load(run)
+    model.log_sigma.assign(1.0)
+    checkpoints.save(model, run)
+    with pytest.raises(ValueError, match="was fitted on other weights"):
+        priors.of_run(run)
+
+
+def test_a_report_names_numbers_under_another_prior(run, spots):
+    model, own = train.load(run), priors.of_run(run)
+    numbers = evaluate.report(model, spots, samples=64, others={"own": own})
+    plain = evaluate.report(model, spots)
+    assert plain["negative_elbo"] == numbers["negative_elbo"]
+    for name in ("negative_elbo", "nll", "rate", "sample_sharpness", "nearer_than_real"):
+        assert "own" in numbers[f"{name}@own"]["protocol"]
+    paid = numbers["rate@own"]["value"] + numbers["distortion"]["value"]
+    assert numbers["negative_elbo@own"]["value"] == pytest.approx(paid, rel=1e-5)
+    made = model.sample(len(spots.test), prior=own).numpy()
+    real = spots.test.images / np.float32(255)
+    sharp = evaluate.metrics.sharpness(made).mean() / evaluate.metrics.sharpness(real).mean()
+    assert numbers["sample_sharpness@own"]["value"] == pytest.approx(sharp, rel=1e-4)
+
+
+def test_under_n_0_i_the_sampled_rate_is_the_analytic_one_on_average(run, spots):
+    model = train.load(run)
+    images = np.repeat(spots.test.images[:1], 4000, axis=0)
+    result = model.forward(images, training=False, step=0)
+    sampled = model.rate(result, densities.Normal(model.latent_dim).log_prob)
+    assert np.mean(sampled) == pytest.approx(float(model.rate(result)[0]), rel=0.02)
+
+
+def test_the_command_compares_chooses_and_tells(run, spots, monkeypatch, capsys):
+    monkeypatch.setattr(command.data, "images_of", lambda run: spots)
+    command.main([str(run), "--kind", "gaussian", "mixture", "--components", "2", "--by", "nats"])
+    said = capsys.readouterr().out
+    table = pd.read_csv(run / "priors" / "priors.csv").set_index("prior")
+    assert {"N(0, I)", "gaussian", "mixture", "reconstructions"} == set(table.index)
+    assert (run / "priors" / "priors.png").is_file()
+    best = table.drop("reconstructions")["nats"].idxmax()
+    assert runs.own_prior(run) == {"N(0, I)": "normal"}.get(best, best)
+    assert "Test images" in said or "the run keeps it" in said
+
+
+def test_a_trained_prior_goes_on_where_it_was_broken_off(run, spots, tmp_path, monkeypatch):
+    model = train.load(run)
+    options = {"steps": 12, "width": 8, "blocks": 1}
+    whole = priors.fit("flow", model, spots.train, folder=tmp_path / "whole", **options)
+    end = keep.Keep.on_train_batch_end
+
+    def ended(self, batch, logs=None):
+        self.asked = int(self.trained.steps.numpy()) == 5
+        end(self, batch, logs)
+
+    with monkeypatch.context() as during:
+        during.setattr(keep.Keep, "on_train_batch_end", ended)
+        with pytest.raises(KeyboardInterrupt, match="the same command"):
+            priors.fit("flow", model, spots.train, folder=tmp_path / "broken", **options)
+    again = priors.fit("flow", model, spots.train, folder=tmp_path / "broken", **options)
+    assert int(again.steps) == int(whole.steps) > 5
+    for one, other in zip(whole.get_weights(), again.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_generated_images_come_from_the_prior_that_is_named(run, tmp_path, capsys):
+    for name in (None, "normal"):
+        words = [str(run), "--generate", "3", "--to", str(tmp_path / str(name))]
+        apply.main([*words, *(["--prior", name] if name else [])])
+    said = capsys.readouterr().out
+    assert f"of the run's prior {runs.own_prior(run)}" in said and "images of N(0, I)" in said
+    with pytest.raises(SystemExit, match="was fitted without"):
+        apply.main(
+            [str(run), "--generate", "3", "--condition", "half=1", "--to", str(tmp_path / "c")]
+        )
