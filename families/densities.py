@@ -131,7 +131,7 @@ class Mixture(Prior):
         (column,) = conditions.columns
         if not column.values:
             raise ValueError(
-                f"a mixture needs a category as condition, and {column.name} is a number; take "
+                f"a mixture needs a category as condition, and {column.name} is a number; use "
                 "kind flow"
             )
         known = table[column.name].astype(str).to_numpy()

@@ -87,10 +87,16 @@ def load(model, run):
     """
     weights, digests = Path(run) / WEIGHTS, Path(run) / DIGEST
     if not weights.is_file():
-        raise FileNotFoundError(f"{run} has no {WEIGHTS}: training ended before any were saved")
+        raise FileNotFoundError(
+            f"{run} has no {WEIGHTS}: training ended before any were saved; resume it or train a "
+            "new run"
+        )
     known = digests.read_text().split() if digests.is_file() else ()
     if sha256(weights) not in known:
-        raise ValueError(f"{weights} is damaged: its SHA-256 is not the one in {DIGEST}")
+        raise ValueError(
+            f"{weights} is damaged: its SHA-256 is not the one in {DIGEST}; restore a copy of the "
+            "run, or train a new one"
+        )
     with _without_optimizers(model):
         _read_weights(model, weights)
 
@@ -110,7 +116,7 @@ def require_plausible(run, weights):
     if weights > 2 * stored + 10**6:
         raise ValueError(
             f"{run}: settings.json describes a model of {weights:,} weights, and {WEIGHTS} holds "
-            f"at most {stored:,}; they do not belong to the same run"
+            f"at most {stored:,}; they do not belong to the same run: restore the run's own files"
         )
 
 
