@@ -8,6 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.lines import Line2D
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Polygon
+from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
 from storage import disk
@@ -280,6 +281,7 @@ def loss_curves(history, terms=("loss", "reconstruction", "kl", "ssim"), unit="n
             values = history[f"val_{term}"]
             axis.plot(epochs, values, color=COLOURS[1], label="validation", **look)
         axis.set(title=term, xlabel="epoch")
+        axis.xaxis.set_major_locator(MaxNLocator(4, integer=True))
         if term != "ssim":
             curves = [np.asarray(line.get_ydata()) for line in axis.lines]
             late = [each[len(history) // 8 :] for each in curves]
