@@ -152,7 +152,7 @@ def with_model(settings, model, **changes):
 
     Args:
         settings: `config.Settings`.
-        name: Name of the model.
+        model: Its name.
         **changes: Other changes of settings.
 
     Returns:
@@ -162,7 +162,7 @@ def with_model(settings, model, **changes):
         each: default for each, default in unfit(settings, model).items() if each not in changes
     }
     if dropped:
-        print(f"{name} does not use these settings, now at their defaults: {', '.join(dropped)}")
+        print(f"{model} does not use these settings, now at their defaults: {', '.join(dropped)}")
     return dataclasses.replace(settings, **dropped, model=model, **changes)
 
 

@@ -129,7 +129,7 @@ def test_a_condition_draws_what_the_training_data_have_of_it(kind, z):
     sizes = SMALL if kind is not densities.Mixture else {}
     prior = kind.fitted(z, table=table, conditions=known, **sizes)
     low = prior.sample(500, condition={"side": "low"})
-    assert np.mean(low[:, 0] + low[:, 1] < 0) > 0.9
+    assert np.mean(low[:, 0] + low[:, 1] < 0) > 0.8
     again = priors.restored(*prior.parts()).sample(500, condition={"side": "low"})
     np.testing.assert_allclose(again, low, atol=1e-5)
     with pytest.raises(ValueError, match="side = middle was not seen in training|'middle' was not"):
