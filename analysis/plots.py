@@ -498,7 +498,7 @@ def thumbnails(
     corners = np.floor(
         np.clip(np.stack([moved[:, 0], 1 - size / pixels - moved[:, 1]], 1), 0, 1) * pixels
     ).astype(int)
-    inner = size - 2 if (labels >= 0).any() else size
+    inner = max(1, size - 2)  # a frame of one pixel, white without a label
     small = fitted(images[rows], inner * min(1.0, images.shape[2] / images.shape[1]))
     for row, (left, top), image in zip(rows, corners, small, strict=True):
         frame = sheet[top : top + size, left : left + size]
