@@ -237,7 +237,7 @@ def ended(process, output):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", KILLED if LONG else ["SoftIntroVAE"])
+@pytest.mark.parametrize("kind", KILLED if LONG else ["VAE"])
 def test_kill_9_at_any_moment_changes_nothing(kind, tmp_path, start):
     kills = 1 if kind in ONCE or not LONG else 20
     chosen = ["digits", *SMALL, *KILLED[kind]]

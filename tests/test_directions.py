@@ -291,9 +291,9 @@ def test_permuted_labels_keep_their_subjects_and_the_sizes_of_them():
 @pytest.mark.parametrize("method", directions.METHODS)
 def test_a_real_effect_is_established_at_its_true_size(method):
     z, labels, subjects = cohort(effect=1.5)
-    found = directions.evidence(z, labels, subjects, method, permutations=99)
+    found = directions.evidence(z, labels, subjects, method, bootstraps=60, permutations=49)
     truth = stats.norm.cdf(1.5 / np.sqrt(2))  # of two unit normals 1.5 apart
-    assert found.low < truth < found.high and found.p_value == 0.01
+    assert found.low < truth < found.high and found.p_value == 0.02
     assert found.established and found.stability > 0.8
     assert sum(found.images) == len(z) and sum(found.subjects) == 120
     assert str(found).startswith(f"AUC {found.auc:.2f}") and not found.caution
@@ -333,8 +333,8 @@ def test_a_label_that_only_goes_with_age_is_not_found_beside_age(method, curved)
 @pytest.mark.parametrize("method", directions.METHODS)
 def test_an_effect_beside_age_is_established(method):
     z, labels, subjects, covariates = confounded(0, effect=2.0, n_subjects=120)
-    found = directions.evidence(z, labels, subjects, method, covariates, 5, 60, 59)
-    assert found.established and found.p_value == 1 / 60
+    found = directions.evidence(z, labels, subjects, method, covariates, 5, 30, 29)
+    assert found.established and found.p_value == 1 / 30
 
 
 @pytest.mark.parametrize("method", directions.METHODS)
@@ -409,7 +409,7 @@ def test_too_few_positives_are_said():
     z, _, subjects = cohort(60, images=1, effect=0.0)
     found = directions.evidence(z, subjects < 6, subjects, permutations=49, bootstraps=100)
     assert "only 6 subjects have the label" in found.caution and found.caution in str(found)
-    with pytest.raises(ValueError, match="in several subjects"):
+    with pytest.raises(ValueError, match="several subjects"):
         directions.evidence(z, subjects < 1, subjects)
 
 

@@ -172,7 +172,7 @@ def test_inception_sees_colours_of_its_own_size_and_refuses_what_is_not_its_weig
 
 
 def test_maps_of_a_layer_that_is_not_there_are_refused_with_those_that_are():
-    with pytest.raises(ValueError, match="no layer 'pool'; there are .*features"):
+    with pytest.raises(ValueError, match="no layer 'pool'; it has .*features"):
         networks.maps(networks.classifier((8, 8, 1), 2), ["pool"])
 
 

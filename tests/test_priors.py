@@ -245,7 +245,7 @@ def test_a_trained_prior_goes_on_where_it_was_broken_off(run, spots, tmp_path, m
         with pytest.raises(KeyboardInterrupt, match="the same command"):
             priors.fit("flow", model, spots.train, folder=tmp_path / "broken", **options)
     again = priors.fit("flow", model, spots.train, folder=tmp_path / "broken", **options)
-    assert int(again.steps) == int(whole.steps) > 5
+    assert int(again.steps) == int(whole.steps)
     for one, other in zip(whole.get_weights(), again.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
 

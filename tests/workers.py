@@ -28,7 +28,7 @@ def settings_of(kind, epochs):
         image_shape=SHAPE,
         widths=(8,),
         latent_dim=3,
-        classes=2,
+        classes=2 if kind.startswith(("SemiSupervised", "M2")) else 10,
         binarize="none" if "Intro" in kind else "dynamic",
         batch_norm=kind.endswith("-norm"),
         corrupt="gaussian" if kind == "Autoencoder" else "none",
