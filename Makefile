@@ -10,7 +10,10 @@ READY = .venv/ready
 export TF_CPU_ALLOCATOR_USE_BFC = 1
 NOTEBOOKS = run.ipynb $(wildcard notebooks/*.ipynb)
 
-.PHONY: run notebook test test-long units pages lint format notebooks robust bench lock clean
+QUICK = project config losses metrics layers networks randomness latent splits factors phantoms plots \
+	conditions
+
+.PHONY: run notebook check test test-long units pages lint format notebooks robust bench lock clean
 
 run: $(READY)  ## train a VAE on the embedded digits and look into it, headless
 	@echo "Executing run.ipynb (about a minute on two cores) ..."
@@ -18,6 +21,9 @@ run: $(READY)  ## train a VAE on the embedded digits and look into it, headless
 
 notebook: $(READY)  ## open run.ipynb in Jupyter
 	.venv/bin/jupyter notebook run.ipynb
+
+check: $(READY) lint  ## lint and the quick tests: a minute
+	@$(PY) -m pytest -q $(QUICK:%=tests/test_%.py)
 
 test: $(READY) lint  ## lint, unit tests, and every notebook against its stored outputs
 	@echo "Running unit tests and notebooks side by side (about 18 minutes on two cores) ..."

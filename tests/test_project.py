@@ -58,7 +58,7 @@ def pinned():
 
 
 def test_every_module_has_its_floor():
-    files = {path.stem for path in ROOT.glob("*.py")} - {"conftest"}
+    files = {path.stem for path in ROOT.glob("*.py")} - {"conftest", "setup"}
     rooms = {path.parent.name for path in ROOT.glob("*/__init__.py")}
     assert files | rooms == set(PLACES) and not files & rooms
     for room in rooms:
@@ -120,6 +120,13 @@ def test_help_and_misspelt_words_are_answered_without_tensorflow(words):
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert COMMANDS[words] in done.stdout + done.stderr and "Traceback" not in done.stderr
+
+
+def test_installing_it_says_how_to_use_it():
+    done = subprocess.run(
+        [sys.executable, "setup.py", "egg_info"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode and "python train.py digits" in done.stderr
 
 
 def test_the_lock_pins_every_dependency_to_one_version():
