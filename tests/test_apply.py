@@ -11,7 +11,7 @@ import data
 import train
 from analysis import latent
 from analysis.directions import Direction
-from families import registry
+from families import priors, registry
 from sources import files
 
 
@@ -189,7 +189,8 @@ def test_a_generated_data_set_is_read_back_by_the_folder_source(
     images = data.load(
         config.Settings(dataset="gallery", image_shape=(12, 12, 1), widths=(8,), labels=labels)
     )
-    made, classes = train.load(labelled_run).generate(40)
+    model, own = train.load(labelled_run), priors.of_run(labelled_run)
+    made, classes = model.generate(40, prior=own)
     expected = {
         f"{label}/{number:05d}.png": (image, label)
         for number, (image, label) in enumerate(zip(made.numpy(), classes, strict=True))

@@ -77,7 +77,7 @@ def test_bins_are_equally_filled_and_few_values_keep_theirs():
 
 
 def test_what_cannot_be_scored_is_refused(truth):
-    with pytest.raises(ValueError, match="the same rows"):
+    with pytest.raises(ValueError, match="equally many rows"):
         found(truth[:10], truth)
     with pytest.raises(ValueError, match="'age' must be finite"):
         found(truth, truth * [1.0, 1.0, 0.0])

@@ -24,7 +24,7 @@ def test_in_batches_is_the_function_on_the_whole_array_whatever_the_batch():
 
 
 def test_in_batches_refuses_nothing_at_all():
-    with pytest.raises(ValueError, match="no rows"):
+    with pytest.raises(ValueError, match="arrays are empty"):
         in_batches(lambda x: x, np.zeros((0, 3)))
 
 

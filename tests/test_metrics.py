@@ -210,7 +210,7 @@ def test_the_sliced_wasserstein_distance_finds_noise_on_the_finest_level():
     found = metrics.sliced_wasserstein(one, noisy)
     assert list(found) == [64, 32, 16]
     assert found[64] > 2 * floor[64] and found[64] > found[16]
-    with pytest.raises(ValueError, match="one shape"):
+    with pytest.raises(ValueError, match="the same shape"):
         metrics.sliced_wasserstein(one, two[:3])
 
 
