@@ -3,6 +3,7 @@
     python apply.py RUN FOLDER [--out DIR] [--direction FILE --strength 2] [--between A B]
     python apply.py RUN FOLDER --to latents.parquet [--direction FILE ...] [--address HOST:PORT]
     python apply.py RUN --generate 1000 --to NEW_FOLDER
+    python apply.py RUN --find Hernia [--method fisher] [--adjust age sex]
 
 The second encodes an archive of any size into a table of latents, in parts so that it can be
 resumed, on a Ray cluster if requested (`archive.py`). The third makes images instead: a folder of
@@ -21,6 +22,7 @@ from pathlib import Path
 import config
 
 TABLES = ("csv", "parquet")
+METHODS = ("mean", "fisher", "logistic")
 WAYS = {  # to call it, and the options that mean something there
     "FOLDER": (
         *("out", "table", "direction", "strength"),
@@ -28,6 +30,7 @@ WAYS = {  # to call it, and the options that mean something there
     ),
     "--to": ("to", "direction", "address"),
     "--generate": ("to", "label", "seed", "prior", "condition"),
+    "--find": ("method", "adjust"),
 }
 
 
@@ -60,6 +63,16 @@ def parsed(words=None):
     parser.add_argument(
         "--to", type=Path, help="output: a .parquet file for an archive, a folder for --generate"
     )
+    parser.add_argument(
+        "--find",
+        metavar="LABEL",
+        help="find the direction of a column of the run's images (Hernia) or of a comparison "
+        "(digit==3, age>60), with the evidence for it",
+    )
+    parser.add_argument("--method", choices=METHODS, default="fisher", help="default: fisher")
+    parser.add_argument(
+        "--adjust", nargs="+", default=[], metavar="COLUMN", help="columns to adjust for"
+    )
     parser.add_argument("--address", help="of a Ray cluster, or local; default: no Ray")
     parser.add_argument("--label", type=int, help="generate this class only")
     parser.add_argument(
@@ -74,9 +87,12 @@ def parsed(words=None):
     )
     parser.add_argument("--seed", type=int, default=0, help="of what is generated")
     arguments = parser.parse_args(words)
-    if (arguments.folder is None) == (arguments.generate is None):
-        parser.error("give a FOLDER of images, or --generate N")
-    way = "--generate" if arguments.generate is not None else "--to" if arguments.to else "FOLDER"
+    chosen = [arguments.folder, arguments.generate, arguments.find]
+    if sum(each is not None for each in chosen) != 1:
+        parser.error("give a FOLDER of images, or --generate N, or --find LABEL")
+    way = "--to" if arguments.to else "FOLDER"
+    if arguments.folder is None:
+        way = "--find" if arguments.find is not None else "--generate"
     for name in sum(WAYS.values(), ()):
         if name not in WAYS[way] and getattr(arguments, name) != parser.get_default(name):
             parser.error(f"--{name.replace('_', '-')} cannot be used with {way}")
@@ -88,11 +104,15 @@ if __name__ == "__main__":
     config.import_quietly()
 
 
+import operator
+import re
+
 import numpy as np
 import pandas as pd
 
 import archive
 import config
+import data
 import evaluate
 import train
 from analysis import directions, latent, plots
@@ -102,6 +122,12 @@ from sources import decoding, files
 from storage import disk
 
 THUMBNAILS = 2000  # at most, on a map
+STRENGTHS = (-4, -2, 0, 2, 4)  # of a sweep, in standard deviations
+SWEPT = 6  # images in it
+NO_DIRECTIONS = (
+    "whose decoder needs a class in addition to the latent: directions and interpolations are not "
+    "available. Use a VAE or a SemiSupervisedVAE for these"
+)
 
 
 def load_images(run, folder, on_bad_file="stop"):
@@ -274,10 +300,7 @@ def write(run, folder, out, arguments):
     for path in arguments.direction:
         direction = directions.Direction.load(path, model.latent_dim)
     if model.needs_class and (direction is not None or arguments.between is not None):
-        raise ValueError(
-            f"{run} is an M2, whose decoder needs a class in addition to the latent: directions "
-            "and interpolations are not available. Use a VAE or a SemiSupervisedVAE for these"
-        )
+        raise ValueError(f"{run} is an M2, {NO_DIRECTIONS}")
     images, table = load_images(run, folder, "skip" if arguments.skip_bad_files else "stop")
     latents, made = encode(model, images, table)
     frames = (
@@ -366,11 +389,110 @@ def make(run, arguments):
         print("labels: " + ", ".join(f"{label}: {count}" for label, count in counts.items()))
 
 
+def labelled(table, text):
+    """Which rows of a table have a label, as nullable booleans.
+
+    Args:
+        table: A split's table.
+        text: Name of a column of yes or no, or a comparison such as `digit==3` or `age>60`.
+    """
+    parts = re.fullmatch(r"\s*(.+?)\s*(==|!=|>=|<=|>|<)\s*(.+?)\s*", text)
+    column = parts[1] if parts else text
+    if column not in table:
+        known = ", ".join(each for each in table if each not in ("file", "subject"))
+        raise ValueError(f"--find {text}: the images have no column {column!r}; there are: {known}")
+    values = table[column]
+    if parts is None:
+        if not set(values.dropna().unique()) <= {0, 1}:
+            raise ValueError(f"--find {text}: {column} is not yes or no; compare it: {column}==...")
+        return values.astype("boolean")
+    compare = {
+        "==": operator.eq,
+        "!=": operator.ne,
+        ">=": operator.ge,
+        "<=": operator.le,
+        ">": operator.gt,
+        "<": operator.lt,
+    }[parts[2]]
+    value = train.parse_value(parts[3])
+    has = compare(values.astype(str) if isinstance(value, str) else values, value)
+    return pd.Series(has, index=values.index).astype("boolean").mask(values.isna())
+
+
+def find(run, label, method="fisher", adjust=()):
+    """Finds the direction of a label, with the evidence for it, and draws what it does.
+
+    The direction is fitted on the training subjects. The evidence is computed on the test subjects
+    alone: `directions.evidence`, cross-validated among them, and the AUC of the saved direction.
+
+    Args:
+        run: Run folder.
+        label: See `labelled`.
+        method: One of `directions.METHODS`.
+        adjust: Columns of the table to adjust for.
+
+    Returns:
+        `(direction, evidence, auc)`; saved in `RUN/directions/` and, as figures, in
+        `RUN/directions/LABEL/`.
+
+    Raises:
+        ValueError: if a split has too few images with or without the label, or the model's latent
+            has no directions.
+    """
+    model, images = train.load(run), data.images_of(run)
+    if model.needs_class:
+        raise ValueError(f"{run} is an M2, {NO_DIRECTIONS}")
+    found = {}
+    for name in ("train", "test"):
+        split = images.splits[name]
+        has = labelled(split.table, label)
+        known = split.only(has.notna().to_numpy())
+        table = known.table.assign(**{label: has.dropna().to_numpy(bool)})
+        if table[label].nunique() < 2:
+            count = int(table[label].sum())
+            raise ValueError(
+                f"--find {label}: {count} of {len(table)} {name} images have it; a direction needs "
+                "images with it and without"
+            )
+        found[name] = latent.encode(model, known)[0], table, known.images
+    z, table, _ = found["train"]
+    source = f"{Path(run).name}: {len(table)} training images of {images.name}"
+    direction = directions.Direction.of(z, table, label, method, adjust, source)
+    z, table, pictures = found["test"]
+    has, subjects = table[label].to_numpy(bool), table["subject"].to_numpy()
+    covariates = directions.design(table, list(adjust)) if adjust else None
+    seen = directions.evidence(z, has, subjects, method, covariates)
+    auc = directions.auc_within(direction.project(z), has)
+    name = disk.file_name(label)
+    folder = Path(run) / "directions"
+    direction.save(folder / f"{name}.json")
+    without = np.flatnonzero(~has)
+    rows = without[:: max(1, len(without) // SWEPT)][:SWEPT]
+    moved = np.asarray(directions.sweep(model.decode, z[rows], direction, STRENGTHS))
+    heads = [f"{strength:+g}" if strength else "0" for strength in STRENGTHS]
+    title = f"test images moved along {label}, in standard deviations"
+    sheet = {f"{number + 1}": moved[:, number] for number in range(len(rows))}
+    plots.save(plots.image_rows(sheet, heads=heads, title=title), folder / name / "sweep.png")
+    changes = plots.difference_maps(moved[:, 0], heads)
+    plots.save(changes, folder / name / "differences.png")
+    return direction, seen, auc
+
+
 def main(words=None):
     arguments = parsed(words)
     try:
         if arguments.generate is not None:
             make(arguments.run, arguments)
+            return
+        if arguments.find is not None:
+            direction, seen, auc = find(
+                arguments.run, arguments.find, arguments.method, arguments.adjust
+            )
+            print(f"{direction.name}, on test subjects alone: {seen}")
+            print(f"AUC of the saved direction on the test images: {auc:.2f}")
+            folder = arguments.run / "directions"
+            name = disk.file_name(direction.name)
+            print(f"Saved: {folder / name}.json; figures in {folder / name}")
             return
         if arguments.to is not None:
             keep(arguments.run, arguments.folder, arguments)

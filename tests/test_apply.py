@@ -230,3 +230,46 @@ def test_generate_refuses_what_cannot_be(run, labelled_run, folder, tmp_path, ca
     )
     assert "give a FOLDER" in told(run)
     assert "give a FOLDER" in told(run, folder, "--generate", 3)
+
+
+# --- directions ----------------------------------------------------------------------------------
+
+
+def test_a_direction_is_found_with_its_evidence_and_moves_images(
+    trained_once, run, spots, monkeypatch, capsys
+):
+    monkeypatch.setattr(apply.data, "images_of", lambda run: spots)
+    apply.main([str(run), "--find", "half", "--method", "mean"])
+    said = capsys.readouterr().out
+    assert "half, on test subjects alone: AUC" in said
+    direction = Direction.load(run / "directions" / "half.json", 3)
+    z, _ = latent.encode(train.load(run), spots.train)
+    known = Direction.of(z, spots.train.table, "half", "mean")
+    np.testing.assert_allclose(direction.vector, known.vector, atol=1e-6)
+    held, _ = latent.encode(train.load(run), spots.test)
+    has = spots.test.table["half"].to_numpy() == 1
+    auc = apply.directions.auc_within(direction.project(held), has)
+    assert f"on the test images: {auc:.2f}" in said
+    for name in ("sweep", "differences"):
+        assert Image.open(run / "directions" / "half" / f"{name}.png").size[0] > 100
+
+
+def test_a_label_is_a_column_or_a_comparison():
+    table = pd.DataFrame(
+        {"digit": [3, 5, None], "sex": ["F", "M", None], "ill": [True, False, None]}
+    )
+    assert apply.labelled(table, "digit==3").tolist()[:2] == [True, False]
+    assert apply.labelled(table, "digit >= 4").tolist()[:2] == [False, True]
+    assert apply.labelled(table, "sex == F").tolist()[:2] == [True, False]
+    for text in ("digit==3", "sex!=M", "ill"):
+        assert apply.labelled(table, text).isna().tolist() == [False, False, True]
+    with pytest.raises(ValueError, match="no column 'age'; there are: digit, sex, ill"):
+        apply.labelled(table, "age>60")
+    with pytest.raises(ValueError, match="digit is not yes or no; compare it: digit==..."):
+        apply.labelled(table, "digit")
+
+
+def test_a_label_that_no_image_has_is_refused(run, spots, monkeypatch):
+    monkeypatch.setattr(apply.data, "images_of", lambda run: spots)
+    with pytest.raises(SystemExit, match="0 of .* train images have it; a direction needs"):
+        apply.main([str(run), "--find", "half==7"])
