@@ -144,6 +144,7 @@ class Settings:
     perceptual: str = _among("none", "none", "classifier", "vgg16")  # whose feature maps
     perceptual_weight: float = _within(0.0, 0.0, 1e7)  # nats per unit of `losses.perceptual`
     perceptual_label: str = _word("")  # what the classifier learns; "": the images' own label
+    perceptual_file: str = _word("")  # weights of VGG16; "": Keras' cache or a download
     beta: float = _within(1.0, 0.0, 1e5)  # weight of the KL (BetaTCVAE: of a part); 1 is the ELBO
     kl_warmup_steps: int = _within(0, 0, 10**9)  # the weight rises linearly from 0
     free_bits: float = _within(0.0, 0.0, 100.0)  # nats per latent axis without a penalty

@@ -164,7 +164,7 @@ def fit(model, images, settings, run, verbose="auto", resume=False, callbacks=()
             f"steps_per_execution = {settings.steps_per_execution} does not divide the {steps} "
             f"steps of an epoch; take one of {_divisors(steps)}"
         )
-    model.perceptual = judges.feature_maps(images, settings)
+    model.perceptual = judges.feature_maps(images, settings, told=verbose != 0)
     compile_model(model, settings, steps, len(images.train))
     if chief:
         (run / "samples").mkdir(parents=True, exist_ok=True)

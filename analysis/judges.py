@@ -19,8 +19,11 @@ import config
 from nn import networks
 from nn.batches import as_float, in_batches
 from storage import checkpoints, disk
+from storage.keep import OneLine
 
 VGG_LAYERS = ("block1_conv2", "block2_conv2", "block3_conv3")
+VGG_FILE = "Keras' file vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5"
+SETTLED = 5  # epochs without improvement that end the training of a perceptual classifier
 TRUST = 0.8  # AUC or correlation of a network, below which there is no conclusion
 
 
@@ -91,7 +94,9 @@ def judge(images, labels=None, seed=0, steps=2000, widths=(32, 64), cache=None) 
     return unmeasured._replace(accuracy=accuracy, auc=auc)
 
 
-def classifier(images, labels=None, seed=0, steps=2000, widths=(32, 64), cache=None):
+def classifier(
+    images, labels=None, seed=0, steps=2000, widths=(32, 64), cache=None, patience=0, told=False
+):
     """Trains a classifier on the training split, or reads it from the cache.
 
     The validation split chooses the epoch; the test split is not touched. Images without a label
@@ -104,6 +109,8 @@ def classifier(images, labels=None, seed=0, steps=2000, widths=(32, 64), cache=N
         steps: Training steps of 128 images, rounded up to whole epochs.
         widths: Filters of the network's stages.
         cache: Folder; default `judges` in `config.RUNS_DIR`.
+        patience: Epochs without a better validation after which the training ends; 0: never.
+        told: Whether to show progress.
 
     Returns:
         `keras.Model`, from floats in [0, 1] to logits `(batch, classes)`.
@@ -115,9 +122,10 @@ def classifier(images, labels=None, seed=0, steps=2000, widths=(32, 64), cache=N
         )
     images = _known(images, lambda split: split.labels(labels) >= 0, labels)
     targets = {name: split.labels(labels) for name, split in images.splits.items()}
-    outputs = int(targets["train"].max()) + 1
+    outputs = int(max(each.max(initial=0) for each in targets.values())) + 1
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    return _judging(images, labels, targets, outputs, loss, "accuracy", seed, steps, widths, cache)
+    options = (seed, steps, widths, cache, patience, told)
+    return _judging(images, labels, targets, outputs, loss, "accuracy", *options)
 
 
 def gauge(images, column, seed=0, steps=2000, widths=(32, 64), cache=None) -> Judge:
@@ -161,12 +169,16 @@ def _known(images, has, column):
     return replace(images, **{name: images.splits[name].only(each) for name, each in some.items()})
 
 
-def _judging(images, name, targets, outputs, loss, metric, seed, steps, widths, cache):
+def _judging(
+    images, name, targets, outputs, loss, metric, seed, steps, widths, cache, patience=0, told=False
+):
     """A network trained to predict the targets, or read from the cache."""
     network = networks.classifier(images.image_shape, outputs, widths, seed=seed)
     content = hashlib.blake2s(digest_size=8)
     for part in (images.train.images[:], targets["train"], np.array([seed, steps, *widths])):
         content.update(np.ascontiguousarray(part))
+    if patience:
+        content.update(f"patience {patience}".encode())
     if config.MOST_EPOCHS:  # a shortened training must not replace a full one
         content.update(str(config.MOST_EPOCHS).encode())
     folder = Path(cache or config.RUNS_DIR / "judges")
@@ -187,8 +199,9 @@ def _judging(images, name, targets, outputs, loss, metric, seed, steps, widths, 
         validation_data=_judged(images.validation, targets["validation"], batch_size),
         callbacks=[
             keras.callbacks.EarlyStopping(
-                f"val_{metric}", patience=epochs, restore_best_weights=True
-            )
+                f"val_{metric}", patience=patience or epochs, restore_best_weights=True
+            ),
+            *([OneLine(f"network of {name}")] if told else []),
         ],
         verbose=0,
         shuffle=False,
@@ -224,12 +237,18 @@ def _judged(split, targets, batch_size, seed=None):
     return batches.map(lambda pixels, rows: (as_float(pixels), tf.gather(known, rows)))
 
 
-def feature_maps(images, settings):
+def feature_maps(images, settings, told=False):
     """The feature maps of `settings.perceptual`, as a function, or None for `"none"`.
 
     `"classifier"` is a `classifier` of `settings.perceptual_label`, trained on the same training
-    images (from the cache the second time); its maps are those after every convolution stage.
-    `"vgg16"` is VGG16 with the weights of ImageNet, from Keras' cache or a download.
+    images (from the cache the second time, whatever the run); its maps are those after every
+    convolution stage. It ends when it has not improved for `SETTLED` epochs. `"vgg16"` is VGG16
+    with the weights of ImageNet, from `settings.perceptual_file`, Keras' cache or a download.
+
+    Args:
+        images: `data.ImageData`.
+        settings: `config.Settings`.
+        told: Whether to show progress.
 
     Returns:
         Function from float images `(batch, height, width, channels)` in [0, 1] to a list of maps;
@@ -248,16 +267,26 @@ def feature_maps(images, settings):
                 f"perceptual = 'classifier' needs a label, and {images.name} has no "
                 f"{label or 'label'}; set perceptual_label to a column of its table"
             )
-        network = classifier(images, label, seed=settings.seed)
+        network = classifier(images, label, seed=settings.seed, patience=SETTLED, told=told)
         stages = [each.name for each in network.layers if isinstance(each, keras.layers.Add)]
         cut = networks.maps(network, stages)
         return lambda pixels: cut(pixels, training=False)
+    file = settings.perceptual_file
+    if file and not Path(file).expanduser().is_file():
+        raise OSError(f"perceptual_file = {file!r}: there is no such file; give {VGG_FILE}")
+    weights = Path(file).expanduser() if file else "imagenet"
     try:
-        network = keras.applications.VGG16(weights="imagenet", include_top=False)
+        network = keras.applications.VGG16(weights=weights, include_top=False)
     except Exception as error:  # Keras raises a bare one if the download fails
+        if file:
+            raise OSError(
+                f"perceptual_file = {file!r} does not contain VGG16's weights without the top "
+                f"({error}); give {VGG_FILE}"
+            ) from error
         raise OSError(
             "perceptual = 'vgg16': its ImageNet weights are not in Keras' cache and could not be "
-            f"downloaded ({error}); use perceptual = 'classifier'"
+            f"downloaded ({error}); set perceptual_file to {VGG_FILE}, or use perceptual = "
+            "'classifier'"
         ) from error
     cut = networks.maps(network, VGG_LAYERS)
 

@@ -1,6 +1,7 @@
 """Classifiers and regressors: their quality is measured, and limits their conclusions."""
 
 import math
+import re
 from dataclasses import replace
 
 import keras
@@ -105,7 +106,7 @@ def quick(monkeypatch, tmp_path):
     classifier = judges.classifier
     options = {"steps": 20, "widths": (4, 8), "cache": tmp_path}
     monkeypatch.setattr(
-        judges, "classifier", lambda *given, seed: classifier(*given, seed=seed, **options)
+        judges, "classifier", lambda *given, **named: classifier(*given, **named | options)
     )
 
 
@@ -128,7 +129,7 @@ def test_a_classifier_without_a_label_is_refused_by_name(spots, tiny):
 
 
 def test_vgg16_sees_grey_images_as_colours_and_says_where_its_weights_are_missing(
-    spots, tiny, monkeypatch
+    spots, tiny, monkeypatch, tmp_path
 ):
     settings = tiny(perceptual="vgg16", image_shape=(32, 32, 1))
     plain = keras.applications.VGG16(weights=None, include_top=False)
@@ -142,6 +143,29 @@ def test_vgg16_sees_grey_images_as_colours_and_says_where_its_weights_are_missin
     monkeypatch.setattr(keras.applications, "VGG16", offline)
     with pytest.raises(OSError, match="vgg16.*ImageNet weights.*classifier"):
         judges.feature_maps(spots, settings)
+    with pytest.raises(OSError, match="there is no such file; give Keras' file vgg16_weights"):
+        judges.feature_maps(spots, replace(settings, perceptual_file=str(tmp_path / "none.h5")))
+    (tmp_path / "other.h5").write_bytes(b"no weights")
+    with pytest.raises(OSError, match="does not contain VGG16's weights without the top"):
+        judges.feature_maps(spots, replace(settings, perceptual_file=str(tmp_path / "other.h5")))
+
+
+def test_a_class_that_no_training_image_has_is_counted(spots, tmp_path):
+    labels = spots.validation.table["half"].to_numpy().copy()
+    labels[:3] = 2
+    table = spots.validation.table.assign(half=labels)
+    some = replace(spots, validation=replace(spots.validation, table=table))
+    judge = judges.judge(some, steps=5, widths=(4,), cache=tmp_path)
+    assert judge.probabilities(spots.test.images).shape[1] == 3
+
+
+def test_a_settled_classifier_ends_early_and_shows_how_far_it_is(spots, tmp_path, capsys):
+    options = {"steps": 4000, "widths": (4,), "cache": tmp_path, "patience": 2, "told": True}
+    judges.classifier(spots, **options)
+    said = capsys.readouterr().out.split("\r")[-1]
+    assert said.startswith("network of half: epoch ")
+    done, total = re.match(r"network of half: epoch (\d+) of (\d+)", said).groups()
+    assert int(done) < int(total) / 10
 
 
 def test_inception_sees_colours_of_its_own_size_and_refuses_what_is_not_its_weights(
