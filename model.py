@@ -229,18 +229,10 @@ class Autoencoder(Configured):
         there."""
 
     def make_train_function(self, force=False):
-        if self.distribute_strategy.num_replicas_in_sync == 1:
-            return super().make_train_function(force)
-        if self.train_function is None or force:
-            self.train_function = replicas.train_function(self)
-        return self.train_function
+        return replicas.step_function(self, "train", super().make_train_function, force)
 
     def make_test_function(self, force=False):
-        if self.distribute_strategy.num_replicas_in_sync == 1:
-            return super().make_test_function(force)
-        if self.test_function is None or force:
-            self.test_function = replicas.test_function(self)
-        return self.test_function
+        return replicas.step_function(self, "test", super().make_test_function, force)
 
     def key(self, stream, training, step, rows=None):
         """Key of one draw of a pass; training and evaluation never share a stream."""

@@ -91,7 +91,25 @@ def update(variables, function, *values):
 # --- what Keras calls ----------------------------------------------------------------------------
 
 
-def train_function(model):
+def step_function(model, kind, own, force):
+    """The function that `fit` (`kind` is `"train"`) or `evaluate` (`"test"`) calls.
+
+    Args:
+        model: A model that is asked for it by Keras.
+        kind: `"train"` or `"test"`.
+        own: Keras' own method, which serves a model that has its batches to itself.
+        force: Whether to make it anew.
+    """
+    if model.distribute_strategy.num_replicas_in_sync == 1:
+        return own(force)
+    name = f"{kind}_function"
+    if getattr(model, name) is None or force:
+        make = {"train": _train_function, "test": _test_function}[kind]
+        setattr(model, name, make(model))
+    return getattr(model, name)
+
+
+def _train_function(model):
     """Steps of a model's `train_step` on every replica.
 
     Keras' own reduction over workers fails on scalars; here every replica has the sums over all.
@@ -107,7 +125,7 @@ def train_function(model):
     return train
 
 
-def test_function(model):
+def _test_function(model):
     """A model's `test_step`; every worker evaluates all held-out images, as a single one does."""
     strategy = model.distribute_strategy
 
