@@ -300,8 +300,9 @@ class Flow(Trained):
             return plain + guidance * (known - plain)
 
         def carried(x, told):
-            for step in range(steps):
-                t, size = step / steps, 1.0 / steps
+            size = 1.0 / steps
+            for step in tf.range(steps):  # a loop of the graph, which is traced once
+                t = tf.cast(step, tf.float32) * size
                 first = velocity(x, t, told)
                 second = velocity(x + size * first, t + size, told)
                 x = x + 0.5 * size * (first + second)

@@ -45,6 +45,12 @@ def trained_once(tmp_path_factory, spots, tiny):
     return place
 
 
+@pytest.fixture(autouse=True)
+def no_prior_of_its_own(monkeypatch):
+    """Trainings of single tests end without the fit of a prior; that of `trained_once` has one."""
+    monkeypatch.setattr(train, "_fit_own_prior", lambda *_: None)
+
+
 @pytest.fixture
 def run(trained_once, tmp_path):
     """A copy of it, which a test may write into and damage."""
