@@ -326,7 +326,7 @@ def write(run, folder, out, arguments):
         )
         plots.save(plots.thumbnails(points[shown], images[shown], title=title), out / "map.png")
     if frames is not None:
-        plots.save_gif(frames, out / "between.gif", scale=max(1, 256 // frames.shape[1]))
+        plots.save_gif(frames, out / "between.gif", scale=None)
     worst = latents.sort_values("ssim")[["file", "ssim"]].head(3)
     print(f"{len(latents)} images of {folder}, written to {out}")
     listed = ", ".join(f"{name} {value:.3f}" for name, value in worst.to_numpy())

@@ -438,7 +438,7 @@ def _reconstructions(model, pixels, progress=False):
         scales = (metrics.ms_ssim(images, made),) if large else ()
         return (*_likeness(images, made), *scales)
 
-    large = min(pixels.shape[1:3]) >= metrics.LEAST_FOR_SCALES
+    large = metrics.has_scales(pixels.shape)
     names = [*LIKENESS, *(["ms_ssim"] if large else [])]
     rows, told = np.arange(len(pixels)), "reconstructions" if progress else ""
     parts = in_batches(measured, pixels, rows, batch_size=128, told=told)

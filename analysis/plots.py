@@ -747,13 +747,15 @@ def save_gif(images, path, seconds=4.0, hold=0.5, loop=True, scale=1):
         seconds: That the frames take.
         hold: Seconds that the first and the last one stay besides.
         loop: Whether it starts again at its end, for ever.
-        scale: Whole number, side of the square that every pixel becomes.
+        scale: Whole number, side of the square that every pixel becomes; None: as large as fits
+            256 pixels of height.
 
     Returns:
         The path.
     """
     images = np.asarray(images)
     images = _pixels(images / 255.0 if images.dtype == np.uint8 else images)
+    scale = max(1, 256 // images.shape[1]) if scale is None else scale
     images = images.repeat(scale, axis=1).repeat(scale, axis=2)
     times = np.full(len(images), max(20, round(1000 * seconds / len(images))))  # milliseconds
     times[[0, -1]] += round(1000 * hold)

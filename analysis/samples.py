@@ -3,12 +3,12 @@
 import math
 
 import numpy as np
-import tensorflow as tf
 from scipy import stats
 
 from analysis import latent
 from nn import metrics
-from nn.batches import as_float, in_batches
+from nn.batches import in_batches
+from nn.metrics import small
 
 MOST_SAMPLES = 10_000  # most samples of a model; otherwise as many as held-out images
 MOST_PIXELS = 2**27  # most pixels of them together
@@ -135,15 +135,3 @@ def _to_nearest(sets, training):
 def _share_nearer(ours, theirs):
     farther = stats.mannwhitneyu(ours, theirs).statistic
     return float(1.0 - farther / (len(ours) * len(theirs)))
-
-
-def small(images, side=32):
-    """Images averaged to at most `side` pixels high and wide; floats in [0, 1]."""
-
-    def shrunk(batch):
-        height, width = batch.shape[1:3]
-        factor = max(1.0, max(height, width) / side)
-        shape = (max(1, round(height / factor)), max(1, round(width / factor)))
-        return tf.image.resize(as_float(batch), shape, method="area")
-
-    return in_batches(shrunk, images)

@@ -6,6 +6,8 @@ from scipy import ndimage
 from sklearn.metrics import pairwise_distances_chunked
 from sklearn.neighbors import NearestNeighbors
 
+from nn.batches import as_float, in_batches
+
 
 def ssim(images, reconstructions):
     """Structural similarity of each pair of images.
@@ -56,6 +58,11 @@ def ms_ssim(images, reconstructions):
         Shape `(batch,)`, at most 1.
     """
     return tf.image.ssim_multiscale(images, reconstructions, max_val=1.0)
+
+
+def has_scales(shape) -> bool:
+    """Whether images of a shape `(..., height, width, channels)` are large enough for `ms_ssim`."""
+    return min(shape[-3:-1]) >= LEAST_FOR_SCALES
 
 
 def ssim_map(images, reconstructions):
@@ -381,3 +388,15 @@ def sharpness(images):
     inner = images[:, 1:-1, 1:-1]
     around = images[:, :-2, 1:-1] + images[:, 2:, 1:-1] + images[:, 1:-1, :-2] + images[:, 1:-1, 2:]
     return (around - 4.0 * inner).var(axis=(1, 2)).mean(axis=-1)
+
+
+def small(images, side=32):
+    """Images averaged to at most `side` pixels high and wide; floats in [0, 1]."""
+
+    def shrunk(batch):
+        height, width = batch.shape[1:3]
+        factor = max(1.0, max(height, width) / side)
+        shape = (max(1, round(height / factor)), max(1, round(width / factor)))
+        return tf.image.resize(as_float(batch), shape, method="area")
+
+    return in_batches(shrunk, images)
