@@ -75,8 +75,9 @@ from analysis import judges, plots, samples
 from families import priors
 from nn import metrics
 from nn.batches import in_batches
-from storage import disk, runs
+from storage import checkpoints, disk, runs
 
+LEAST = 200  # validation images for a Frechet distance: more than the classifier has features
 SHOWN = 12  # samples in a row of the figure, the first ones
 OWN = "N(0, I)"
 CEILING = "reconstructions"
@@ -114,17 +115,22 @@ def fitted(run, kind, model, split, seed, options):
     if kind == "mixture" and options["components"]:
         chosen["components"] = options["components"]
     if kind in ("two-stage", "coupling", "flow"):
-        folder = runs.prior_folder(run, kind) / f"training-{seed}-{options['steps']}"
+        # Of these weights: a training on other latents must not be taken for this one.
+        digest = checkpoints.sha256(run / checkpoints.WEIGHTS)[:8]
+        folder = runs.prior_folder(run, _name(kind, options["columns"]))
+        folder = folder / f"training-{digest}-{options['steps']}-{seed}"
         chosen |= {"steps": options["steps"], "folder": folder}
     prior = priors.fit(kind, model, split, seed, options["columns"], **chosen)
     return prior, time.monotonic() - clock, sum(os.times()[:2]) - processor
 
 
-def compared(run, kinds, seeds=1, judge=None, **options):
+def compared(run, model, images, kinds, seeds=1, judge=None, **options):
     """Fits priors and compares their samples with a run's validation images.
 
     Args:
-        run: Run folder.
+        run: Run folder, where the priors are saved.
+        model: Its model.
+        images: Its images.
         kinds: Names of `priors.KINDS`.
         seeds: Seeds per kind.
         judge: See `measured`.
@@ -134,7 +140,6 @@ def compared(run, kinds, seeds=1, judge=None, **options):
         `(table, fitted)`: a row for each kind and seed, including N(0, I) and the reconstructions;
             and the priors of seed 0, by kind.
     """
-    images, model = data.images_of(run), train.load(run)
     held_out = _floats(images.validation)
     rows = [{"prior": OWN, **measured(samples.drawn(model, len(held_out)), held_out, judge)}]
     z, _ = priors.draws(model, images.validation)
@@ -147,7 +152,7 @@ def compared(run, kinds, seeds=1, judge=None, **options):
             row = {"prior": kind, "seed": seed, "fit, s": clock, "fit, processor s": processor}
             if prior.exact and prior.conditions is None:
                 row["nats"] = float(np.mean(in_batches(prior.log_prob, z)))
-            if prior.conditions is None or kind != "coupling":
+            if _draws_freely(prior):
                 made = samples.drawn(model, len(held_out), prior)
                 row |= measured(made, held_out, judge)
             rows.append(row)
@@ -157,6 +162,11 @@ def compared(run, kinds, seeds=1, judge=None, **options):
             print(_line(row))
     rows.append({"prior": CEILING, **measured(again, held_out, judge)})
     return pd.DataFrame(rows), found
+
+
+def _draws_freely(prior):
+    """Whether it draws without being told a condition."""
+    return prior.conditions is None or prior.kind != "coupling"
 
 
 def _name(kind, columns):
@@ -178,10 +188,9 @@ def chosen(table, by) -> str:
     return str(tried.idxmin() if BY[by] == "lower" else tried.idxmax())
 
 
-def told(run, name, prior, judge=None):
+def told(model, images, name, prior, judge=None):
     """The chosen prior on the test images: rows of `measured`, and a sentence with the result."""
     by = "frechet" if judge else "wasserstein"
-    images, model = data.images_of(run), train.load(run)
     real = _floats(images.test)
     again = in_batches(model.reconstruct, images.test.images)
     made = {OWN: samples.drawn(model, len(real)), name: samples.drawn(model, len(real), prior)}
@@ -197,12 +206,12 @@ def told(run, name, prior, judge=None):
     return pd.DataFrame(rows).T, sentence
 
 
-def figure(run, found):
+def figure(model, images, found):
     """A row of samples for each prior, the first ones of seed 0, with real images."""
-    images, model = data.images_of(run), train.load(run)
     rows = {"real": _floats(images.test)[:SHOWN], OWN: model.sample(SHOWN).numpy()}
     for name, prior in found.items():
-        rows[name] = model.sample(SHOWN, prior=prior).numpy()
+        if _draws_freely(prior):
+            rows[name] = model.sample(SHOWN, prior=prior).numpy()
     rows[CEILING] = model.reconstruct(images.test.images[:SHOWN]).numpy()
     return plots.image_rows(rows)
 
@@ -220,19 +229,25 @@ def main(words=None):
             if kind not in priors.KINDS:
                 allowed = ", ".join(priors.KINDS)
                 raise ValueError(f"there is no kind of prior {kind!r}; allowed: {allowed}")
-        images = data.images_of(run)
+        images, model = data.images_of(run), train.load(run)
         labelled = images.label is not None and len(images.classes) > 1
-        by, judge = arguments.by or ("frechet" if labelled else "nats"), None
+        enough = labelled and len(images.validation) >= LEAST
+        by, judge = arguments.by or ("frechet" if enough else "nats"), None
         if by == "frechet":
-            if not labelled:
-                raise ValueError(f"--by frechet: {images.name} has no labels; use nats")
+            if not enough:
+                raise ValueError(
+                    f"--by frechet needs labels and {LEAST} validation images; {images.name} has "
+                    f"{len(images.validation)}{'' if labelled else ' and no labels'}; use nats"
+                )
             print(f"training the classifier of {images.name}, or reading it from the cache")
             judge = judges.judge(images)
         begun = time.monotonic()
-        table, found = compared(run, arguments.kind, arguments.seeds, judge, **options)
+        table, found = compared(
+            run, model, images, arguments.kind, arguments.seeds, judge, **options
+        )
         with disk.replacing(run / runs.PRIORS / "priors.csv") as temporary:
             table.to_csv(temporary, index=False)
-        plots.save(figure(run, found), run / runs.PRIORS / "priors.png")
+        plots.save(figure(model, images, found), run / runs.PRIORS / "priors.png")
         print(f"Compared on the validation images in {time.monotonic() - begun:.0f} s:")
         with pd.option_context("display.width", None, "display.max_columns", None):
             print(table.to_string(index=False, float_format="{:.3g}".format, na_rep="-"))
@@ -243,7 +258,7 @@ def main(words=None):
         if best == OWN:
             print(f"{OWN} is best; the run keeps it.")
             return
-        _, sentence = told(run, best, found[best], judge)
+        _, sentence = told(model, images, best, found[best], judge)
         print(sentence)
         print(f"The run now draws from it: python apply.py {run} --generate 100")
     except KeyboardInterrupt:

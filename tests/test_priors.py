@@ -260,3 +260,22 @@ def test_generated_images_come_from_the_prior_that_is_named(run, tmp_path, capsy
         apply.main(
             [str(run), "--generate", "3", "--condition", "half=1", "--to", str(tmp_path / "c")]
         )
+
+
+def test_a_trained_prior_of_earlier_weights_is_fitted_anew(run, spots, monkeypatch, capsys):
+    monkeypatch.setattr(command.data, "images_of", lambda run: spots)
+    words = [str(run), "--kind", "flow", "--steps", "2", "--by", "nats"]
+    command.main(words)
+    (first,) = (run / "priors" / "flow").glob("training-*")
+    model = train.load(run)
+    model.log_sigma.assign(0.5)
+    checkpoints.save(model, run)
+    command.main(words)
+    assert len(list((run / "priors" / "flow").glob("training-*"))) == 2 and first.is_dir()
+    assert priors.of_run(run, "flow").kind == "flow"
+
+
+def test_a_frechet_distance_needs_labels_and_enough_images(run, spots, monkeypatch):
+    monkeypatch.setattr(command.data, "images_of", lambda run: spots)
+    with pytest.raises(SystemExit, match="needs labels and 200 validation images; spots has"):
+        command.main([str(run), "--by", "frechet"])
