@@ -7,6 +7,7 @@ import tensorflow as tf
 from sklearn.covariance import LedoitWolf
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
+from threadpoolctl import threadpool_limits
 
 from nn import losses
 from sources.conditions import Conditions
@@ -231,7 +232,9 @@ def _fitted(z, components, seed):
     mixture = GaussianMixture(components, random_state=seed, reg_covar=floor, max_iter=100)
     with warnings.catch_warnings():  # a fit that has not converged is measured like any other
         warnings.simplefilter("ignore", ConvergenceWarning)
-        return mixture.fit(z)
+        # On many small products several threads of BLAS wait for each other: 17 times as long.
+        with threadpool_limits(1):
+            return mixture.fit(z)
 
 
 def _is_enough(z, components):
