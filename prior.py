@@ -81,31 +81,27 @@ LEAST = 200  # validation images for a Frechet distance: more than the classifie
 SHOWN = 12  # samples in a row of the figure, the first ones
 OWN = "N(0, I)"
 CEILING = "reconstructions"
+IN_FEATURES = ("frechet", "precision", "recall")
 
 
-def measured(made, real, judge=None) -> dict:
+def measured(made, compared) -> dict:
     """Distances of generated images from real ones.
 
     Args:
-        made, real: Floats in [0, 1], `(n, height, width, channels)` each.
-        judge: `judges.Judge`, or None.
+        made: Floats in [0, 1], `(n, height, width, channels)`.
+        compared: `samples.Compared` of the real images.
 
     Returns:
         `sharpness`, in units of the real images'; `wasserstein`, the mean over the levels of
         `metrics.sliced_wasserstein`; with a judge `frechet`, `precision` and `recall`.
     """
-    count = min(len(made), len(real))
-    levels = metrics.sliced_wasserstein(real[:count], made[:count])
-    edges = metrics.sharpness(real).mean()
+    values, count = compared(made), min(len(made), len(compared.real))
+    levels = metrics.sliced_wasserstein(compared.real[:count], made[:count])
     found = {
-        "sharpness": metrics.sharpness(made).mean() / edges if edges else np.nan,
+        "sharpness": values["sample_sharpness"][0],
         "wasserstein": float(np.mean(list(levels.values()))),
     }
-    if judge is not None:
-        theirs, ours = judge.features(real), judge.features(made)
-        found["frechet"] = metrics.frechet_distance(theirs, ours)
-        found["precision"], found["recall"] = metrics.precision_recall(theirs, ours)
-    return found
+    return found | {name: values[name][0] for name in IN_FEATURES if name in values}
 
 
 def fitted(run, kind, model, split, seed, options):
@@ -133,15 +129,16 @@ def compared(run, model, images, kinds, seeds=1, judge=None, **options):
         images: Its images.
         kinds: Names of `priors.KINDS`.
         seeds: Seeds per kind.
-        judge: See `measured`.
+        judge: `judges.Judge`, or None.
         **options: `components`, `steps`, `columns`.
 
     Returns:
         `(table, fitted)`: a row for each kind and seed, including N(0, I) and the reconstructions;
             and the priors of seed 0, by kind.
     """
-    held_out = _floats(images.validation)
-    rows = [{"prior": OWN, **measured(samples.drawn(model, len(held_out)), held_out, judge)}]
+    count = len(images.validation)
+    known = samples.Compared(model, images, images.validation, judge, None)
+    rows = [{"prior": OWN, **measured(samples.drawn(model, count), known)}]
     z, _ = priors.draws(model, images.validation)
     rows[0]["nats"] = float(np.mean(in_batches(model.log_prior, z)))
     again = in_batches(model.reconstruct, images.validation.images)
@@ -153,14 +150,13 @@ def compared(run, model, images, kinds, seeds=1, judge=None, **options):
             if prior.exact and prior.conditions is None:
                 row["nats"] = float(np.mean(in_batches(prior.log_prob, z)))
             if _draws_freely(prior):
-                made = samples.drawn(model, len(held_out), prior)
-                row |= measured(made, held_out, judge)
+                row |= measured(samples.drawn(model, count, prior), known)
             rows.append(row)
             if not seed:
                 found[kind] = prior
                 runs.save_prior(run, _name(kind, options["columns"]), *prior.parts())
             print(_line(row))
-    rows.append({"prior": CEILING, **measured(again, held_out, judge)})
+    rows.append({"prior": CEILING, **measured(again, known)})
     return pd.DataFrame(rows), found
 
 
@@ -178,10 +174,6 @@ def _line(row):
     return f"{row['prior']}: {', '.join(numbers)}"
 
 
-def _floats(split):
-    return np.asarray(split.images[:], np.float32) / 255.0
-
-
 def chosen(table, by) -> str:
     """The prior whose samples are closest to the validation images, averaged over its seeds."""
     tried = table[table["prior"] != CEILING].groupby("prior")[by].mean().dropna()
@@ -191,11 +183,10 @@ def chosen(table, by) -> str:
 def told(model, images, name, prior, judge=None):
     """The chosen prior on the test images: rows of `measured`, and a sentence with the result."""
     by = "frechet" if judge else "wasserstein"
-    real = _floats(images.test)
-    again = in_batches(model.reconstruct, images.test.images)
-    made = {OWN: samples.drawn(model, len(real)), name: samples.drawn(model, len(real), prior)}
-    rows = {each: measured(pictures, real, judge) for each, pictures in made.items()}
-    rows[CEILING] = measured(again, real, judge)
+    known, count = samples.Compared(model, images, images.test, judge, None), len(images.test)
+    made = {OWN: samples.drawn(model, count), name: samples.drawn(model, count, prior)}
+    made[CEILING] = in_batches(model.reconstruct, images.test.images)
+    rows = {each: measured(pictures, known) for each, pictures in made.items()}
     values = {each: f"{row[by]:.3g}" for each, row in rows.items()}
     sentence = (
         f"Test images, {by} (lower is nearer): prior {name} {values[name]}, {OWN} {values[OWN]}; "
@@ -208,7 +199,7 @@ def told(model, images, name, prior, judge=None):
 
 def figure(model, images, found):
     """A row of samples for each prior, the first ones of seed 0, with real images."""
-    rows = {"real": _floats(images.test)[:SHOWN], OWN: model.sample(SHOWN).numpy()}
+    rows = {"real": images.test.images[:SHOWN], OWN: model.sample(SHOWN).numpy()}
     for name, prior in found.items():
         if _draws_freely(prior):
             rows[name] = model.sample(SHOWN, prior=prior).numpy()

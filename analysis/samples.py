@@ -71,7 +71,7 @@ class Compared:
         some = self.real[np.random.default_rng(1).permutation(len(self.real))[:MOST_COMPARED]]
         self.known = small(images.train.images)
         sets = (some, in_batches(model.reconstruct, some))
-        self.others = [latent.nearest(small(each), self.known)[1] for each in sets]
+        self.others = [_away(each, self.known) for each in sets]
         if judge is not None:
             self.theirs = judge.features(self.real)
 
@@ -80,7 +80,7 @@ class Compared:
         if self.edges:
             sharp = metrics.sharpness(made) / self.edges
         values = {"sample_sharpness": (sharp.mean(), sharp.std() / math.sqrt(len(sharp)))}
-        ours = latent.nearest(small(made[:MOST_COMPARED]), self.known)[1]
+        ours = _away(made[:MOST_COMPARED], self.known)
         values |= {
             name: (_share_nearer(ours, each), None)
             for name, each in zip(NEARER, self.others, strict=True)
@@ -123,13 +123,13 @@ def nearer_to_training(made, others, training):
     Returns:
         Share of all pairs, ties counted half.
     """
-    return _share_nearer(*_to_nearest((made, others), training))
-
-
-def _to_nearest(sets, training):
-    """Distances `(n,)` from every image of each set to its nearest training image."""
     known = small(training)
-    return [latent.nearest(small(each), known)[1] for each in sets]
+    return _share_nearer(_away(made, known), _away(others, known))
+
+
+def _away(images, known):
+    """Distance of each image to the nearest of some known ones, which are `small`; `(n,)`."""
+    return latent.nearest(small(images), known)[1]
 
 
 def _share_nearer(ours, theirs):

@@ -3,6 +3,7 @@
 import warnings
 
 import numpy as np
+import pandas as pd
 import tensorflow as tf
 from sklearn.covariance import LedoitWolf
 from sklearn.exceptions import ConvergenceWarning
@@ -42,6 +43,20 @@ class Prior:
         """
         raise NotImplementedError
 
+    def given(self, n, condition):
+        """Conditions of n draws, `(n, width)`, or None.
+
+        Raises:
+            ValueError: if the prior was fitted without conditions, or with other ones.
+        """
+        if condition is None:
+            return None
+        if self.conditions is None:
+            raise ValueError(f"this {self.kind} prior was fitted without conditions")
+        if not isinstance(condition, pd.DataFrame):
+            condition = pd.DataFrame({name: [value] * n for name, value in condition.items()})
+        return self.conditions(condition)
+
     def log_prob(self, z):
         """Log-density in nats at latents `(batch, latent_dim)`; `(batch,)`.
 
@@ -70,7 +85,7 @@ class Normal(Prior):
         return cls(z.shape[1])
 
     def sample(self, n, seed=0, condition=None):
-        refuse_condition(self, condition)
+        self.given(n, condition)
         return np.random.default_rng(seed).normal(size=(n, self.latent_dim)).astype(np.float32)
 
     def log_prob(self, z):
@@ -153,10 +168,8 @@ class Mixture(Prior):
     def sample(self, n, seed=0, condition=None):
         random, weights = np.random.default_rng(seed), self.weights
         if condition is not None:
-            refuse_condition(self, condition)
-            (column,) = self.conditions.columns
-            value = _value_of(column, condition)
-            weights = np.where(self.owners == column.values.index(value), weights, 0.0)
+            value = self.given(1, condition)[0].argmax()  # of one category, one-hot
+            weights = np.where(self.owners == value, weights, 0.0)
         chosen = random.choice(len(weights), size=n, p=weights / weights.sum())
         noise = random.normal(size=(n, self.latent_dim))
         made = np.empty((n, self.latent_dim), np.float32)
@@ -216,7 +229,7 @@ def _mixture(z, seed, components, tried):
     held_out = some[: max(len(some) // 5, 1)]
     kept, searched = some[len(held_out) :], {}
     for count in tried:
-        if not _is_enough(kept, count):
+        if not is_enough(kept, count):
             break
         searched[count] = float(_fitted(kept, count, seed).score(held_out))
         if searched[count] < max(searched.values()):
@@ -237,13 +250,13 @@ def _fitted(z, components, seed):
             return mixture.fit(z)
 
 
-def _is_enough(z, components):
+def is_enough(z, components):
     """Whether every component has twice as many latents as axes, on average."""
     return components * 2 * (z.shape[1] + 1) <= len(z)
 
 
 def _require_enough(z, components):
-    if not _is_enough(z, components):
+    if not is_enough(z, components):
         raise ValueError(
             f"{components} full covariances of {z.shape[1]} axes cannot be estimated from {len(z)} "
             "latents; use kind gaussian, whose covariance is shrunken, or fewer components"
@@ -265,21 +278,3 @@ def checked(z):
             "fewer axes (latent_dim)"
         )
     return z
-
-
-def refuse_condition(prior, condition):
-    if condition is not None and prior.conditions is None:
-        raise ValueError(f"this {prior.kind} prior was fitted without conditions")
-
-
-def _value_of(column, condition):
-    if set(condition) != {column.name}:
-        raise ValueError(
-            f"the condition of this prior is {column.name}, not {', '.join(condition)}"
-        )
-    value = str(condition[column.name])
-    if value not in column.values:
-        raise ValueError(
-            f"{column.name} = {value} was not seen in training; known: {', '.join(column.values)}"
-        )
-    return value

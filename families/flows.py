@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from families.densities import Prior, checked, refuse_condition
+from families.densities import Prior, checked
 from nn import losses, randomness
 from nn.averages import Averages, reduced
 from nn.batches import in_batches
@@ -215,15 +215,6 @@ class Trained(keras.Model, Prior):
         """Standardised latents as latents, a float32 array."""
         return np.asarray(x * self.scale + self.shift, np.float32)
 
-    def _given(self, n, condition):
-        """Conditions of n draws, `(n, width)`, or None."""
-        refuse_condition(self, condition)
-        if condition is None:
-            return None
-        if not isinstance(condition, pd.DataFrame):
-            condition = pd.DataFrame({name: [value] * n for name, value in condition.items()})
-        return self.conditions(condition)
-
 
 def _dense(width, seed, zeros=False, activation=None):
     start = "zeros" if zeros else keras.initializers.HeNormal(seed=seed)
@@ -286,7 +277,7 @@ class Flow(Trained):
         """
         if evaluations < 2:
             raise ValueError(f"evaluations = {evaluations}: Heun's method needs at least 2")
-        given = self._given(n, condition)
+        given = self.given(n, condition)
         steps = evaluations // 2
 
         def velocity(x, t, told):
@@ -396,12 +387,12 @@ class Coupling(Trained):
     def log_prob(self, z, condition=None):
         if self.conditions and condition is None:
             raise ValueError("the density of this prior needs a condition; give one")
-        rows = None if condition is None else tf.constant(self._given(len(z), condition))
+        rows = None if condition is None else tf.constant(self.given(len(z), condition))
         inside = self._log_prob(self.mean_network, (z - self.shift) / self.scale, rows)
         return inside - tf.reduce_sum(tf.math.log(self.scale.value))
 
     def sample(self, n, seed=0, condition=None):
-        given = self._given(n, condition)
+        given = self.given(n, condition)
         if self.conditions and given is None:
             raise ValueError("this prior needs a condition; give one")
         orders = list(enumerate(self.orders()))
@@ -467,7 +458,7 @@ class TwoStage(Trained):
         }
 
     def sample(self, n, seed=0, condition=None):
-        refuse_condition(self, condition)
+        self.given(n, condition)
         decoder = self.mean_network.get_layer("decoder")
 
         def drawn(u, noise):

@@ -53,9 +53,7 @@ def draws(model, split, seed=0, most=MOST_DRAWS):
     rows = np.sort(random.permutation(len(split))[:most])
     chosen = split.only(rows)
     size = rows_at_a_time(chosen.images.shape)
-    z_mean, z_log_var = in_batches(
-        lambda batch: model.encode(batch), chosen.images, batch_size=size
-    )
+    z_mean, z_log_var = in_batches(model.encode, chosen.images, batch_size=size)
     noise = random.normal(size=z_mean.shape)
     return (z_mean + np.exp(0.5 * z_log_var) * noise).astype(np.float32), rows
 
@@ -94,7 +92,7 @@ def own(model, split, seed=0):
     samples from N(0, I) (docs/results.md).
     """
     z, _ = draws(model, split, seed, OWN_DRAWS)
-    if 2 * (z.shape[1] + 1) * 2 > len(z):
+    if not densities.is_enough(z, components=2):
         return densities.Gaussian.fitted(z, seed)
     return densities.Mixture.fitted(z, seed, tried=OWN_COMPONENTS)
 
