@@ -116,7 +116,9 @@ def fitted(run, kind, model, split, seed, options):
         folder = runs.prior_folder(run, _name(kind, options["columns"]))
         folder = folder / f"training-{digest}-{options['steps']}-{seed}"
         chosen |= {"steps": options["steps"], "folder": folder}
-    prior = priors.fit(kind, model, split, seed, options["columns"], **chosen)
+    prior = priors.fit(
+        kind, model, split, seed, options["columns"], options["categories"], **chosen
+    )
     return prior, time.monotonic() - clock, sum(os.times()[:2]) - processor
 
 
@@ -130,7 +132,7 @@ def compared(run, model, images, kinds, seeds=1, judge=None, **options):
         kinds: Names of `priors.KINDS`.
         seeds: Seeds per kind.
         judge: `judges.Judge`, or None.
-        **options: `components`, `steps`, `columns`.
+        **options: `components`, `steps`, `columns`, `categories`.
 
     Returns:
         `(table, fitted)`: a row for each kind and seed, including N(0, I) and the reconstructions;
@@ -221,6 +223,7 @@ def main(words=None):
                 allowed = ", ".join(priors.KINDS)
                 raise ValueError(f"there is no kind of prior {kind!r}; allowed: {allowed}")
         images, model = data.images_of(run), train.load(run)
+        options["categories"] = (images.label,)  # a class is a number, and no quantity
         labelled = images.label is not None and len(images.classes) > 1
         enough = labelled and len(images.validation) >= LEAST
         by, judge = arguments.by or ("frechet" if enough else "nats"), None

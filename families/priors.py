@@ -58,7 +58,7 @@ def draws(model, split, seed=0, most=MOST_DRAWS):
     return (z_mean + np.exp(0.5 * z_log_var) * noise).astype(np.float32), rows
 
 
-def fit(kind, model, split, seed=0, columns=(), **options):
+def fit(kind, model, split, seed=0, columns=(), categories=(), **options):
     """A prior fitted on a model's training latents.
 
     Args:
@@ -66,6 +66,7 @@ def fit(kind, model, split, seed=0, columns=(), **options):
         model, split: See `draws`.
         seed: Seed of the draws and of the fit.
         columns: Columns of the split's table to condition on; for the kinds of `CONDITIONAL`.
+        categories: See `Conditions.learn`.
         **options: Options of the kind: `components` of a mixture; `steps`, `folder` and `told` of
             trained kinds.
 
@@ -80,7 +81,7 @@ def fit(kind, model, split, seed=0, columns=(), **options):
             allowed = ", ".join(CONDITIONAL)
             raise ValueError(f"a {kind} prior takes no conditions; kinds that do: {allowed}")
         table = split.table.iloc[rows].reset_index(drop=True)
-        options |= {"table": table, "conditions": Conditions.learn(table, columns)}
+        options |= {"table": table, "conditions": Conditions.learn(table, columns, categories)}
     return KINDS[kind].fitted(z, seed, **options)
 
 

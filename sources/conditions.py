@@ -42,19 +42,20 @@ class Conditions:
     columns: tuple[Column, ...]
 
     @classmethod
-    def learn(cls, table, names) -> "Conditions":
+    def learn(cls, table, names, categories=()) -> "Conditions":
         """The conditions by the columns of the training split.
 
         Args:
             table: Table of the training split.
             names: Names of its columns; numeric ones become numbers, others (text, booleans)
                 categories.
+            categories: Columns of numbers that are categories, such as class labels.
 
         Raises:
             ValueError: if a column is not there, has no value, one alone, or too many to be a
                 category.
         """
-        return cls(tuple(_learnt(table, name) for name in names))
+        return cls(tuple(_learnt(table, name, name in categories) for name in names))
 
     @property
     def features(self) -> tuple[str, ...]:
@@ -106,7 +107,7 @@ def _of(table, name):
     return table[name]
 
 
-def _learnt(table, name):
+def _learnt(table, name, category):
     known = _of(table, name).dropna()
     if known.empty:
         raise ValueError(f"conditions: {name} has no value in the training split")
@@ -114,7 +115,7 @@ def _learnt(table, name):
         raise ValueError(
             f"conditions: {name} is always {known.iloc[0]!r} in the training split; leave it out"
         )
-    if _is_number(known):
+    if _is_number(known) and not category:
         numbers = known.astype(float)
         return Column(name, (), *(float(f(numbers)) for f in (np.mean, np.std, np.min, np.max)))
     values = sorted(known.astype(str).unique())

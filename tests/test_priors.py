@@ -279,3 +279,11 @@ def test_a_frechet_distance_needs_labels_and_enough_images(run, spots, monkeypat
     monkeypatch.setattr(command.data, "images_of", lambda run: spots)
     with pytest.raises(SystemExit, match="needs labels and 200 validation images; spots has"):
         command.main([str(run), "--by", "frechet"])
+
+
+def test_a_class_is_a_category_though_it_is_a_number(run, spots, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(command.data, "images_of", lambda run: spots)
+    command.main([str(run), "--kind", "mixture", "--condition", "half", "--by", "nats"])
+    words = ["--generate", "3", "--prior", "mixture-half", "--condition", "half=1"]
+    apply.main([str(run), *words, "--to", str(tmp_path / "one")])
+    assert "3 images of the run's prior mixture-half" in capsys.readouterr().out
