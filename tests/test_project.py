@@ -36,7 +36,7 @@ MODULES = {
     for place in PLACES
     for path in (*ROOT.glob(f"{place}.py"), *(ROOT / place).glob("[!_]*.py"))
 }
-PAGES = [ROOT / f"{name}.md" for name in ("README", "CONTRIBUTING", "CHANGELOG")]
+PAGES = [ROOT / f"{name}.md" for name in ("README", "CHANGELOG")]
 PAGES += sorted((ROOT / "docs").glob("*.md"))
 NOTEBOOKS = [ROOT / "run.ipynb", *sorted((ROOT / "notebooks").glob("*.ipynb"))]
 
