@@ -7,7 +7,6 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.lines import Line2D
-from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Polygon
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
@@ -54,7 +53,8 @@ STYLE = {
 styled = plt.rc_context(STYLE)  # decorates every function that draws
 
 
-def _figure(width, height, rows=1, columns=1, **options):
+def new_figure(width, height, rows=1, columns=1, **options):
+    """A figure of so many inches and its axes, `(rows, columns)`."""
     figure, axes = plt.subplots(
         rows, columns, figsize=(width, height), layout="constrained", squeeze=False, **options
     )
@@ -272,7 +272,7 @@ def loss_curves(history, terms=("loss", "reconstruction", "kl", "ssim"), unit="n
         unit: Of every term but SSIM, which has none.
     """
     present = [term for term in terms if term in history]
-    figure, axes = _figure(2.3 * len(present) + 0.4, 2.5, columns=len(present))
+    figure, axes = new_figure(2.3 * len(present) + 0.4, 2.5, columns=len(present))
     look = {"marker": "o"} if len(history) == 1 else {}  # one epoch is no line
     epochs = np.asarray(history["epoch"]) + 1
     for axis, term in zip(axes[0], present, strict=True):
@@ -324,7 +324,7 @@ def curve(x, lines, xlabel, ylabel, log=False, errors=None, width=5.0, title=Non
         width: Inches.
         title: Above it, or None.
     """
-    figure, axes = _figure(width, 0.62 * width)
+    figure, axes = new_figure(width, 0.62 * width)
     axis = axes[0, 0]
     known = looks(lines)
     for name, values in lines.items():
@@ -354,7 +354,7 @@ def trade(panels, by="model", width=9.0, across=None):
     """
     across = across or len(panels)
     down = math.ceil(len(panels) / across)
-    figure, axes = _figure(width, 0.8 * width / across * down + 0.4, rows=down, columns=across)
+    figure, axes = new_figure(width, 0.8 * width / across * down + 0.4, rows=down, columns=across)
     names = dict.fromkeys(name for table, *_ in panels.values() for name in table[by])
     known = looks(names)
     drawn = set()
@@ -430,7 +430,7 @@ def latent_map(points, labels=None, classes=(), title=None, names=("$z_1$", "$z_
         names: Of the two axes.
     """
     points = np.asarray(points)
-    figure, axes = _figure(width, 0.85 * width)
+    figure, axes = new_figure(width, 0.85 * width)
     axis = axes[0, 0]
     size = float(np.clip(6000 / len(points), 3, 18))
     labels = np.full(len(points), -1) if labels is None else np.asarray(labels)
@@ -461,7 +461,7 @@ def value_map(points, values, label, names=("$z_1$", "$z_2$"), width=6.0):
         names: Of the two axes.
     """
     points = np.asarray(points)
-    figure, axes = _figure(width, 0.75 * width)
+    figure, axes = new_figure(width, 0.75 * width)
     size = float(np.clip(6000 / len(points), 3, 18))
     dots = axes[0, 0].scatter(*points.T, s=size, c=values, cmap="viridis", alpha=0.8, linewidths=0)
     figure.colorbar(dots, label=label)
@@ -591,7 +591,7 @@ def histograms(z, axes=None, columns=6, width=9.0, name=None):
     chosen = list(range(min(12, z.shape[1])) if axes is None else axes)
     rows = -(-len(chosen) // columns)
     height = 1.3 * rows + (0.3 if name else 0.0)
-    figure, panels = _figure(width, height, rows, columns, sharex=True, sharey=True)
+    figure, panels = new_figure(width, height, rows, columns, sharex=True, sharey=True)
     colour = looks([name or "VAE"])[name or "VAE"][0]
     far = max(4.0, float(np.quantile(np.abs(z[:, chosen]), 0.995)))  # of a few, tails are left out
     grid = np.linspace(-far, far, 81)
@@ -662,7 +662,7 @@ def projections(scores, groups, xlabel, width=5.0, title=None):
         scores: Shape `(n,)`.
         groups: Dictionary of names to booleans of shape `(n,)`.
     """
-    figure, axes = _figure(width, 0.55 * width)
+    figure, axes = new_figure(width, 0.55 * width)
     bins = np.linspace(scores.min(), scores.max(), 31)
     for colour, (name, chosen) in zip(COLOURS, groups.items(), strict=False):
         label = f"{name} ({int(np.sum(chosen))})"
@@ -683,7 +683,7 @@ def intervals(rows, xlabel, reference=None, width=6.5, title=None):
         width: Inches.
         title: Above it, or None.
     """
-    figure, axes = _figure(width, 0.7 + 0.28 * len(rows) + (0.25 if title else 0.0))
+    figure, axes = new_figure(width, 0.7 + 0.28 * len(rows) + (0.25 if title else 0.0))
     axis = axes[0, 0]
     if reference is not None:
         axis.axvline(reference, color="#bbbbbb", linewidth=1)
@@ -705,7 +705,7 @@ def calibration(tables, width=4.6):
         tables: Dictionary of names to tables of `metrics.calibration_error`; the area of a mark
             grows with the images that it stands for.
     """
-    figure, axes = _figure(width, 0.95 * width)
+    figure, axes = new_figure(width, 0.95 * width)
     axis = axes[0, 0]
     axis.plot([0, 1], [0, 1], color="#bbbbbb", linewidth=1)
     known = looks(tables)
@@ -725,7 +725,7 @@ def calibration(tables, width=4.6):
 def cosine_table(table, width=None):
     """A square table of cosines as colours with their numbers; see `directions.cosines`."""
     side = width or 1.0 + 0.75 * len(table)
-    figure, axes = _figure(side + 0.6, side)
+    figure, axes = new_figure(side + 0.6, side)
     axes[0, 0].imshow(table, cmap="RdBu_r", vmin=-1, vmax=1)
     for row in range(len(table)):
         for column in range(len(table)):
@@ -767,144 +767,3 @@ def save_gif(images, path, seconds=4.0, hold=0.5, loop=True, scale=1):
         path, save_all=True, append_images=others, duration=times.tolist(), disposal=2, **options
     )
     return path
-
-
-@styled
-def architecture(networks, width=9.0):
-    """Networks drawn from their layers: every slab is a feature map, true to scale in logarithms.
-
-    Args:
-        networks: Dictionary of titles to rows `(kind, name, output_shape, parameters)`, from
-            `networks.layers_of`. Only layers that change the shape are drawn.
-    """
-    figure, axes = _figure(width, 2.1 * len(networks), rows=len(networks))
-    for axis, (title, rows) in zip(axes[:, 0], networks.items(), strict=True):
-        _slabs(axis, rows)
-        total = sum(row[3] for row in rows)
-        axis.set_title(f"{title}: {total:,} parameters")
-    return figure
-
-
-# Layers that only rearrange what the layer before them made.
-_REARRANGE = ("Flatten", "Reshape", "Clip", "ZeroPadding2D", "BatchNormalization")
-_NAMES = {"InputLayer": "", "Conv2D": "conv", "Conv2DTranspose": "conv\u1d40", "Dense": "dense"}
-
-
-def _drawn(rows):
-    """The rows worth a slab: those that change the shape, and the heads."""
-    kept = []
-    for row in rows:
-        kind, name, shape, _ = row
-        head = name in ("z_mean", "z_log_var")
-        if head or (kind not in _REARRANGE and (not kept or shape != kept[-1][2])):
-            kept.append(row)
-    return sorted(kept, key=lambda row: row[1] == "z_log_var")  # below z_mean, at the end
-
-
-def _slabs(axis, rows):
-    left = 0.0
-    rows = _drawn(rows)
-    heads = [name for _, name, _, _ in rows if name in ("z_mean", "z_log_var")]
-    for kind, name, shape, _ in rows:
-        flat = len(shape) == 1
-        height = np.log2(shape[0] + 1) / (8 if flat else 5)
-        thick = 0.1 if flat else 0.1 + np.log2(shape[-1]) / 12
-        depth = 0.0 if flat else 0.3 * np.log2(shape[1] + 1) / 5
-        middle = 0.0
-        if len(heads) == 2 and name in heads:  # one above the other
-            middle = 0.75 if name == heads[0] else -0.75
-            left -= 1.0 if name == heads[1] else 0.0
-        _slab(axis, left, middle - height / 2, thick, height, depth, COLOURS[1 if flat else 0])
-        caption = name if name in (*heads, "images", "z", "logits") else _NAMES.get(kind, kind)
-        caption += "\n" + "x".join(map(str, shape))
-        axis.text(left + thick / 2, middle - height / 2 - 0.1, caption, ha="center", va="top")
-        left += 1.0 if name in heads else thick + depth + 0.75
-    axis.set(xlim=(-0.6, left), ylim=(-1.6, 1.2), aspect="equal")
-    axis.set_axis_off()
-
-
-def _slab(axis, left, bottom, thick, height, depth, colour):
-    """One box seen from the front, from above and from the right."""
-    right, top, rise = left + thick, bottom + height, depth / 2
-    front = [(left, bottom), (right, bottom), (right, top), (left, top)]
-    lid = [(left, top), (left + depth, top + rise), (right + depth, top + rise), (right, top)]
-    side = [
-        (right, bottom),
-        (right + depth, bottom + rise),
-        (right + depth, top + rise),
-        (right, top),
-    ]
-    for face, shade in zip((front, lid, side), (0.75, 0.5, 0.95), strict=True):
-        paint = 1 - (1 - np.array(colour)) * shade
-        axis.add_patch(
-            Polygon(face, closed=True, facecolor=paint, edgecolor="white", linewidth=0.8)
-        )
-
-
-@styled
-def introspection(width=9.0):
-    """How an introspective VAE trains: one encoder reads three kinds of images.
-
-    Returns:
-        Figure: on the left where the images come from, in the middle the encoder, on the right
-        what each of the two networks minimises.
-    """
-    figure, axes = _figure(width, 0.52 * width)
-    axis = axes[0, 0]
-    axis.set(xlim=(0, 18), ylim=(-0.3, 9.4))
-    axis.set_axis_off()
-    blue, orange, white = "#dbe9f6", "#fde5cd", "#ffffff"
-
-    def box(middle, words, colour=white, wide=2.9, high=1.15):
-        x, y = middle[0] - wide / 2, middle[1] - high / 2
-        shape = {"boxstyle": "round,pad=0.02,rounding_size=0.15", "facecolor": colour}
-        axis.add_patch(FancyBboxPatch((x, y), wide, high, edgecolor="#888888", **shape))
-        axis.text(*middle, words, ha="center", va="center", color=INK)
-
-    def arrow(start, end, words="", colour="#555555", bend=0.0, at=(0.0, 0.0), style="-|>"):
-        options = {"arrowstyle": style, "mutation_scale": 13, "color": colour, "shrinkA": 0}
-        rule = f"arc3,rad={bend}"
-        axis.add_patch(FancyArrowPatch(start, end, connectionstyle=rule, **options, shrinkB=0))
-        middle = (start[0] + end[0]) / 2 + at[0], (start[1] + end[1]) / 2 + at[1]
-        axis.text(*middle, words, ha="center", va="center", color=colour, fontsize=9)
-
-    axis.text(1.6, 9.1, "images", ha="center", color=GREY)
-    axis.text(6.7, 9.1, "encoder = critic", ha="center", color=GREY)
-    axis.text(13.9, 9.1, "what is minimised", ha="center", color=GREY)
-    box((1.6, 7.8), "real $x$")
-    box((1.6, 4.6), "reconstructed\n$x_r = D(z)$")
-    box((1.6, 1.4), "generated\n$x_g = D(z_p)$")
-    for y in (7.8, 4.6, 1.4):
-        box((6.7, y), "encoder $E$", blue, wide=2.5)
-        arrow((3.05, y), (5.45, y))
-    for y, index in ((7.8, ""), (4.6, "_r"), (1.4, "_g")):
-        arrow((7.95, y), (9.6, y))
-        axis.text(9.7, y, rf"KL$(x{index})$", ha="left", va="center", color=INK)
-    arrow((6.7, 7.2), (4.95, 6.45), r"$z$", at=(0.25, -0.2))
-    box((3.9, 6.1), "decoder $D$", orange, wide=2.1, high=0.7)
-    arrow((2.85, 6.1), (2.2, 5.2))
-    axis.text(6.7, 3.0, r"$z_p \sim \mathcal{N}(0, I)$", ha="center", va="center", color=INK)
-    arrow((5.55, 3.0), (4.95, 3.0))
-    box((3.9, 3.0), "decoder $D$", orange, wide=2.1, high=0.7)
-    arrow((2.85, 3.0), (2.2, 2.0))
-
-    box((14.9, 6.6), "", blue, wide=6.0, high=3.5)
-    axis.text(12.2, 7.75, "encoder", color=INK, weight="bold", va="center")
-    axis.text(12.2, 6.95, r"error$(x)$ + KL$(x)$ small", color=INK, va="center")
-    axis.text(12.2, 6.2, "real images look normal", color=GREY, fontsize=9, va="center")
-    axis.text(12.2, 5.45, r"KL$(x_r)$, KL$(x_g)$ large", color=INK, va="center")
-    box((14.9, 2.4), "", orange, wide=6.0, high=3.5)
-    axis.text(12.2, 3.55, "decoder", color=INK, weight="bold", va="center")
-    axis.text(12.2, 2.75, r"error$(x)$ small", color=INK, va="center")
-    axis.text(12.2, 2.0, r"KL$(x_r)$, KL$(x_g)$ small", color=INK, va="center")
-    axis.text(12.2, 1.25, "its images pass for real ones", color=GREY, fontsize=9, va="center")
-    for start, end, colour, bend in (
-        ((10.95, 7.7), (11.85, 7.2), COLOURS[0], 0.0),
-        ((11.05, 4.75), (11.85, 5.4), COLOURS[3], 0.0),
-        ((11.05, 1.6), (11.85, 5.1), COLOURS[3], -0.1),
-        ((11.05, 4.45), (11.85, 2.5), COLOURS[0], 0.1),
-        ((11.05, 1.3), (11.85, 2.0), COLOURS[0], 0.0),
-    ):
-        arrow(start, end, colour=colour, bend=bend)
-    axis.text(9.7, 0.25, "blue: pushed down, red: pushed up", color=GREY, fontsize=9)
-    return figure

@@ -12,7 +12,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
-from analysis import plots
+from analysis import diagrams, plots
 from nn import networks
 
 
@@ -80,7 +80,7 @@ def test_image_rows_names_every_row():
 def test_the_diagram_tells_the_parameters_and_shapes_of_each_network(stochastic):
     options = {"image_shape": (33, 20, 1), "latent_dim": 7, "widths": (4, 6), "dense_widths": (9,)}
     encoder = networks.encoder(**options, stochastic=stochastic)
-    figure = plots.architecture({"encoder": networks.layers_of(encoder)})
+    figure = diagrams.architecture({"encoder": networks.layers_of(encoder)})
     text = " ".join(each.get_text() for each in figure.axes[0].texts)
     assert f"{encoder.count_params():,} parameters" in figure.axes[0].get_title(loc="left")
     assert "33x20x1" in text and "z_mean\n7" in text
@@ -199,7 +199,7 @@ def test_axes_of_a_plane_are_named_by_the_variance_that_they_show():
 
 
 def test_the_diagram_of_introspection_names_both_networks_and_all_three_images():
-    (axis,) = plots.introspection().axes
+    (axis,) = diagrams.introspection().axes
     words = " ".join(each.get_text() for each in axis.texts)
     for word in ("real", "reconstructed", "generated", "encoder", "decoder", "KL"):
         assert word in words
