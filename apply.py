@@ -347,29 +347,6 @@ def keep(run, folder, arguments):
         print(bad.head(files.NAMED).to_string(index=False, header=False))
 
 
-class Conditional:
-    """A prior that draws for one condition."""
-
-    def __init__(self, prior, condition):
-        if prior is None or prior.conditions is None:
-            raise ValueError(
-                "--condition: this prior was fitted without; fit one with prior.py --condition and "
-                "name it with --prior"
-            )
-        self.prior, self.condition, self.kind = prior, condition, prior.kind
-
-    def sample(self, n, seed=0):
-        return self.prior.sample(n, seed, self.condition)
-
-
-def _condition(text):
-    """A column and its value; a number where it looks like one."""
-    name, sign, value = text.partition("=")
-    if not sign:
-        raise ValueError(f"--condition {text}: write it as COLUMN=VALUE")
-    return name, train.parse_value(value)
-
-
 def make(run, arguments):
     """`--generate`: images by the run's model, with their labels."""
     model, folder = train.load(run), arguments.to or run / "generated"
@@ -378,9 +355,8 @@ def make(run, arguments):
     if arguments.generate < 1:
         raise ValueError(f"--generate {arguments.generate}: ask for at least one image")
     options = {} if arguments.label is None else {"label": arguments.label}
-    prior = priors.of_run(run, arguments.prior)
-    if arguments.condition:
-        prior = Conditional(prior, dict(map(_condition, arguments.condition)))
+    condition = dict(map(train.parse_condition, arguments.condition))
+    prior = priors.of_run(run, arguments.prior, condition)
     table = generate(model, arguments.generate, folder, seed=arguments.seed, prior=prior, **options)
     name = "N(0, I)" if prior is None else f"the run's prior {arguments.prior or prior.kind}"
     print(f"{len(table)} images of {name} written to {folder}")

@@ -1,10 +1,11 @@
 """Exports a trained run's networks for programs without this project.
 
-    python export.py RUN [--to FOLDER] [--as keras saved_model onnx]
+    python export.py RUN [--to FOLDER] [--as keras saved_model onnx] [--prior NAME]
 
 The folder gets a `.keras` file and a SavedModel with only Keras' own layers for the encoder, the
-decoder and, if the model has one, the classifier; ONNX files if `tf2onnx` is installed; and
-`networks.json` with the inputs and outputs of each. Every file is read back and compared with the
+decoder and, if the model has one, the classifier; for the run's prior a sampler, from noise to
+latents for the decoder; ONNX files if `tf2onnx` is installed; and `networks.json` with the inputs
+and outputs of each. Every file is read back and compared with the
 model before the folder gets its name.
 """
 
@@ -25,6 +26,18 @@ def parsed(words=None):
     parser.add_argument(
         "--as", dest="formats", nargs="+", metavar="FORMAT", help="of " + ", ".join(FORMATS)
     )
+    parser.add_argument(
+        "--prior",
+        metavar="NAME",
+        help="of the run, written as sampler; default: its own; normal: N(0, I), which needs none",
+    )
+    parser.add_argument(
+        "--condition",
+        nargs="+",
+        default=[],
+        metavar="COLUMN=VALUE",
+        help="what the sampler draws, of a prior that was fitted with it",
+    )
     arguments = parser.parse_args(words)
     return arguments
 
@@ -43,6 +56,7 @@ import numpy as np
 import tensorflow as tf
 
 import train
+from families import priors
 from storage import disk
 
 ONNX = ("onnx", "onnxruntime", "tf2onnx")
@@ -50,13 +64,14 @@ CHECKED = 3  # inputs that every written file is tested with
 TOLERANCE = 1e-4  # of outputs, relative to the largest
 
 
-def export(model, folder, formats=None):
+def export(model, folder, formats=None, prior=None):
     """Writes a model's `endpoints` in standard formats.
 
     Args:
         model: A trained model.
         folder: New folder.
         formats: Some of FORMATS; default: all that can be written here.
+        prior: From `priors.of_run`, written as the network `sampler`; None: N(0, I), without one.
 
     Returns:
         The content of `networks.json`: names to inputs, outputs, files.
@@ -78,10 +93,13 @@ def export(model, folder, formats=None):
         raise ModuleNotFoundError(f"ONNX needs more packages: pip install {' '.join(lacking)}")
     if folder.exists():
         raise FileExistsError(f"{folder} exists already; choose another folder")
+    networks = model.endpoints()
+    if prior is not None:
+        networks["sampler"] = prior.sampler()
     written = {}
     with disk.replacing(folder) as temporary, _silent():
         temporary.mkdir()
-        for name, network in model.endpoints().items():
+        for name, network in networks.items():
             inputs = _tried(network)
             expected = _arrays(network(inputs))
             for each in formats:
@@ -181,7 +199,9 @@ def main(words=None):
     arguments = parsed(words)
     folder = arguments.to or arguments.run / "exported"
     try:
-        written = export(train.load(arguments.run), folder, arguments.formats)
+        condition = dict(map(train.parse_condition, arguments.condition))
+        prior = priors.of_run(arguments.run, arguments.prior, condition)
+        written = export(train.load(arguments.run), folder, arguments.formats, prior)
     except (ValueError, OSError, ImportError) as error:
         sys.exit(f"export.py: {error}")
     for name, network in written.items():

@@ -183,10 +183,12 @@ def chosen(table, by) -> str:
 
 
 def told(model, images, name, prior, judge=None):
-    """The chosen prior on the test images: rows of `measured`, and a sentence with the result."""
+    """The chosen prior (None: N(0, I)) on the test images: rows of `measured`, and a sentence."""
     by = "frechet" if judge else "wasserstein"
     known, count = samples.Compared(model, images, images.test, judge, None), len(images.test)
-    made = {OWN: samples.drawn(model, count), name: samples.drawn(model, count, prior)}
+    made = {OWN: samples.drawn(model, count)}
+    if prior is not None:
+        made[name] = samples.drawn(model, count, prior)
     made[CEILING] = in_batches(model.reconstruct, images.test.images)
     rows = {each: measured(pictures, known) for each, pictures in made.items()}
     values = {each: f"{row[by]:.3g}" for each, row in rows.items()}

@@ -24,6 +24,14 @@ def parse_value(text: str):
         return text
 
 
+def parse_condition(text: str):
+    """A column and its value, from `COLUMN=VALUE`; a number where it looks like one."""
+    name, sign, value = text.partition("=")
+    if not sign:
+        raise ValueError(f"--condition {text}: write it as COLUMN=VALUE")
+    return name, parse_value(value)
+
+
 def given(arguments) -> dict:
     """The settings given on the command line, each checked by itself.
 

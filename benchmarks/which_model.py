@@ -8,6 +8,12 @@ tuned to any one; `gamma` and `most_push`, which introspective models alone read
 a VAE of about the same time is added. Times are CPU times, which other work affects little. The
 benchmark can be interrupted and resumed, run by run.
 
+Samples are drawn from N(0, I) and from the model's best prior: of N(0, I), one Gaussian and a
+mixture, each fitted on training latents, the one that is best on the *validation* images (by
+Frechet distance in the judge's features on MNIST, by the density of held-out latents on brains).
+Columns `NAME@prior` and `NAME@reconstructions` compare its samples and the model's reconstructions
+with the test images.
+
 MNIST at 28x28, two seeds: grey pixels as Bernoulli probabilities, because introspective models
 cannot take binary draws; these bounds are not those of the literature. Brain slices at 64x64, two
 seeds. Phantom, five seeds: disentanglement. `IntroVAE` is left out: its margin must be set by hand
@@ -16,7 +22,6 @@ for every set.
 
 import argparse
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -27,8 +32,11 @@ from rows import resumable, trained
 import config
 import data
 import evaluate
+import prior
 from analysis import judges
+from families import registry
 
+PRIORS = ("gaussian", "mixture")  # that are fitted on the latents of every model
 BASE = {"schedule": "cosine", "learning_rate": 2e-3}
 SETTINGS = {
     "mnist": config.Settings(
@@ -118,6 +126,20 @@ def run_name(name, model, seed):
     return f"{name}-{model.replace(', ', '-').replace(' ', '')}-{seed}"
 
 
+def with_best_prior(run, model, images, judge):
+    """Test images against samples of the model's best prior, and against its reconstructions."""
+    options = {"components": None, "columns": (), "categories": ()}
+    table, found = prior.compared(run, model, images, PRIORS, judge=judge, **options)
+    best = prior.chosen(table, "frechet" if judge else "nats")
+    numbers, _ = prior.told(model, images, best, found.get(best), judge)
+    whose = {best: "prior", prior.CEILING: prior.CEILING}
+    return {"prior": best} | {
+        f"{metric}@{called}": numbers.loc[name, metric]
+        for name, called in whose.items()
+        for metric in numbers
+    }
+
+
 def compare(name, folder):
     images = loaded(name)
     judge = judges.judge(images, cache=folder) if name == "mnist" else None
@@ -125,15 +147,17 @@ def compare(name, folder):
         print(f"judge: accuracy {judge.accuracy:.4f}")
 
     def measure(key):
-        settings = replace(SETTINGS[name], **MODELS[name][key["model"]], seed=key["seed"])
+        changes = {"model": SETTINGS[name].model, **MODELS[name][key["model"]]}
+        settings = registry.with_model(SETTINGS[name], seed=key["seed"], **changes)
         run = folder / run_name(name, **key)
         model, seconds = trained(settings, images, run)
         numbers = evaluate.report(model, images, run, judge=judge)
-        return {"seconds": seconds} | {metric: each["value"] for metric, each in numbers.items()}
+        row = {"seconds": seconds} | {metric: each["value"] for metric, each in numbers.items()}
+        return row if name == "phantom" else row | with_best_prior(run, model, images, judge)
 
     todo = [{"model": kind, "seed": seed} for seed in SEEDS[name] for kind in MODELS[name]]
     found = resumable(folder / f"which_{name}.csv", todo, measure).drop(columns="seed")
-    groups = found.groupby("model", sort=False)
+    groups = found.select_dtypes("number").groupby(found["model"], sort=False)
     with pd.option_context("display.width", None, "display.max_columns", None):
         print(f"{name}: mean, then standard deviation over {len(SEEDS[name])} seeds")
         print(groups.mean().round(4).T.to_string(), groups.std().round(4).T.to_string(), sep="\n")

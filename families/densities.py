@@ -2,6 +2,7 @@
 
 import warnings
 
+import keras
 import numpy as np
 import pandas as pd
 import tensorflow as tf
@@ -40,6 +41,18 @@ class Prior:
             seed: Seed of the draws.
             condition: Dictionary of columns to values, or a table of n rows; only for a prior that
                 was fitted with conditions. None: conditions as in the training data.
+        """
+        raise NotImplementedError
+
+    def sampler(self, condition=None):
+        """The draws as a Keras model of Keras' own layers, for programs without this project.
+
+        Args:
+            condition: As for `sample`: the same for every draw, a part of the model.
+
+        Returns:
+            Model from `noise` of N(0, I), and with several components `choice`, uniform in [0, 1),
+            to latents `(batch, latent_dim)`.
         """
         raise NotImplementedError
 
@@ -87,6 +100,11 @@ class Normal(Prior):
     def sample(self, n, seed=0, condition=None):
         self.given(n, condition)
         return np.random.default_rng(seed).normal(size=(n, self.latent_dim)).astype(np.float32)
+
+    def sampler(self, condition=None):
+        self.given(1, condition)
+        noise = keras.Input((self.latent_dim,), name="noise")
+        return keras.Model(noise, keras.layers.Identity()(noise), name="sampler")
 
     def log_prob(self, z):
         return tf.reduce_sum(losses.log_normal(z, 0.0, 0.0), axis=-1)
@@ -166,17 +184,46 @@ class Mixture(Prior):
         return cls(whole, means, covariances, np.array(owners), conditions)
 
     def sample(self, n, seed=0, condition=None):
-        random, weights = np.random.default_rng(seed), self.weights
-        if condition is not None:
-            value = self.given(1, condition)[0].argmax()  # of one category, one-hot
-            weights = np.where(self.owners == value, weights, 0.0)
-        chosen = random.choice(len(weights), size=n, p=weights / weights.sum())
+        random, weights = np.random.default_rng(seed), self._weights(condition)
+        chosen = random.choice(len(weights), size=n, p=weights)
         noise = random.normal(size=(n, self.latent_dim))
         made = np.empty((n, self.latent_dim), np.float32)
         for component in np.unique(chosen):
             rows = chosen == component
             made[rows] = self.means[component] + noise[rows] @ self.roots[component].T
         return made
+
+    def _weights(self, condition):
+        """Weights of the components under a condition."""
+        weights, given = self.weights, self.given(1, condition)
+        if given is not None:
+            value = given[0].argmax()  # of one category, one-hot
+            weights = np.where(self.owners == value, weights, 0.0)
+        return weights / weights.sum()
+
+    def sampler(self, condition=None):
+        weights = self._weights(condition)
+        used, axes = np.flatnonzero(weights), self.latent_dim
+        noise = keras.Input((axes,), name="noise")
+        if len(used) == 1:
+            turned = keras.layers.Dense(axes)
+            sampler = keras.Model(noise, turned(noise), name="sampler")
+            turned.set_weights([self.roots[used[0]].T, self.means[used[0]]])
+            return sampler
+        choice = keras.Input((1,), name="choice")
+        # Component k is chosen from the k-th edge on; the first edge is 0.
+        edges = np.cumsum(weights[used])[:-1].astype(np.float32)
+        passed = keras.ops.cast(choice >= edges[None], "int32")
+        chosen = keras.ops.sum(passed, axis=-1)
+        tables = (self.means[used], self.roots[used].reshape(len(used), -1))
+        mean, root = (
+            keras.layers.Embedding(len(used), each.shape[1], weights=[each.astype(np.float32)])(
+                chosen
+            )
+            for each in tables
+        )
+        moved = keras.layers.Dot((2, 1))([keras.layers.Reshape((axes, axes))(root), noise])
+        return keras.Model([noise, choice], mean + moved, name="sampler")
 
     def log_prob(self, z):
         roots = tf.constant(self.roots, tf.float32)

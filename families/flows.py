@@ -45,6 +45,8 @@ class Trained(keras.Model, Prior):
         seed: Seed of the weights and of every draw in training.
     """
 
+    needs_condition = False
+
     def __init__(self, latent_dim, width=256, blocks=3, conditions=None, seed=0):
         super().__init__()
         self.latent_dim, self.width, self.blocks = latent_dim, width, blocks
@@ -59,6 +61,11 @@ class Trained(keras.Model, Prior):
         self.mean_network.set_weights(self.network.get_weights())
         self.mean_network.trainable = False
         self.built = True
+
+    @property
+    def noise_dim(self):
+        """Numbers of N(0, I) for each draw."""
+        return self.latent_dim
 
     def made_network(self):
         """The network that is trained; draws use a running mean of its weights."""
@@ -208,12 +215,40 @@ class Trained(keras.Model, Prior):
         made.scale.assign(arrays["scale"])
         return made
 
-    def _noise(self, n, seed, stream="draw"):
-        return randomness.normal(randomness.key(seed, 0, stream), (n, self.latent_dim))
+    def carried(self, noise, given, **options):
+        """Standardised latents of noise: what `sample` and `sampler` share.
 
-    def _standing(self, x):
-        """Standardised latents as latents, a float32 array."""
-        return np.asarray(x * self.scale + self.shift, np.float32)
+        Written with `keras.ops`, for tensors as for symbolic inputs.
+
+        Args:
+            noise: Of N(0, I), `(batch, noise_dim)`.
+            given: Conditions `(batch, width)`, or None.
+        """
+        raise NotImplementedError
+
+    def given(self, n, condition):
+        given = super().given(n, condition)
+        if self.needs_condition and given is None:
+            raise ValueError("this prior needs a condition; give one")
+        return given
+
+    def sample(self, n, seed=0, condition=None, **options):
+        given = self.given(n, condition)
+        noise = randomness.normal(randomness.key(seed, 0, "draw"), (n, self.noise_dim)).numpy()
+        if given is None:
+            drawn = in_batches(lambda noise: self.carried(noise, None, **options), noise)
+        else:
+            drawn = in_batches(
+                lambda noise, given: self.carried(noise, given, **options), noise, given
+            )
+        return np.asarray(drawn * self.scale + self.shift, np.float32)
+
+    def sampler(self, condition=None, **options):
+        given, noise = self.given(1, condition), keras.Input((self.noise_dim,), name="noise")
+        if given is not None:  # the same for every draw
+            given = keras.ops.zeros_like(noise[:, :1]) + given
+        x = self.carried(noise, given, **options)
+        return keras.Model(noise, x * self.scale.numpy() + self.shift.numpy(), name="sampler")
 
 
 def _dense(width, seed, zeros=False, activation=None):
@@ -241,7 +276,7 @@ class Flow(Trained):
         seeds = iter(range(1000 * self.seed, 1000 * self.seed + 1000))
         x = keras.Input((self.latent_dim,))
         time = keras.Input((1,))
-        inputs, features = [x, time], [x, _Waves()(time)]
+        inputs, features = [x, time], [x, _waves(time)]
         if self.conditions:
             given = keras.Input((self.conditions.width + 1,))
             inputs, features = [*inputs, given], [*features, given]
@@ -267,54 +302,48 @@ class Flow(Trained):
         away = network(inputs, training=training) - (x - noise)
         return {"velocity": tf.reduce_sum(tf.square(away), axis=-1)}
 
-    def sample(self, n, seed=0, condition=None, guidance=1.0, evaluations=EVALUATIONS):
-        """As for every prior.
+    def carried(self, noise, given, guidance=1.0, evaluations=EVALUATIONS):
+        """As for every trained prior, by Heun's method.
 
         Args:
+            noise, given: See `Trained`.
             guidance: With a condition: 1 draws from the distribution of the training data, more
                 draws more typical latents.
             evaluations: Evaluations of the network per latent, at least 2.
         """
         if evaluations < 2:
             raise ValueError(f"evaluations = {evaluations}: Heun's method needs at least 2")
-        given = self.given(n, condition)
-        steps = evaluations // 2
+        size = 2.0 / (evaluations - evaluations % 2)
+        times = np.arange(0.0, 1.0 - size / 2, size, dtype=np.float32)
+        # A loop of the graph is traced once; a symbolic input has no such loop.
+        times, x = tf.constant(times) if tf.is_tensor(noise) else times, noise
+        for begun in times:
+            t = keras.ops.ones_like(x[:, :1]) * begun
+            first = self._velocity(x, t, given, guidance)
+            second = self._velocity(x + size * first, t + size, given, guidance)
+            x = x + 0.5 * size * (first + second)
+        return x
 
-        def velocity(x, t, told):
-            times = tf.fill((tf.shape(x)[0], 1), t)
-            if not self.conditions:
-                return self.mean_network([x, times])
-            plain = self.mean_network([x, times, _marked(tf.zeros_like(told), tf.ones_like(times))])
-            if condition is None:
-                return plain
-            known = self.mean_network([x, times, _marked(told, tf.zeros_like(times))])
-            return plain + guidance * (known - plain)
-
-        def carried(x, told):
-            size = 1.0 / steps
-            for step in tf.range(steps):  # a loop of the graph, which is traced once
-                t = tf.cast(step, tf.float32) * size
-                first = velocity(x, t, told)
-                second = velocity(x + size * first, t + size, told)
-                x = x + 0.5 * size * (first + second)
-            return x
-
-        width = self.conditions.width if self.conditions else 1
-        given = np.zeros((n, width), np.float32) if given is None else given
-        return self._standing(in_batches(carried, self._noise(n, seed).numpy(), given))
+    def _velocity(self, x, t, given, guidance):
+        if not self.conditions:
+            return self.mean_network([x, t])
+        nothing = keras.ops.concatenate([keras.ops.zeros_like(t)] * self.conditions.width, axis=-1)
+        plain = self.mean_network([x, t, _marked(nothing, keras.ops.ones_like(t))])
+        if given is None:
+            return plain
+        known = self.mean_network([x, t, _marked(given, keras.ops.zeros_like(t))])
+        return plain + guidance * (known - plain)
 
 
 def _marked(given, hidden):
     """Conditions with a last number that marks hidden ones, which are zeros."""
-    return tf.concat([given * (1.0 - hidden), hidden], axis=-1)
+    return keras.ops.concatenate([given * (1.0 - hidden), hidden], axis=-1)
 
 
-class _Waves(keras.layers.Layer):
+def _waves(time):
     """A time in [0, 1] as sines and cosines, `(batch, 32)`."""
-
-    def call(self, time):
-        angles = time * (2.0 * math.pi * 2.0 ** tf.linspace(-2.0, 5.0, 16)[None])
-        return tf.concat([tf.sin(angles), tf.cos(angles)], axis=-1)
+    angles = time * (2.0 * math.pi * 2.0 ** np.linspace(-2.0, 5.0, 16, dtype=np.float32)[None])
+    return keras.ops.concatenate([keras.ops.sin(angles), keras.ops.cos(angles)], axis=-1)
 
 
 # --- coupling layers -----------------------------------------------------------------------------
@@ -342,6 +371,11 @@ class Coupling(Trained):
         """The axes in the order in which each layer takes them."""
         random = np.random.default_rng(self.seed)
         return [random.permutation(self.latent_dim) for _ in range(self.blocks)]
+
+    @property
+    def needs_condition(self):
+        """Whether it draws only under a condition."""
+        return self.conditions is not None
 
     @property
     def half(self):
@@ -385,29 +419,21 @@ class Coupling(Trained):
         return {"nll": -self._log_prob(network, x, given)}
 
     def log_prob(self, z, condition=None):
-        if self.conditions and condition is None:
-            raise ValueError("the density of this prior needs a condition; give one")
-        rows = None if condition is None else tf.constant(self.given(len(z), condition))
+        given = self.given(len(z), condition)
+        rows = None if given is None else tf.constant(given)
         inside = self._log_prob(self.mean_network, (z - self.shift) / self.scale, rows)
         return inside - tf.reduce_sum(tf.math.log(self.scale.value))
 
-    def sample(self, n, seed=0, condition=None):
-        given = self.given(n, condition)
-        if self.conditions and given is None:
-            raise ValueError("this prior needs a condition; give one")
-        orders = list(enumerate(self.orders()))
-
-        def carried(x, told):
-            for number, order in reversed(orders):
-                decides, moved = x[:, : self.half], x[:, self.half :]
-                inputs = [decides, told] if self.conditions else [decides]
-                log_scale, shift = self.mean_network.get_layer(f"coupling_{number}")(inputs)
-                x = tf.concat([decides, moved * tf.exp(log_scale) + shift], axis=1)
-                x = tf.gather(x, np.argsort(order), axis=1)
-            return x
-
-        told = np.zeros((n, 1), np.float32) if given is None else given
-        return self._standing(in_batches(carried, self._noise(n, seed).numpy(), told))
+    def carried(self, noise, given):
+        x = noise
+        for number, order in reversed(list(enumerate(self.orders()))):
+            decides, moved = x[:, : self.half], x[:, self.half :]
+            inputs = [decides] if given is None else [decides, given]
+            log_scale, shift = self.mean_network.get_layer(f"coupling_{number}")(inputs)
+            moved = moved * keras.ops.exp(log_scale) + shift
+            x = keras.ops.concatenate([decides, moved], axis=1)
+            x = keras.ops.take(x, np.argsort(order), axis=1)
+        return x
 
 
 # --- a second VAE --------------------------------------------------------------------------------
@@ -457,17 +483,15 @@ class TwoStage(Trained):
             "kl": losses.kl_to_standard_normal(mean, log_var),
         }
 
-    def sample(self, n, seed=0, condition=None):
-        self.given(n, condition)
-        decoder = self.mean_network.get_layer("decoder")
+    def carried(self, noise, given):
+        u, inside = noise[:, : self.latent_dim], noise[:, self.latent_dim :]
+        made = self.mean_network.get_layer("decoder")(u)
+        return made[:, 0] + keras.ops.exp(0.5 * _bounded(made[:, 1])) * inside
 
-        def drawn(u, noise):
-            made = decoder(u)
-            return made[:, 0] + tf.exp(0.5 * _bounded(made[:, 1])) * noise
-
-        both = (self._noise(n, seed).numpy(), self._noise(n, seed, "width").numpy())
-        return self._standing(in_batches(drawn, *both))
+    @property
+    def noise_dim(self):
+        return 2 * self.latent_dim  # of the second latent, and inside its decoder's width
 
 
 def _bounded(log_var):
-    return tf.clip_by_value(log_var, -8.0, 4.0)
+    return keras.ops.clip(log_var, -8.0, 4.0)

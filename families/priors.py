@@ -103,20 +103,46 @@ def restored(settings, arrays):
     return KINDS[settings["kind"]].of_parts(settings, arrays)
 
 
-def of_run(run, name=None):
+class Conditional:
+    """A prior that draws for one condition.
+
+    Args:
+        prior: Prior that was fitted with conditions.
+        condition: Dictionary of columns to values.
+    """
+
+    def __init__(self, prior, condition):
+        self.prior, self.condition, self.kind = prior, condition, prior.kind
+
+    def sample(self, n, seed=0):
+        return self.prior.sample(n, seed, self.condition)
+
+    def sampler(self):
+        return self.prior.sampler(self.condition)
+
+
+def of_run(run, name=None, condition=None):
     """A prior of a run.
 
     Args:
         run: Run folder.
         name: Name of the prior; `"normal"` always exists, None is the run's own.
+        condition: Dictionary of columns to values that it draws for; empty or None: none.
 
     Returns:
         The prior, or None for N(0, I).
 
     Raises:
-        ValueError: if there is none of this name, or it was fitted on other weights.
+        ValueError: if there is none of this name, it was fitted on other weights, or without
+            conditions.
     """
     name = name or runs.own_prior(run) or NORMAL
-    if name == NORMAL:
-        return None
-    return restored(*runs.load_prior(run, name))
+    prior = None if name == NORMAL else restored(*runs.load_prior(run, name))
+    if not condition:
+        return prior
+    if prior is None or prior.conditions is None:
+        raise ValueError(
+            f"the prior {name} was fitted without conditions; fit one with prior.py --condition "
+            "and name it with --prior"
+        )
+    return Conditional(prior, condition)

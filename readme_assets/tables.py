@@ -31,7 +31,7 @@ def over_seeds(rows, by="model"):
     Args:
         rows: Table with the columns `by`, `seed` and numbers.
     """
-    groups = rows.drop(columns="seed").groupby(by, sort=False)
+    groups = rows.drop(columns="seed").select_dtypes("number").groupby(rows[by], sort=False)
     middle, spread = groups.mean(), groups.std()
     words = {
         name: [_words(*pair) for pair in zip(middle[name], spread[name], strict=True)]

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 import export
 import train
-from families import registry
+from families import densities, registry
 from nn import layers
 
 KINDS = {
@@ -66,9 +66,14 @@ def test_exports_open_without_this_project_and_give_the_models_numbers(kind, tmp
         "images": random.random((4, *settings.image_shape), np.float32),
         "z": random.normal(size=(4, settings.latent_dim)).astype(np.float32),
         "label": np.array([0, 1, 1, 0], np.int32),
+        "noise": random.normal(size=(4, settings.latent_dim)).astype(np.float32),
+        "choice": np.array([[0.0], [0.3], [0.6], [0.99]], np.float32),
     }
     np.savez(tmp_path / "inputs.npz", **inputs)
-    written = export.export(model, tmp_path / "out")
+    prior = None
+    if kind == "VAE":
+        prior = densities.Mixture.fitted(random.normal(size=(500, settings.latent_dim)), 0, 3)
+    written = export.export(model, tmp_path / "out", prior=prior)
 
     knows = {"label"} & set(written["decoder"]["inputs"])
     expected = {
@@ -81,6 +86,8 @@ def test_exports_open_without_this_project_and_give_the_models_numbers(kind, tmp
         expected["classifier"] = [model.classify_latents(inputs["z"]).numpy()]
     if kind == "M2":
         expected["encoder"].append(model.classify(inputs["images"]).numpy())
+    if prior is not None:
+        expected["sampler"] = [prior.sampler()([inputs["noise"], inputs["choice"]]).numpy()]
     assert set(expected) == set(written)
 
     done = subprocess.run(

@@ -2,6 +2,7 @@
 
 import json
 
+import keras
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,6 +15,7 @@ import evaluate
 import prior as command
 import train
 from families import densities, flows, priors, registry
+from nn import randomness
 from sources.conditions import Conditions
 from storage import checkpoints, keep, runs
 
@@ -119,6 +121,33 @@ def test_a_prior_comes_back_from_its_parts(kind, z, trained):
     np.testing.assert_allclose(again.sample(5, seed=3), prior.sample(5, seed=3), atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", [densities.Gaussian, densities.Mixture, *TRAINED])
+def test_a_sampler_of_stock_layers_draws_from_the_same_distribution(kind, z, trained, tmp_path):
+    prior = trained.get(kind) or kind.fitted(z)
+    prior.sampler().save(tmp_path / "sampler.keras")
+    sampler = keras.saving.load_model(tmp_path / "sampler.keras")
+    assert all(type(each).__module__.startswith("keras.") for each in sampler._flatten_layers())
+    random = np.random.default_rng(2)
+    inputs = [
+        random.uniform(size=(4000, 1)) if each.name == "choice"
+        else random.normal(size=(4000, *each.shape[1:]))
+        for each in sampler.inputs
+    ]  # fmt: skip
+    drawn = sampler(inputs if len(inputs) > 1 else inputs[0]).numpy()
+    known = prior.sample(4000, seed=1)
+    np.testing.assert_allclose(drawn.mean(axis=0), known.mean(axis=0), atol=0.3)
+    np.testing.assert_allclose(np.cov(drawn.T), np.cov(known.T), atol=0.9)
+    for axis in range(3):
+        assert stats.ks_2samp(drawn[:, axis], known[:, axis]).pvalue > 1e-4
+
+
+@pytest.mark.parametrize("kind", TRAINED)
+def test_a_sampler_of_a_trained_prior_gives_its_draws_of_the_same_noise(kind, trained):
+    prior = trained[kind]
+    noise = randomness.normal(randomness.key(5, 0, "draw"), (20, prior.noise_dim))
+    np.testing.assert_allclose(prior.sampler()(noise), prior.sample(20, seed=5), atol=1e-4)
+
+
 # --- conditions ----------------------------------------------------------------------------------
 
 
@@ -130,6 +159,12 @@ def test_a_condition_draws_what_the_training_data_have_of_it(kind, z):
     prior = kind.fitted(z, table=table, conditions=known, **sizes)
     low = prior.sample(500, condition={"side": "low"})
     assert np.mean(low[:, 0] + low[:, 1] < 0) > 0.8
+    sampler = prior.sampler({"side": "low"})
+    random = np.random.default_rng(2)
+    inputs = [random.uniform(size=(500, *each.shape[1:])) for each in sampler.inputs]
+    inputs[0] = random.normal(size=inputs[0].shape)
+    same = sampler(inputs if len(inputs) > 1 else inputs[0]).numpy()
+    assert np.mean(same[:, 0] + same[:, 1] < 0) > 0.8
     again = priors.restored(*prior.parts()).sample(500, condition={"side": "low"})
     np.testing.assert_allclose(again, low, atol=1e-5)
     with pytest.raises(ValueError, match="side = middle was not seen in training|'middle' was not"):
