@@ -160,15 +160,29 @@ class Autoencoder(Configured):
         """
         images, labels = parts(batch)
         images, rows = as_float(images), rows_of_parts(batch)
-        targets = self._binarized(images, self.key("binarize", training, step, rows))
-        key = self.key("corrupt", training, step, rows)
-        seen = randomness.corrupted(targets, self.corrupt, self.corrupt_level, key)
-        z_mean, z_log_var = self._posterior(seen, training)
+        targets, shown = self.shown(images, training, step, rows)
+        z_mean, z_log_var = self._posterior(shown, training)
         z = self.draw(z_mean, z_log_var, self.key("noise", training, step, rows))
         logits = self.logits_of(z, training)
         given = batch.get("conditions") if isinstance(batch, dict) else None
         both = (images, targets, labels, z_mean, z_log_var, z, logits, training, step)
         return Pass(*both, conditions=given)
+
+    def shown(self, images, training, step, rows=None):
+        """What the likelihood and the encoder get of images `(batch, height, width, channels)`.
+
+        Args:
+            images: Floats in [0, 1].
+            training, step: See `forward`.
+            rows: From `rows_of_parts`.
+
+        Returns:
+            `(targets, shown)`: the images, binarised if the model binarises; and the same, but
+            corrupted if it learns to denoise.
+        """
+        targets = self._binarized(images, self.key("binarize", training, step, rows))
+        key = self.key("corrupt", training, step, rows)
+        return targets, randomness.corrupted(targets, self.corrupt, self.corrupt_level, key)
 
     def draw(self, z_mean, z_log_var, key):
         """The latent that is decoded: here the encoder's output itself."""

@@ -151,8 +151,7 @@ def compared(run, model, images, kinds, seeds=1, judge=None, **options):
             row = {"prior": kind, "seed": seed, "fit, s": clock, "fit, processor s": processor}
             if prior.exact and prior.conditions is None:
                 row["nats"] = float(np.mean(in_batches(prior.log_prob, z)))
-            if _draws_freely(prior):
-                row |= measured(samples.drawn(model, count, prior), known)
+            row |= measured(samples.drawn(model, count, prior), known)
             rows.append(row)
             if not seed:
                 found[kind] = prior
@@ -160,11 +159,6 @@ def compared(run, model, images, kinds, seeds=1, judge=None, **options):
             print(_line(row))
     rows.append({"prior": CEILING, **measured(again, known)})
     return pd.DataFrame(rows), found
-
-
-def _draws_freely(prior):
-    """Whether it draws without being told a condition."""
-    return prior.conditions is None or prior.kind != "coupling"
 
 
 def _name(kind, columns):
@@ -205,8 +199,7 @@ def figure(model, images, found):
     """A row of samples for each prior, the first ones of seed 0, with real images."""
     rows = {"real": images.test.images[:SHOWN], OWN: model.sample(SHOWN).numpy()}
     for name, prior in found.items():
-        if _draws_freely(prior):
-            rows[name] = model.sample(SHOWN, prior=prior).numpy()
+        rows[name] = model.sample(SHOWN, prior=prior).numpy()
     rows[CEILING] = model.reconstruct(images.test.images[:SHOWN]).numpy()
     return plots.image_rows(rows)
 

@@ -451,6 +451,32 @@ def latent_map(points, labels=None, classes=(), title=None, names=("$z_1$", "$z_
 
 
 @styled
+def clouds(panels, ground, across=4, width=9.6):
+    """Scatters of points in one plane, each before the same grey ground.
+
+    Args:
+        panels: Dictionary of titles to points, shape `(n, 2)`.
+        ground: Points of the ground, shape `(n, 2)`.
+        across: Panels in a row.
+    """
+    across = min(across, len(panels))
+    rows, side = -(-len(panels) // across), width / across
+    figure, axes = new_figure(width, (side + 0.15) * rows, rows, across, sharex=True, sharey=True)
+    ground = np.asarray(ground)
+    low, high = np.quantile(ground, (0.005, 0.995), axis=0)
+    room = 0.25 * (high - low).max()
+    for axis, (title, points) in zip(axes.flat, panels.items(), strict=False):
+        for some, colour in ((ground, "#cccccc"), (np.asarray(points), COLOURS[0])):
+            size = float(np.clip(2500 / len(some), 2, 10))
+            axis.scatter(*some.T, s=size, color=colour, alpha=0.7, linewidths=0)
+        axis.set(title=title, xticks=[], yticks=[], aspect="equal")
+        axis.set(xlim=(low[0] - room, high[0] + room), ylim=(low[1] - room, high[1] + room))
+    for axis in axes.flat[len(panels) :]:
+        axis.set_axis_off()
+    return figure
+
+
+@styled
 def value_map(points, values, label, names=("$z_1$", "$z_2$"), width=6.0):
     """Scatter of latents in a plane, coloured by a number: an age, a size, an error.
 

@@ -51,8 +51,9 @@ class Prior:
             condition: As for `sample`: the same for every draw, a part of the model.
 
         Returns:
-            Model from `noise` of N(0, I), and with several components `choice`, uniform in [0, 1),
-            to latents `(batch, latent_dim)`.
+            Model from `noise` of N(0, I) to latents `(batch, latent_dim)`. If there is a choice
+            (between components, or conditions of training latents) it has another input, `choice`,
+            uniform in [0, 1).
         """
         raise NotImplementedError
 

@@ -23,6 +23,7 @@ from storage import checkpoints
 from storage.keep import Keep
 
 EVALUATIONS = 32  # of the flow's network per draw
+MOST_SEEN = 1000  # training latents whose conditions are kept
 DROPPED = 0.1  # share of latents whose conditions are hidden in training, for guidance
 EMA = 0.999
 
@@ -45,12 +46,11 @@ class Trained(keras.Model, Prior):
         seed: Seed of the weights and of every draw in training.
     """
 
-    needs_condition = False
-
     def __init__(self, latent_dim, width=256, blocks=3, conditions=None, seed=0):
         super().__init__()
         self.latent_dim, self.width, self.blocks = latent_dim, width, blocks
         self.conditions, self.seed = conditions, seed
+        self.seen = None  # conditions of training latents, (n, width), for draws that name none
         fixed = {"trainable": False, "initializer": "zeros"}
         self.shift = self.add_weight(shape=(latent_dim,), name="shift", **fixed)
         self.scale = self.add_weight(shape=(latent_dim,), name="scale", **fixed)
@@ -147,6 +147,8 @@ class Trained(keras.Model, Prior):
         rows = np.random.default_rng(seed).permutation(len(z))
         held = max(1, len(z) // 10)
         table = pd.DataFrame(index=range(len(z))) if table is None else table
+        if conditions:
+            model.seen = conditions(table.iloc[rows[:MOST_SEEN]])
         parts = [Split(z, table).only(each) for each in (rows[held:], rows[:held])]
         size = min(256, len(parts[0]))
         an_epoch = parts[0].steps(size)
@@ -200,6 +202,8 @@ class Trained(keras.Model, Prior):
             f"weight_{number:03d}": value
             for number, value in enumerate(self.mean_network.get_weights())
         }
+        if self.seen is not None:
+            arrays["seen"] = self.seen
         return settings, arrays | {"shift": self.shift.numpy(), "scale": self.scale.numpy()}
 
     @classmethod
@@ -211,6 +215,7 @@ class Trained(keras.Model, Prior):
         weights = [arrays[name] for name in sorted(arrays) if name.startswith("weight_")]
         for network in (made.network, made.mean_network):
             network.set_weights(weights)
+        made.seen = arrays.get("seen")
         made.shift.assign(arrays["shift"])
         made.scale.assign(arrays["scale"])
         return made
@@ -226,14 +231,10 @@ class Trained(keras.Model, Prior):
         """
         raise NotImplementedError
 
-    def given(self, n, condition):
-        given = super().given(n, condition)
-        if self.needs_condition and given is None:
-            raise ValueError("this prior needs a condition; give one")
-        return given
-
     def sample(self, n, seed=0, condition=None, **options):
         given = self.given(n, condition)
+        if given is None and self.seen is not None:
+            given = self.seen[np.random.default_rng(seed).integers(len(self.seen), size=n)]
         noise = randomness.normal(randomness.key(seed, 0, "draw"), (n, self.noise_dim)).numpy()
         if given is None:
             drawn = in_batches(lambda noise: self.carried(noise, None, **options), noise)
@@ -245,10 +246,16 @@ class Trained(keras.Model, Prior):
 
     def sampler(self, condition=None, **options):
         given, noise = self.given(1, condition), keras.Input((self.noise_dim,), name="noise")
+        inputs = [noise]
         if given is not None:  # the same for every draw
             given = keras.ops.zeros_like(noise[:, :1]) + given
-        x = self.carried(noise, given, **options)
-        return keras.Model(noise, x * self.scale.numpy() + self.shift.numpy(), name="sampler")
+        elif self.seen is not None:
+            inputs.append(keras.Input((1,), name="choice"))
+            rows, width = self.seen.shape
+            chosen = keras.ops.cast(inputs[1][:, 0] * rows, "int32")
+            given = keras.layers.Embedding(rows, width, weights=[self.seen])(chosen)
+        x = self.carried(noise, given, **options) * self.scale.numpy() + self.shift.numpy()
+        return keras.Model(inputs if len(inputs) > 1 else noise, x, name="sampler")
 
 
 def _dense(width, seed, zeros=False, activation=None):
@@ -302,19 +309,20 @@ class Flow(Trained):
         away = network(inputs, training=training) - (x - noise)
         return {"velocity": tf.reduce_sum(tf.square(away), axis=-1)}
 
-    def carried(self, noise, given, guidance=1.0, evaluations=EVALUATIONS):
+    def carried(self, noise, given, guidance=1.0, evaluations=EVALUATIONS, until=1.0):
         """As for every trained prior, by Heun's method.
 
         Args:
             noise, given: See `Trained`.
-            guidance: With a condition: 1 draws from the distribution of the training data, more
+            guidance: With conditions: 1 draws from the distribution of the training data, more
                 draws more typical latents.
             evaluations: Evaluations of the network per latent, at least 2.
+            until: Time at which to stop: at 0 there is noise, at 1 there are latents.
         """
         if evaluations < 2:
             raise ValueError(f"evaluations = {evaluations}: Heun's method needs at least 2")
         size = 2.0 / (evaluations - evaluations % 2)
-        times = np.arange(0.0, 1.0 - size / 2, size, dtype=np.float32)
+        times = np.arange(0.0, until - size / 2, size, dtype=np.float32)
         # A loop of the graph is traced once; a symbolic input has no such loop.
         times, x = tf.constant(times) if tf.is_tensor(noise) else times, noise
         for begun in times:
@@ -325,13 +333,13 @@ class Flow(Trained):
         return x
 
     def _velocity(self, x, t, given, guidance):
-        if not self.conditions:
-            return self.mean_network([x, t])
-        nothing = keras.ops.concatenate([keras.ops.zeros_like(t)] * self.conditions.width, axis=-1)
-        plain = self.mean_network([x, t, _marked(nothing, keras.ops.ones_like(t))])
         if given is None:
-            return plain
+            return self.mean_network([x, t])
         known = self.mean_network([x, t, _marked(given, keras.ops.zeros_like(t))])
+        if guidance == 1.0:
+            return known
+        hidden = _marked(keras.ops.zeros_like(given), keras.ops.ones_like(t))
+        plain = self.mean_network([x, t, hidden])
         return plain + guidance * (known - plain)
 
 
@@ -371,11 +379,6 @@ class Coupling(Trained):
         """The axes in the order in which each layer takes them."""
         random = np.random.default_rng(self.seed)
         return [random.permutation(self.latent_dim) for _ in range(self.blocks)]
-
-    @property
-    def needs_condition(self):
-        """Whether it draws only under a condition."""
-        return self.conditions is not None
 
     @property
     def half(self):

@@ -13,7 +13,7 @@ A metric without a suffix is under N(0, I), one under another prior is `name@pri
 import numpy as np
 
 from families import densities, flows
-from nn.batches import in_batches, rows_at_a_time
+from nn.batches import as_float, in_batches, rows_at_a_time
 from sources.conditions import Conditions
 from storage import runs
 
@@ -38,6 +38,9 @@ OWN_COMPONENTS, OWN_DRAWS = (1, 2, 5, 10, 20), 10_000
 def draws(model, split, seed=0, most=MOST_DRAWS):
     """Data for the fit of a prior: one draw of the posterior of each image, or of random images.
 
+    The posteriors are those of training: of a model that binarises, of binary draws of the images.
+    Its decoder has seen no others, and the bound is measured on them.
+
     Args:
         model: A trained model.
         split: Of `data.ImageData`, the training split.
@@ -53,7 +56,12 @@ def draws(model, split, seed=0, most=MOST_DRAWS):
     rows = np.sort(random.permutation(len(split))[:most])
     chosen = split.only(rows)
     size = rows_at_a_time(chosen.images.shape)
-    z_mean, z_log_var = in_batches(model.encode, chosen.images, batch_size=size)
+
+    def encoded(batch, rows):
+        return model.encode(model.shown(as_float(batch), training=False, step=rows[0])[1])
+
+    numbers = np.arange(len(chosen)) + len(chosen) * seed
+    z_mean, z_log_var = in_batches(encoded, chosen.images, numbers, batch_size=size)
     noise = random.normal(size=z_mean.shape)
     return (z_mean + np.exp(0.5 * z_log_var) * noise).astype(np.float32), rows
 

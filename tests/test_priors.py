@@ -159,6 +159,8 @@ def test_a_condition_draws_what_the_training_data_have_of_it(kind, z):
     prior = kind.fitted(z, table=table, conditions=known, **sizes)
     low = prior.sample(500, condition={"side": "low"})
     assert np.mean(low[:, 0] + low[:, 1] < 0) > 0.8
+    any_side = prior.sample(2000, seed=3)  # as often as in the training data
+    assert np.mean(any_side[:, 0] + any_side[:, 1] < 0) == pytest.approx(0.25, abs=0.06)
     sampler = prior.sampler({"side": "low"})
     random = np.random.default_rng(2)
     inputs = [random.uniform(size=(500, *each.shape[1:])) for each in sampler.inputs]
@@ -169,6 +171,28 @@ def test_a_condition_draws_what_the_training_data_have_of_it(kind, z):
     np.testing.assert_allclose(again, low, atol=1e-5)
     with pytest.raises(ValueError, match="side = middle was not seen in training|'middle' was not"):
         prior.sample(5, condition={"side": "middle"})
+
+
+def test_guidance_draws_latents_that_are_farther_from_the_others(z):
+    table = pd.DataFrame({"side": np.where(z[:, 0] + z[:, 1] < 0, "low", "high")})
+    known = Conditions.learn(table, ("side",))
+    prior = flows.Flow.fitted(z, table=table, conditions=known, **SMALL)
+    sides = {
+        weight: prior.sample(500, condition={"side": "low"}, guidance=weight)[:, :2].sum(axis=1)
+        for weight in (0.0, 1.0, 3.0)
+    }
+    # Without guidance the condition has no effect, and three quarters of all latents are high.
+    shares = [np.mean(each < 0) for each in sides.values()]
+    assert shares[0] < 0.5 < 0.8 < shares[1] <= shares[2]
+    assert sides[3.0].mean() < sides[1.0].mean()
+
+
+def test_a_flow_stopped_at_time_0_is_noise_and_at_1_its_draw(trained):
+    prior = trained[flows.Flow]
+    noise = randomness.normal(randomness.key(4, 0, "draw"), (50, 3)).numpy()
+    start = prior.sample(50, seed=4, until=0.0)
+    np.testing.assert_allclose(start, noise * prior.scale + prior.shift, atol=1e-5)
+    np.testing.assert_array_equal(prior.sample(50, seed=4, until=1.0), prior.sample(50, seed=4))
 
 
 # --- what cannot be fitted -----------------------------------------------------------------------
@@ -243,6 +267,20 @@ def test_a_report_names_numbers_under_another_prior(run, spots):
     real = spots.test.images / np.float32(255)
     sharp = evaluate.metrics.sharpness(made).mean() / evaluate.metrics.sharpness(real).mean()
     assert numbers["sample_sharpness@own"]["value"] == pytest.approx(sharp, rel=1e-4)
+
+
+def test_the_bound_of_binary_images_gains_what_their_latents_do(spots, tiny):
+    model = registry.from_settings(tiny(binarize="dynamic"))
+    z, _ = priors.draws(model, spots.train)
+    grey, _ = model.encode(spots.train.images)
+    assert np.abs(z - grey).mean() > 0  # the posteriors of binary draws, as in training
+    prior, normal = densities.Gaussian.fitted(z), densities.Normal(model.latent_dim)
+    numbers = evaluate.report(model, spots, others={"own": prior})
+    gain = numbers["negative_elbo"]["value"] - numbers["negative_elbo@own"]["value"]
+    draws = [priors.draws(model, spots.test, seed=seed)[0] for seed in range(40)]
+    gains = [np.mean(prior.log_prob(each) - normal.log_prob(each)) for each in draws]
+    error = np.std(gains) / np.sqrt(5)  # the report has five draws of each image
+    assert gain == pytest.approx(np.mean(gains), abs=4 * error + 1e-3)
 
 
 def test_under_n_0_i_the_sampled_rate_is_the_analytic_one_on_average(run, spots):
