@@ -461,12 +461,12 @@ def clouds(panels, ground, across=4, width=9.6):
     """
     across = min(across, len(panels))
     rows, side = -(-len(panels) // across), width / across
-    figure, axes = new_figure(width, (side + 0.15) * rows, rows, across, sharex=True, sharey=True)
+    figure, axes = new_figure(width, (side + 0.3) * rows, rows, across, sharex=True, sharey=True)
     ground = np.asarray(ground)
     low, high = np.quantile(ground, (0.005, 0.995), axis=0)
     room = 0.25 * (high - low).max()
     for axis, (title, points) in zip(axes.flat, panels.items(), strict=False):
-        for some, colour in ((ground, "#cccccc"), (np.asarray(points), COLOURS[0])):
+        for some, colour in ((ground, "#b0b0b0"), (np.asarray(points), COLOURS[0])):
             size = float(np.clip(2500 / len(some), 2, 10))
             axis.scatter(*some.T, s=size, color=colour, alpha=0.7, linewidths=0)
         axis.set(title=title, xticks=[], yticks=[], aspect="equal")

@@ -227,6 +227,20 @@ def test_histograms_are_of_the_axes_asked_for():
     assert sum(heights) * 0.2 == pytest.approx(1.0)
 
 
+def test_clouds_have_one_ground_and_one_plane():
+    random = np.random.default_rng(0)
+    ground, points = random.normal(size=(200, 2)), random.normal(size=(50, 2))
+    figure = plots.clouds({"a": points, "b": points + 1, "c": points}, ground, across=2)
+    shown = figure.axes[:3]
+    assert [axis.get_title(loc="left") for axis in shown] == ["a", "b", "c"]
+    for axis, moved in zip(shown, (0, 1, 0), strict=True):
+        behind, before = (each.get_offsets() for each in axis.collections)
+        np.testing.assert_allclose(behind, ground)
+        np.testing.assert_allclose(before, points + moved)
+        assert axis.get_xlim() == shown[0].get_xlim() and axis.get_ylim() == shown[0].get_ylim()
+    assert not figure.axes[3].axison
+
+
 def test_a_band_is_drawn_around_its_line():
     figure = plots.curve([0, 1], {"a": [1.0, 2.0]}, "x", "y", errors={"a": [0.5, 0.25]})
     (band,) = figure.axes[0].collections
