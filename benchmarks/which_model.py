@@ -140,7 +140,7 @@ def with_best_prior(run, model, images, judge):
     }
 
 
-def compare(name, folder):
+def compare(name, folder, chosen=None):
     images = loaded(name)
     judge = judges.judge(images, cache=folder) if name == "mnist" else None
     if judge:
@@ -155,7 +155,9 @@ def compare(name, folder):
         row = {"seconds": seconds} | {metric: each["value"] for metric, each in numbers.items()}
         return row if name == "phantom" else row | with_best_prior(run, model, images, judge)
 
-    todo = [{"model": kind, "seed": seed} for seed in SEEDS[name] for kind in MODELS[name]]
+    todo = [
+        {"model": kind, "seed": seed} for seed in SEEDS[name] for kind in chosen or MODELS[name]
+    ]
     found = resumable(folder / f"which_{name}.csv", todo, measure).drop(columns="seed")
     groups = found.select_dtypes("number").groupby(found["model"], sort=False)
     with pd.option_context("display.width", None, "display.max_columns", None):
@@ -167,9 +169,12 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--data", choices=tuple(SETTINGS), required=True)
+    parser.add_argument("--models", nargs="+", metavar="MODEL", help="default: all of MODELS")
     arguments = parser.parse_args()
+    if unknown := set(arguments.models or ()) - set(MODELS[arguments.data]):
+        parser.error(f"--models {', '.join(unknown)}: allowed: {', '.join(MODELS[arguments.data])}")
     arguments.folder.mkdir(parents=True, exist_ok=True)
-    compare(arguments.data, arguments.folder)
+    compare(arguments.data, arguments.folder, arguments.models)
 
 
 if __name__ == "__main__":
