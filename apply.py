@@ -398,8 +398,8 @@ def labelled(table, text):
 def find(run, label, method="fisher", adjust=()):
     """Finds the direction of a label, with the evidence for it, and draws what it does.
 
-    The direction is fitted on the training subjects. The evidence is computed on the test subjects
-    alone: `directions.evidence`, cross-validated among them, and the AUC of the saved direction.
+    The direction is fitted on the training subjects, and tested on the test subjects
+    (`directions.confirm`).
 
     Args:
         run: Run folder.
@@ -408,7 +408,7 @@ def find(run, label, method="fisher", adjust=()):
         adjust: Columns of the table to adjust for.
 
     Returns:
-        `(direction, evidence, auc)`; saved in `RUN/directions/` and, as figures, in
+        `(direction, evidence)`; saved in `RUN/directions/` and, as figures, in
         `RUN/directions/LABEL/`.
 
     Raises:
@@ -430,15 +430,21 @@ def find(run, label, method="fisher", adjust=()):
                 f"--find {label}: {count} of {len(table)} {name} images have it; a direction needs "
                 "images with it and without"
             )
-        found[name] = latent.encode(model, known)[0], table, known.images
-    z, table, _ = found["train"]
+        found[name] = latent.encode(model, known)[0], table
+    z, table = found["train"]
     source = f"{Path(run).name}: {len(table)} training images of {images.name}"
     direction = directions.Direction.of(z, table, label, method, adjust, source)
-    z, table, pictures = found["test"]
-    has, subjects = table[label].to_numpy(bool), table["subject"].to_numpy()
-    covariates = directions.design(table, list(adjust)) if adjust else None
-    seen = directions.evidence(z, has, subjects, method, covariates)
-    auc = directions.auc_within(direction.project(z), has)
+    sides = [
+        (
+            z,
+            table[label].to_numpy(bool),
+            table["subject"].to_numpy(),
+            directions.design(table, adjust),
+        )
+        for z, table in found.values()
+    ]
+    seen = directions.confirm(direction, *sides)
+    z, has = sides[1][:2]
     name = disk.file_name(label)
     folder = Path(run) / "directions"
     direction.save(folder / f"{name}.json")
@@ -451,7 +457,7 @@ def find(run, label, method="fisher", adjust=()):
     plots.save(plots.image_rows(sheet, heads=heads, title=title), folder / name / "sweep.png")
     changes = plots.difference_maps(moved[:, 0], heads)
     plots.save(changes, folder / name / "differences.png")
-    return direction, seen, auc
+    return direction, seen
 
 
 def main(words=None):
@@ -461,11 +467,10 @@ def main(words=None):
             make(arguments.run, arguments)
             return
         if arguments.find is not None:
-            direction, seen, auc = find(
+            direction, seen = find(
                 arguments.run, arguments.find, arguments.method, arguments.adjust
             )
-            print(f"{direction.name}, on test subjects alone: {seen}")
-            print(f"AUC of the saved direction on the test images: {auc:.2f}")
+            print(f"{direction.name}, on the test subjects: {seen}")
             folder = arguments.run / "directions"
             name = disk.file_name(direction.name)
             print(f"Saved: {folder / name}.json; figures in {folder / name}")

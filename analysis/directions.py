@@ -121,13 +121,16 @@ def design(table, columns):
         float64 `(n, k)`.
 
     Raises:
-        ValueError: if a column of numbers is empty.
+        ValueError: if there is no such column, or a column of numbers is empty.
 
     Reference:
         [Harrell, 2015](https://doi.org/10.1007/978-3-319-19425-7), Section 2.4.5.
     """
     parts = []
     for name in columns:
+        if name not in table:
+            known = ", ".join(map(str, table))
+            raise ValueError(f"there is no column {name!r} to adjust for; there are: {known}")
         column = table[name]
         if column.dtype.kind in "biuf":
             values = column.to_numpy(np.float64, na_value=np.nan)
@@ -304,7 +307,9 @@ class Evidence(NamedTuple):
         if np.isnan(self.low):
             said.append("not established: too few subjects with the label for an interval")
         elif not self.established:
-            said.append("not established: not significant in the permutation test")
+            chance = self.p_value >= 0.05
+            why = "not significant in the permutation test" if chance else "0.5 is in the interval"
+            said.append(f"not established: {why}")
         if self.subjects[0] < FEW:
             said.append(
                 f"only {self.subjects[0]} subjects have the label: an effect can neither be sized "
@@ -446,25 +451,101 @@ def evidence(
     # Permutations without a direction are not counted: such labels would have raised an error.
     counted = int(np.isfinite(found).sum())
     as_good = int((np.array(found) >= auc).sum())
-    cosine = []
-    for pair in _halves(groups, has, halves, random):
-        try:
-            one, other = (fit(latents[0][h], labels[h], method, others[h]) for h in pair)
-        except ValueError:
-            continue
-        cosine.append(one @ other)
-    lacks = np.bincount(groups, ~labels, minlength=groups.max() + 1) > 0
     return Evidence(
         auc=auc,
         low=float(low),
         high=float(high),
         p_value=(1 + as_good) / (1 + counted),
-        stability=float(np.mean(cosine)) if cosine else np.nan,
-        images=(int(labels.sum()), int((~labels).sum())),
-        subjects=(int(has.sum()), int(lacks.sum())),
+        stability=_stability(latents[0], labels, groups, method, others, halves, random),
+        **_counts(labels, groups),
         scores=scores,
         folds=folds,
     )
+
+
+def confirm(
+    direction,
+    fitted_on,
+    tested_on,
+    bootstraps=999,
+    permutations=999,
+    halves=25,
+    seed=0,
+) -> Evidence:
+    """Tests a direction that is already fitted on subjects that it was not fitted on.
+
+    The direction is fixed, and the question is about it alone: does *it* separate new subjects? So
+    the interval is a bootstrap of the test subjects' scores, separately with and without the label,
+    and the p-value permutes their labels (see `evidence`, which fits anew in every repetition and
+    answers for the procedure). The stability is that of the fit, on the subjects it was fitted on.
+
+    Args:
+        direction: `Direction`.
+        fitted_on, tested_on: `(z, labels, subjects, covariates)` of each, as for `evidence`;
+            covariates may be None. With covariates, scores are adjusted among the test subjects.
+        bootstraps, permutations, halves: Numbers of repetitions.
+        seed: Seed of all random choices.
+
+    Returns:
+        `Evidence`, whose `folds` are all 0.
+    """
+    random, known = np.random.default_rng(seed), []
+    for z, labels, subjects, others in (fitted_on, tested_on):
+        labels = np.asarray(labels, bool)
+        others = np.empty((len(labels), 0)) if others is None else np.asarray(others, np.float64)
+        groups = np.unique(np.asarray(subjects), return_inverse=True)[1]
+        known.append((np.asarray(z, np.float64), labels, groups, others))
+    z, labels, groups, others = known[1]
+    raw = direction.project(z)
+    scores = without(raw, others)
+    auc = auc_within(scores, labels)
+    if np.isnan(auc):
+        raise ValueError("the test subjects need images with the label and without it")
+    has = np.bincount(groups, labels, minlength=groups.max() + 1) > 0
+    of_subject = [np.flatnonzero(groups == each) for each in range(groups.max() + 1)]
+    drawn = []
+    for _ in range(bootstraps):
+        chosen = [random.choice(np.flatnonzero(kind), int(kind.sum())) for kind in (has, ~has)]
+        rows = np.concatenate([of_subject[each] for each in np.concatenate(chosen)])
+        drawn.append(auc_within(without(raw[rows], others[rows]), labels[rows]))
+    low, high = _interval(auc, np.array(drawn))
+    as_good = 0
+    for _ in range(permutations):
+        order = permuted(np.arange(len(labels)), groups, random)
+        as_good += auc_within(without(scores, others[order]), labels[order]) >= auc
+    before, told, whose, adjusted = known[0]
+    return Evidence(
+        auc=auc,
+        low=float(low),
+        high=float(high),
+        p_value=(1 + as_good) / (1 + permutations),
+        stability=_stability(before, told, whose, direction.method, adjusted, halves, random),
+        **_counts(labels, groups),
+        scores=scores,
+        folds=np.zeros(len(labels), int),
+    )
+
+
+def _stability(z, labels, groups, method, others, halves, random):
+    """Mean cosine between the directions of two random halves of the subjects; NaN without any."""
+    has, cosine = np.bincount(groups, labels, minlength=groups.max() + 1) > 0, []
+    for pair in _halves(groups, has, halves, random):
+        try:
+            one, other = (fit(z[h], labels[h], method, others[h]) for h in pair)
+        except ValueError:
+            continue
+        cosine.append(one @ other)
+    return float(np.mean(cosine)) if cosine else np.nan
+
+
+def _counts(labels, groups):
+    """Images and subjects, each with the label and without it."""
+    count = groups.max() + 1
+    of_subjects = (np.bincount(groups, kind, minlength=count) > 0 for kind in (labels, ~labels))
+    return {
+        "images": (int(labels.sum()), int((~labels).sum())),
+        "subjects": tuple(int(each.sum()) for each in of_subjects),
+    }
 
 
 def _interval(auc, drawn):

@@ -15,7 +15,6 @@ from nn import losses
 from sources.conditions import Conditions
 
 COMPONENTS = (1, 2, 5, 10, 20, 50, 100)  # numbers of components that are tried
-SEARCHED = 20_000  # most draws for the choice of the number of components
 FLOOR = 1e-6  # variance that is added to every axis, in units of the mean variance
 
 
@@ -273,9 +272,8 @@ def _mixture(z, seed, components, tried):
         fitted = _fitted(z, components, seed)
         fitted.searched = {}
         return fitted
-    some = z[:SEARCHED]
-    held_out = some[: max(len(some) // 5, 1)]
-    kept, searched = some[len(held_out) :], {}
+    held_out = z[: max(len(z) // 5, 1)]
+    kept, searched = z[len(held_out) :], {}
     for count in tried:
         if not is_enough(kept, count):
             break

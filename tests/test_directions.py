@@ -239,6 +239,11 @@ def test_cosines_of_known_vectors():
     assert list(table.index) == list(table.columns) == ["a", "b"]
 
 
+def test_a_column_to_adjust_for_that_is_not_there_is_named():
+    with pytest.raises(ValueError, match="no column 'Patient Age' to adjust for; there are: age"):
+        directions.design(pd.DataFrame({"age": [1.0, 2.0]}), ["Patient Age"])
+
+
 # --- evidence ---
 
 
@@ -473,3 +478,59 @@ def test_alike_is_a_correlation_per_image():
     truth = np.random.default_rng(0).normal(size=(3, 4, 4, 1))
     change = truth * np.array([2.0, -1.0, 1.0])[:, None, None, None] + 5
     np.testing.assert_allclose(directions.alike(change, truth), [1, -1, 1])
+
+
+# --- a direction that is fitted already ---------------------------------------------------------
+
+
+def seen_twice(seed, effect, subjects=60):
+    """Latents, labels and subjects, two images each; the first axis depends on the label."""
+    random = np.random.default_rng(seed)
+    of_subject = np.repeat(np.arange(subjects), 2)
+    labels = (random.permutation(subjects) < subjects // 3)[of_subject]
+    own = random.normal(size=(subjects, 4))[of_subject]
+    z = own + 0.3 * random.normal(size=own.shape)
+    z[:, 0] += effect * labels
+    return z, labels, of_subject, None
+
+
+def fitted_on(known):
+    z, labels, subjects, _ = known
+    table = pd.DataFrame({"ill": labels, "subject": subjects})
+    return directions.Direction.of(z, table, "ill", "fisher")
+
+
+def test_a_direction_that_separates_new_subjects_is_confirmed_and_chance_is_not():
+    known, new = seen_twice(0, 1.5), seen_twice(1, 1.5)
+    direction = fitted_on(known)
+    found = directions.confirm(direction, known, new, bootstraps=200, permutations=199)
+    assert found.auc == directions.auc_within(direction.project(new[0]), new[1])
+    assert found.established and 0.5 < found.low < found.auc < found.high < 1
+    assert found.subjects == (20, 40) and found.images == (40, 80) and found.stability > 0.5
+    # Labels of the test subjects are coins: in about 5 % of cohorts p is below 0.05.
+    p_values, covered = [], []
+    for seed in range(200):
+        empty = seen_twice(100 + seed, 0.0)
+        each = directions.confirm(direction, known, empty, 60, 99, 0)
+        p_values.append(each.p_value)
+        covered.append(each.low <= 0.5 <= each.high)
+    assert 0.005 < np.mean(np.array(p_values) < 0.05) < 0.12
+    assert 0.88 < np.mean(covered) <= 1.0
+
+
+def test_a_direction_that_separates_by_age_alone_is_not_confirmed_once_adjusted():
+    def aged(seed):
+        z, labels, subjects, _ = seen_twice(seed, 0.0)
+        random = np.random.default_rng(seed)
+        age = (random.normal(size=60)[subjects] + 1.5 * labels)[:, None]
+        z[:, 0] += 1.5 * age[:, 0]
+        return z, labels, subjects, age
+
+    known, raw, p_values = aged(0), 0, []
+    direction = fitted_on(known)
+    for seed in range(1, 81):
+        new = aged(seed)
+        raw += directions.confirm(direction, known, (*new[:3], None), 2, 59, 0).p_value < 0.05
+        p_values.append(directions.confirm(direction, known, new, 2, 59, 0).p_value)
+    assert raw > 60  # without the adjustment nearly always
+    assert np.mean(np.array(p_values) < 0.05) < 0.13
