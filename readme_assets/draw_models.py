@@ -18,8 +18,10 @@ from tables import markdown, over_seeds
 from which_model import run_name
 
 import evaluate
+import prior
 import train
 from analysis import plots
+from families import priors
 
 HERE = Path(__file__).parent
 TITLES = {"mnist": "MNIST", "brain": "OASIS", "phantom": "Chest phantom"}
@@ -31,6 +33,7 @@ Settings are in `benchmarks/which_model.py`, which trains and measures
 `python readme_assets/draw_models.py FOLDER` draws.
 
 ![runs as points: rate against distortion, samples against time](which_model.png)"""
+BY = ("the Frechet distance on MNIST", "the density of held-out latents on OASIS")
 ACROSS = 7  # columns of a table; wider ones do not fit a screen
 BETTER = {name: evaluate.ARROWS[each[1]] for name, each in evaluate.PROTOCOL.items()}
 
@@ -44,6 +47,18 @@ def draw_samples(rows, name, folder):
         return
     drawn = {model: train.load(run).sample(14).numpy() for model, run in runs.items()}
     plots.save(plots.image_rows(drawn, width=9.0), HERE / f"which_{name}_samples.png")
+
+
+def draw_with_priors(rows, name, folder):
+    """The same, from each model's best prior, for the models whose runs exist."""
+    drawn = {}
+    for row in rows[(rows["seed"] == rows["seed"].max()) & rows["prior"].notna()].itertuples():
+        run = folder / run_name(name, row.model, row.seed)
+        if run.exists():
+            best = None if row.prior == prior.OWN else priors.of_run(run, row.prior)
+            drawn[row.model] = train.load(run).sample(14, prior=best).numpy()
+    if drawn:
+        plots.save(plots.image_rows(drawn, width=9.0), HERE / f"which_{name}_priors.png")
 
 
 def main():
@@ -61,7 +76,8 @@ def main():
         table = over_seeds(rows)
         measured |= set(table.columns)
         # In the protocol's order; a CSV whose first model has no bound has another one.
-        table = table[["seconds", *(key for key in BETTER if key in table)]]
+        marked = [key for key in table if "@" in key]
+        table = table[["seconds", *(key for key in BETTER if key in table), *marked]]
         table.columns = [f"{key}{BETTER.get(key, '')}" for key in table.columns]
         seeds = rows["seed"].nunique()
         text += [f"## {title}, mean ± standard deviation over {seeds} seeds", ""]
@@ -70,12 +86,21 @@ def main():
         if name == "phantom":  # measured for disentanglement: a table is enough
             continue
         draw_samples(rows, name, folder)
+        if "prior" in rows:
+            draw_with_priors(rows, name, folder)
         panels[f"{title}: rate and distortion"] = (rows, *RATE)
         samples = ("frechet", "Frechet distance") if "frechet" in rows else SHARPNESS
         # Without the autoencoder, which has no prior and would compress the scale of all others.
         prior = rows[rows["model"] != "Autoencoder"]
         panels[f"{title}: samples and time"] = (prior, ("seconds", "CPU seconds"), samples)
-    text += ["- `seconds`: CPU time of training"]
+    text += [
+        "- `seconds`: CPU time of training",
+        "- `NAME@prior`, `NAME@reconstructions`: samples of the model's best prior, and its "
+        "reconstructions, compared with the test images; `sharpness` in units of theirs, "
+        "`wasserstein` the mean of `metrics.sliced_wasserstein` over its levels. Of N(0, I), one "
+        "Gaussian and a mixture, the best prior was chosen on the validation images, by "
+        + " and ".join(BY),
+    ]
     protocols = {key: each for key, (_, _, each) in evaluate.PROTOCOL.items() if key in measured}
     text += [f"- `{key}`: {each}" for key, each in protocols.items()]
     (HERE / "which_model.md").write_text("\n".join([*text, ""]))
