@@ -14,6 +14,7 @@ import pandas as pd
 import tensorflow as tf
 from scipy import ndimage
 from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_limits
 
 from nn.batches import in_batches
 from storage import disk
@@ -335,6 +336,8 @@ class Evidence(NamedTuple):
         return f"{text}. Caution: {self.caution}" if self.caution else text
 
 
+# Many small products: several threads of BLAS would wait for each other (ten times as long).
+@threadpool_limits.wrap(limits=1)
 def evidence(
     z,
     labels,
@@ -463,6 +466,7 @@ def evidence(
     )
 
 
+@threadpool_limits.wrap(limits=1)
 def confirm(
     direction,
     fitted_on,
