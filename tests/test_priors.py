@@ -67,14 +67,12 @@ def test_the_normal_prior_is_the_models_own(z, tiny):
 def test_the_density_of_coupling_layers_is_the_change_of_volume(trained, z):
     prior, points = trained[flows.Coupling], z[:5]
     told = prior.log_prob(tf.constant(points)).numpy()
-    for point, value in zip(points, told, strict=True):
-        with tf.GradientTape() as tape:
-            x = tf.constant(point[None])
-            tape.watch(x)
-            noise, _ = prior.mean_network((x - prior.shift) / prior.scale)
-        jacobian = tape.jacobian(noise, x)[0, :, 0].numpy()
-        base = stats.norm.logpdf(noise[0]).sum()
-        assert value == pytest.approx(base + np.log(abs(np.linalg.det(jacobian))), abs=1e-3)
+    with tf.GradientTape() as tape:
+        x = tf.constant(points)
+        tape.watch(x)
+        noise, _ = prior.mean_network((x - prior.shift) / prior.scale)
+    volumes = np.linalg.slogdet(tape.batch_jacobian(noise, x).numpy())[1]
+    np.testing.assert_allclose(told, stats.norm.logpdf(noise).sum(axis=1) + volumes, atol=1e-3)
 
 
 def test_the_density_of_coupling_layers_sums_to_one_over_the_plane():
