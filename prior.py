@@ -5,7 +5,7 @@
 
 Fits priors of several kinds on the latents of the training images, compares their samples with the
 *validation* images, chooses one, and reports it on the *test* images, compared with N(0, I) and
-with the model's own reconstructions, which are an upper limit for all priors. The priors are saved
+with the model's own reconstructions, which show what its decoder can do. The priors are saved
 in `RUN/priors/`, the table in `RUN/priors/priors.csv`, a row of samples of each in `priors.png`;
 the chosen one becomes the run's own. With `--condition` the priors are fitted, saved and shown, but
 none is chosen.
@@ -80,7 +80,7 @@ from storage import checkpoints, disk, runs
 LEAST = 200  # validation images for a Frechet distance: more than the classifier has features
 SHOWN = 12  # samples in a row of the figure, the first ones
 OWN = "N(0, I)"
-CEILING = "reconstructions"
+RECONSTRUCTIONS = "reconstructions"
 IN_FEATURES = ("frechet", "precision", "recall")
 
 
@@ -157,7 +157,7 @@ def compared(run, model, images, kinds, seeds=1, judge=None, **options):
                 found[kind] = prior
                 runs.save_prior(run, _name(kind, options["columns"]), *prior.parts())
             print(_line(row))
-    rows.append({"prior": CEILING, **measured(again, known)})
+    rows.append({"prior": RECONSTRUCTIONS, **measured(again, known)})
     return pd.DataFrame(rows), found
 
 
@@ -172,7 +172,7 @@ def _line(row):
 
 def chosen(table, by) -> str:
     """The prior whose samples are closest to the validation images, averaged over its seeds."""
-    tried = table[table["prior"] != CEILING].groupby("prior")[by].mean().dropna()
+    tried = table[table["prior"] != RECONSTRUCTIONS].groupby("prior")[by].mean().dropna()
     return str(tried.idxmin() if BY[by] == "lower" else tried.idxmax())
 
 
@@ -183,14 +183,14 @@ def told(model, images, name, prior, judge=None):
     made = {OWN: samples.drawn(model, count)}
     if prior is not None:
         made[name] = samples.drawn(model, count, prior)
-    made[CEILING] = in_batches(model.reconstruct, images.test.images)
+    made[RECONSTRUCTIONS] = in_batches(model.reconstruct, images.test.images)
     rows = {each: measured(pictures, known) for each, pictures in made.items()}
     values = {each: f"{row[by]:.3g}" for each, row in rows.items()}
     sentence = (
         f"Test images, {by} (lower is nearer): prior {name} {values[name]}, {OWN} {values[OWN]}; "
-        f"the model's reconstructions, the ceiling, {values[CEILING]}. Sharpness in units of real "
-        f"images': {rows[name]['sharpness']:.2f}, {rows[OWN]['sharpness']:.2f}; "
-        f"{rows[CEILING]['sharpness']:.2f}."
+        f"the model's reconstructions {values[RECONSTRUCTIONS]}. Sharpness in units of real images': "
+        f"{rows[name]['sharpness']:.2f}, {rows[OWN]['sharpness']:.2f}; "
+        f"{rows[RECONSTRUCTIONS]['sharpness']:.2f}."
     )
     return pd.DataFrame(rows).T, sentence
 
@@ -200,7 +200,7 @@ def figure(model, images, found):
     rows = {"real": images.test.images[:SHOWN], OWN: model.sample(SHOWN).numpy()}
     for name, prior in found.items():
         rows[name] = model.sample(SHOWN, prior=prior).numpy()
-    rows[CEILING] = model.reconstruct(images.test.images[:SHOWN]).numpy()
+    rows[RECONSTRUCTIONS] = model.reconstruct(images.test.images[:SHOWN]).numpy()
     return plots.image_rows(rows)
 
 

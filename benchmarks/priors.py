@@ -86,7 +86,7 @@ def main():
 
     def measure(key):
         if key["side"] == "limits":
-            if key["prior"] == prior.CEILING:
+            if key["prior"] == prior.RECONSTRUCTIONS:
                 made = in_batches(model.reconstruct, images.test.images)
             else:
                 made = samples.drawn(model, count)
@@ -99,7 +99,9 @@ def main():
         made = in_batches(model.decode, np.asarray(drawn, np.float32))
         return spent | prior.measured(made, known)
 
-    todo = [{"side": "limits", "prior": each, "seed": 0} for each in (prior.OWN, prior.CEILING)]
+    todo = [
+        {"side": "limits", "prior": each, "seed": 0} for each in (prior.OWN, prior.RECONSTRUCTIONS)
+    ]
     for seed in range(arguments.seeds):
         sides = [{"side": "ours", "prior": each, "seed": seed} for each in OURS]
         sides += [{"side": "pythae", "prior": each, "seed": seed} for each in THEIRS]

@@ -132,7 +132,7 @@ def with_best_prior(run, model, images, judge):
     table, found = prior.compared(run, model, images, PRIORS, judge=judge, **options)
     best = prior.chosen(table, "frechet" if judge else "nats")
     numbers, _ = prior.told(model, images, best, found.get(best), judge)
-    whose = {best: "prior", prior.CEILING: prior.CEILING}
+    whose = {best: "prior", prior.RECONSTRUCTIONS: prior.RECONSTRUCTIONS}
     return {"prior": best} | {
         f"{metric}@{called}": numbers.loc[name, metric]
         for name, called in whose.items()
