@@ -188,7 +188,7 @@ def told(model, images, name, prior, judge=None):
     values = {each: f"{row[by]:.3g}" for each, row in rows.items()}
     sentence = (
         f"Test images, {by} (lower is nearer): prior {name} {values[name]}, {OWN} {values[OWN]}; "
-        f"the model's reconstructions {values[RECONSTRUCTIONS]}. Sharpness in units of real images': "
+        f"the model's reconstructions {values[RECONSTRUCTIONS]}. Sharpness (real images' is 1): "
         f"{rows[name]['sharpness']:.2f}, {rows[OWN]['sharpness']:.2f}; "
         f"{rows[RECONSTRUCTIONS]['sharpness']:.2f}."
     )
