@@ -29,7 +29,7 @@ WAYS = {  # to call it, and the options that mean something there
         *("between", "frames", "path", "skip_bad_files"),
     ),
     "--to": ("to", "direction", "address"),
-    "--generate": ("to", "label", "seed", "prior", "condition"),
+    "--generate": ("to", "label", "seed", "prior", "condition", "guidance"),
     "--find": ("method", "adjust"),
 }
 
@@ -84,6 +84,12 @@ def parsed(words=None):
         default=[],
         metavar="COLUMN=VALUE",
         help="of a prior that was fitted with it",
+    )
+    parser.add_argument(
+        "--guidance",
+        type=float,
+        default=1.0,
+        help="of a flow prior with a condition: above 1 more typical images, and less varied ones",
     )
     parser.add_argument("--seed", type=int, default=0, help="of what is generated")
     arguments = parser.parse_args(words)
@@ -356,7 +362,7 @@ def make(run, arguments):
         raise ValueError(f"--generate {arguments.generate}: ask for at least one image")
     options = {} if arguments.label is None else {"label": arguments.label}
     condition = dict(map(train.parse_condition, arguments.condition))
-    prior = priors.of_run(run, arguments.prior, condition)
+    prior = priors.of_run(run, arguments.prior, condition, arguments.guidance)
     table = generate(model, arguments.generate, folder, seed=arguments.seed, prior=prior, **options)
     name = "N(0, I)" if prior is None else f"the run's prior {arguments.prior or prior.kind}"
     print(f"{len(table)} images of {name} written to {folder}")

@@ -33,10 +33,13 @@ def parsed(words=None):
     )
     parser.add_argument(
         "--condition",
-        nargs="+",
+        action="append",
         default=[],
         metavar="COLUMN=VALUE",
         help="what the sampler draws, of a prior that was fitted with it",
+    )
+    parser.add_argument(
+        "--guidance", type=float, default=1.0, help="of a flow prior with a condition"
     )
     arguments = parser.parse_args(words)
     return arguments
@@ -200,7 +203,7 @@ def main(words=None):
     folder = arguments.to or arguments.run / "exported"
     try:
         condition = dict(map(train.parse_condition, arguments.condition))
-        prior = priors.of_run(arguments.run, arguments.prior, condition)
+        prior = priors.of_run(arguments.run, arguments.prior, condition, arguments.guidance)
         written = export(train.load(arguments.run), folder, arguments.formats, prior)
     except (ValueError, OSError, ImportError) as error:
         sys.exit(f"export.py: {error}")

@@ -117,35 +117,41 @@ class Conditional:
     Args:
         prior: Prior that was fitted with conditions.
         condition: Dictionary of columns to values.
+        **options: Of its draws: `guidance` of a flow.
     """
 
-    def __init__(self, prior, condition):
-        self.prior, self.condition, self.kind = prior, condition, prior.kind
+    def __init__(self, prior, condition, **options):
+        self.prior, self.kind = prior, prior.kind
+        self.options = {"condition": condition, **options}
 
     def sample(self, n, seed=0):
-        return self.prior.sample(n, seed, self.condition)
+        return self.prior.sample(n, seed, **self.options)
 
     def sampler(self):
-        return self.prior.sampler(self.condition)
+        return self.prior.sampler(**self.options)
 
 
-def of_run(run, name=None, condition=None):
+def of_run(run, name=None, condition=None, guidance=1.0):
     """A prior of a run.
 
     Args:
         run: Run folder.
         name: Name of the prior; `"normal"` always exists, None is the run's own.
         condition: Dictionary of columns to values that it draws for; empty or None: none.
+        guidance: See `flows.Flow.carried`; only for a flow with a condition.
 
     Returns:
         The prior, or None for N(0, I).
 
     Raises:
         ValueError: if there is none of this name, it was fitted on other weights, or without
-            conditions.
+            conditions, or has no guidance.
     """
     name = name or runs.own_prior(run) or NORMAL
     prior = None if name == NORMAL else restored(*runs.load_prior(run, name))
+    options = {} if guidance == 1.0 else {"guidance": guidance}
+    if options and not (condition and isinstance(prior, flows.Flow)):
+        raise ValueError(f"guidance = {guidance:g} needs a flow prior and a condition")
     if not condition:
         return prior
     if prior is None or prior.conditions is None:
@@ -153,4 +159,4 @@ def of_run(run, name=None, condition=None):
             f"the prior {name} was fitted without conditions; fit one with prior.py --condition "
             "and name it with --prior"
         )
-    return Conditional(prior, condition)
+    return Conditional(prior, condition, **options)

@@ -358,3 +358,22 @@ def test_a_class_is_a_category_though_it_is_a_number(run, spots, monkeypatch, tm
     words = ["--generate", "3", "--prior", "mixture-half", "--condition", "half=1"]
     apply.main([str(run), *words, "--to", str(tmp_path / "one")])
     assert "3 images of the run's prior mixture-half" in capsys.readouterr().out
+
+
+def test_guidance_is_an_option_of_a_flow_with_a_condition(run, spots, monkeypatch, tmp_path):
+    monkeypatch.setattr(command.data, "images_of", lambda run: spots)
+    words = ["--kind", "flow", "--condition", "half", "--by", "nats", "--steps", "2"]
+    command.main([str(run), *words])
+    asked = {"half": 1}
+    plain, more = (priors.of_run(run, "flow-half", asked, each) for each in (1.0, 3.0))
+    known = more.prior.sample(5, 0, asked, guidance=3.0)
+    np.testing.assert_array_equal(more.sample(5), known)
+    noise = randomness.normal(randomness.key(0, 0, "draw"), (5, 3))
+    np.testing.assert_allclose(more.sampler()(noise), known, atol=1e-4)
+    assert plain.sample(5).shape == (5, 3)
+    for name, condition in (("flow-half", None), (None, None)):
+        with pytest.raises(ValueError, match="guidance = 3 needs a flow prior and a condition"):
+            priors.of_run(run, name, condition, 3.0)
+    words = ["--generate", "3", "--prior", "flow-half", "--condition", "half=1", "--guidance", "2"]
+    apply.main([str(run), *words, "--to", str(tmp_path / "made")])
+    assert len(list((tmp_path / "made").rglob("*.png"))) == 3
