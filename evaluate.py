@@ -2,6 +2,7 @@
 
 python evaluate.py RUN [RUN ...] [--nll [SAMPLES]] [--judge] [--inception WEIGHTS]
 python evaluate.py RUN --images PATH --to FILE.json      # other images than the run's own
+python evaluate.py RUN --split train --to FILE.json      # its training images
 """
 
 import argparse
@@ -55,6 +56,12 @@ def parsed(words=None):
         "is the one that the run got in training (prior.py fits others)",
     )
     parser.add_argument(
+        "--split",
+        choices=("train", "validation", "test"),
+        default="test",
+        help="which of the run's images; other numbers than those of the test images need --to",
+    )
+    parser.add_argument(
         "--to", type=Path, metavar="FILE", help="where the numbers go; default: RUN/metrics.json"
     )
     arguments = parser.parse_args(words)
@@ -62,6 +69,8 @@ def parsed(words=None):
         parser.error("--nll: samples are counted from 1")
     if arguments.images and not arguments.to:
         parser.error("--images needs --to FILE: other images' numbers do not replace the run's")
+    if arguments.split != "test" and not arguments.to:
+        parser.error(f"--split {arguments.split} needs --to FILE: the run keeps its test numbers")
     if arguments.to and len(arguments.runs) > 1:
         parser.error("--to takes the numbers of one run")
     return arguments
@@ -523,6 +532,7 @@ def main(words=None):
             reports[str(run)] = report(
                 train.load(run),
                 images,
+                split=arguments.split,
                 samples=arguments.nll,
                 judge=judge,
                 inception=inception,

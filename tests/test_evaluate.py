@@ -359,6 +359,19 @@ def test_numbers_of_other_images_never_replace_those_of_a_run(of_folder, tmp_pat
     assert "--images needs --to FILE" in capsys.readouterr().err
 
 
+def test_training_images_are_measured_only_into_another_file(
+    run, spots, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(evaluate.data, "images_of", lambda run: spots)
+    monkeypatch.setattr(evaluate.runs, "changed", lambda run, images: "")
+    with pytest.raises(SystemExit):
+        evaluate.main([str(run), "--split", "train"])
+    assert "--split train needs --to FILE" in capsys.readouterr().err
+    evaluate.main([str(run), "--split", "train", "--to", str(tmp_path / "train.json")])
+    ssim = json.loads((tmp_path / "train.json").read_text())["metrics"]["ssim"]
+    assert ssim["split"] == "train" and ssim["n"] == len(spots.train)
+
+
 @pytest.mark.parametrize("damage", ["gone", "empty", "no digests"])
 def test_a_run_that_does_not_know_its_images_is_named_with_what_can_be_done(
     damage, of_folder, tmp_path
