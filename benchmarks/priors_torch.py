@@ -23,7 +23,6 @@ from pythae.trainers import BaseTrainerConfig
 KINDS = {
     "mixture": (samplers.GaussianMixtureSampler, samplers.GaussianMixtureSamplerConfig),
     "MAF": (samplers.MAFSampler, samplers.MAFSamplerConfig),
-    "IAF": (samplers.IAFSampler, samplers.IAFSamplerConfig),
     "two-stage": (samplers.TwoStageVAESampler, samplers.TwoStageVAESamplerConfig),
 }
 

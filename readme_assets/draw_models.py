@@ -51,8 +51,8 @@ def draw_samples(rows, name, folder):
 
 def draw_with_priors(rows, name, folder):
     """The same, from each model's best prior, for the models whose runs exist."""
-    drawn = {}
-    for row in rows[(rows["seed"] == rows["seed"].max()) & rows["prior"].notna()].itertuples():
+    drawn, rows = {}, rows.dropna(subset="prior")
+    for row in rows[rows["seed"] == rows["seed"].max()].itertuples():
         run = folder / run_name(name, row.model, row.seed)
         if run.exists():
             best = None if row.prior == prior.OWN else priors.of_run(run, row.prior)
