@@ -28,6 +28,7 @@ from rows import resumable, trained
 import config
 import data
 from analysis import judges, plots
+from families import registry
 from nn import metrics
 from nn.batches import in_batches
 
@@ -143,7 +144,7 @@ def compare(name, folder):
             return floor(real, images, judge)
         epochs = EPOCHS[name][kind]
         made = "VAE" if kind == SHORT else kind
-        settings = replace(SETTINGS[name], model=made, seed=seed, epochs=epochs)
+        settings = registry.with_model(SETTINGS[name], made, seed=seed, epochs=epochs)
         run = folder / f"{name}-{made}-{epochs}-{seed}"
         model, seconds = trained(settings, images, run)
         found = {"epochs": epochs, "seconds": seconds}
