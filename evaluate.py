@@ -250,7 +250,7 @@ def report(
         disentanglement.
     """
     chosen = images.splits[split]
-    per_image = _likelihoods(model, chosen.images, progress)
+    per_image = likelihoods(model, chosen.images, progress)
     per_image |= _reconstructions(model, chosen.images, progress)
     with np.errstate(invalid="ignore"):  # the spread of infinite decibels
         values = {
@@ -331,7 +331,7 @@ def _bound_under(model, prior, pixels, progress):
     """The bound of every image under another prior, if that has a density."""
     if not prior.exact or model.needs_class:
         return {}
-    per_image = _likelihoods(model, pixels, progress, prior.log_prob)
+    per_image = likelihoods(model, pixels, progress, prior.log_prob)
     return {
         name: (per_image[name].mean(), per_image[name].std() / math.sqrt(len(pixels)))
         for name in ("negative_elbo", "rate")
@@ -377,8 +377,19 @@ def _printed(each):
     return f"{value:.{digits}f} ± {error:.{digits}f}"
 
 
-def _likelihoods(model, pixels, progress=False, log_prior=None):
-    """Rate, distortion and their sum for every image, averaged over the fixed draws."""
+def likelihoods(model, pixels, progress=False, log_prior=None):
+    """Rate, distortion and their sum for every image, averaged over the fixed draws.
+
+    Args:
+        model: A trained model.
+        pixels: Images, shape `(n, height, width, channels)`.
+        progress: Whether to show how far it is.
+        log_prior: Log-density of another prior, a TensorFlow function of latents; None: N(0, I).
+
+    Returns:
+        Dictionary of `negative_elbo`, `rate` and `distortion`, each `(n,)` in nats; of a model
+        without a posterior `distortion` alone.
+    """
 
     def measured(batch, rows):
         distortion = rate = tf.zeros(tf.shape(rows)[0])

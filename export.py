@@ -5,8 +5,8 @@
 The folder gets a `.keras` file and a SavedModel with only Keras' own layers for the encoder, the
 decoder and, if the model has one, the classifier; for the run's prior a sampler, from noise to
 latents for the decoder; ONNX files if `tf2onnx` is installed; and `networks.json` with the inputs
-and outputs of each. Every file is read back and compared with the
-model before the folder gets its name.
+and outputs of each. Every file is read back and compared with the model before the folder gets its
+name.
 """
 
 import argparse

@@ -391,17 +391,7 @@ def evidence(
         ValueError: if labels are missing, or too few subjects have the label to fit a direction
             without each fold.
     """
-    missing = int(pd.isna(labels).sum())
-    if missing:
-        raise ValueError(
-            f"{missing} of {len(labels)} labels are missing: leave those rows out of every "
-            "argument, with known = table[label].notna()"
-        )
-    z = np.asarray(z, np.float64)
-    labels = np.asarray(labels, bool)
-    others = np.empty((len(labels), 0)) if covariates is None else covariates
-    others = np.asarray(others, np.float64)
-    _, groups = np.unique(np.asarray(subjects), return_inverse=True)
+    z, labels, groups, others = _checked(z, labels, subjects, covariates)
     random = np.random.default_rng(seed)
     if np.ndim(folds) == 0:
         folds = deal(groups, folds, seed)
@@ -409,7 +399,6 @@ def evidence(
     latents = z if z.ndim == 3 else np.broadcast_to(z, (folds.max() + 1, *z.shape))
     if len(latents) != folds.max() + 1:
         raise ValueError(f"{len(latents)} arrays of latents for {folds.max() + 1} folds")
-    of_subject = np.split(np.argsort(groups, kind="stable"), np.cumsum(np.bincount(groups))[:-1])
 
     def held_out(latents, target, others, rows=slice(None)):
         """AUC of some rows (which may repeat), and their held-out projections."""
@@ -438,13 +427,10 @@ def evidence(
     if np.isnan(auc):
         raise ValueError("no fold has rows both with and without the label; use fewer folds")
 
-    has = np.bincount(groups, labels, minlength=groups.max() + 1) > 0
-    drawn = []
-    for _ in range(bootstraps):
-        chosen = [random.choice(np.flatnonzero(kind), int(kind.sum())) for kind in (has, ~has)]
-        rows = np.concatenate([of_subject[each] for each in np.concatenate(chosen)])
-        drawn.append(attempt(latents, labels, others, rows))
-    low, high = _interval(auc, np.array(drawn))
+    resamples = _resampled(labels, groups, bootstraps, random)
+    low, high = _interval(
+        auc, np.array([attempt(latents, labels, others, rows) for rows in resamples])
+    )
 
     left = [without(each, others) for each in latents]
     found = []
@@ -492,32 +478,27 @@ def confirm(
 
     Returns:
         `Evidence`, whose `folds` are all 0.
+
+    Raises:
+        ValueError: if labels are missing, or all test images have the same.
     """
-    random, known = np.random.default_rng(seed), []
-    for z, labels, subjects, others in (fitted_on, tested_on):
-        labels = np.asarray(labels, bool)
-        others = np.empty((len(labels), 0)) if others is None else np.asarray(others, np.float64)
-        groups = np.unique(np.asarray(subjects), return_inverse=True)[1]
-        known.append((np.asarray(z, np.float64), labels, groups, others))
-    z, labels, groups, others = known[1]
+    random = np.random.default_rng(seed)
+    before, told, whose, adjusted = _checked(*fitted_on)
+    z, labels, groups, others = _checked(*tested_on)
     raw = direction.project(z)
     scores = without(raw, others)
     auc = auc_within(scores, labels)
     if np.isnan(auc):
         raise ValueError("the test subjects need images with the label and without it")
-    has = np.bincount(groups, labels, minlength=groups.max() + 1) > 0
-    of_subject = [np.flatnonzero(groups == each) for each in range(groups.max() + 1)]
-    drawn = []
-    for _ in range(bootstraps):
-        chosen = [random.choice(np.flatnonzero(kind), int(kind.sum())) for kind in (has, ~has)]
-        rows = np.concatenate([of_subject[each] for each in np.concatenate(chosen)])
-        drawn.append(auc_within(without(raw[rows], others[rows]), labels[rows]))
+    drawn = [
+        auc_within(without(raw[rows], others[rows]), labels[rows])
+        for rows in _resampled(labels, groups, bootstraps, random)
+    ]
     low, high = _interval(auc, np.array(drawn))
     as_good = 0
     for _ in range(permutations):
         order = permuted(np.arange(len(labels)), groups, random)
         as_good += auc_within(without(scores, others[order]), labels[order]) >= auc
-    before, told, whose, adjusted = known[0]
     return Evidence(
         auc=auc,
         low=float(low),
@@ -530,9 +511,39 @@ def confirm(
     )
 
 
+def _checked(z, labels, subjects, covariates):
+    """Arguments of `evidence` as arrays: `(z, labels, groups, others)`.
+
+    Subjects become numbers from 0, and no covariates an array without columns.
+    """
+    missing = int(pd.isna(labels).sum())
+    if missing:
+        raise ValueError(
+            f"{missing} of {len(labels)} labels are missing: leave those rows out of every "
+            "argument, with known = table[label].notna()"
+        )
+    others = np.empty((len(labels), 0)) if covariates is None else covariates
+    groups = np.unique(np.asarray(subjects), return_inverse=True)[1]
+    return (
+        np.asarray(z, np.float64),
+        np.asarray(labels, bool),
+        groups,
+        np.asarray(others, np.float64),
+    )
+
+
+def _resampled(labels, groups, times, random):
+    """Rows of each bootstrap over subjects, drawn separately with and without the label."""
+    of_subject = np.split(np.argsort(groups, kind="stable"), np.cumsum(np.bincount(groups))[:-1])
+    has = np.bincount(groups, labels) > 0
+    for _ in range(times):
+        chosen = [random.choice(np.flatnonzero(kind), int(kind.sum())) for kind in (has, ~has)]
+        yield np.concatenate([of_subject[each] for each in np.concatenate(chosen)])
+
+
 def _stability(z, labels, groups, method, others, halves, random):
     """Mean cosine between the directions of two random halves of the subjects; NaN without any."""
-    has, cosine = np.bincount(groups, labels, minlength=groups.max() + 1) > 0, []
+    has, cosine = np.bincount(groups, labels) > 0, []
     for pair in _halves(groups, has, halves, random):
         try:
             one, other = (fit(z[h], labels[h], method, others[h]) for h in pair)
@@ -544,11 +555,10 @@ def _stability(z, labels, groups, method, others, halves, random):
 
 def _counts(labels, groups):
     """Images and subjects, each with the label and without it."""
-    count = groups.max() + 1
-    of_subjects = (np.bincount(groups, kind, minlength=count) > 0 for kind in (labels, ~labels))
+    kinds = (labels, ~labels)
     return {
-        "images": (int(labels.sum()), int((~labels).sum())),
-        "subjects": tuple(int(each.sum()) for each in of_subjects),
+        "images": tuple(int(kind.sum()) for kind in kinds),
+        "subjects": tuple(int((np.bincount(groups, kind) > 0).sum()) for kind in kinds),
     }
 
 

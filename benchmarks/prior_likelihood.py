@@ -36,7 +36,7 @@ def measured(run, samples, count, path):
         log_prior = model.log_prior
         if key["gaussians"]:
             log_prior = densities.Mixture.fitted(z, components=key["gaussians"]).log_prob
-        bound = evaluate._likelihoods(model, images.test.images, log_prior=log_prior)
+        bound = evaluate.likelihoods(model, images.test.images, log_prior=log_prior)
         gap, error = likelihood.importance_gap(
             model, images.test.images, samples, count, log_prior=log_prior
         )

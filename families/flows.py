@@ -236,12 +236,11 @@ class Trained(keras.Model, Prior):
         if given is None and self.seen is not None:
             given = self.seen[np.random.default_rng(seed).integers(len(self.seen), size=n)]
         noise = randomness.normal(randomness.key(seed, 0, "draw"), (n, self.noise_dim)).numpy()
-        if given is None:
-            drawn = in_batches(lambda noise: self.carried(noise, None, **options), noise)
-        else:
-            drawn = in_batches(
-                lambda noise, given: self.carried(noise, given, **options), noise, given
-            )
+
+        def carried(noise, given=None):
+            return self.carried(noise, given, **options)
+
+        drawn = in_batches(carried, noise, *([] if given is None else [given]))
         return np.asarray(drawn * self.scale + self.shift, np.float32)
 
     def sampler(self, condition=None, **options):
@@ -422,8 +421,9 @@ class Coupling(Trained):
         return {"nll": -self._log_prob(network, x, given)}
 
     def log_prob(self, z, condition=None):
-        given = self.given(len(z), condition)
-        rows = None if given is None else tf.constant(given)
+        if self.conditions and condition is None:
+            raise ValueError("the density of this prior needs a condition; give one")
+        rows = None if condition is None else tf.constant(self.given(len(z), condition))
         inside = self._log_prob(self.mean_network, (z - self.shift) / self.scale, rows)
         return inside - tf.reduce_sum(tf.math.log(self.scale.value))
 

@@ -91,8 +91,8 @@ def main():
         panels[f"{title}: rate and distortion"] = (rows, *RATE)
         samples = ("frechet", "Frechet distance") if "frechet" in rows else SHARPNESS
         # Without the autoencoder, which has no prior and would compress the scale of all others.
-        prior = rows[rows["model"] != "Autoencoder"]
-        panels[f"{title}: samples and time"] = (prior, ("seconds", "CPU seconds"), samples)
+        trained_with = rows[rows["model"] != "Autoencoder"]
+        panels[f"{title}: samples and time"] = (trained_with, ("seconds", "CPU seconds"), samples)
     text += [
         "- `seconds`: CPU time of training",
         "- `NAME@prior`, `NAME@reconstructions`: samples of the model's best prior, and its "

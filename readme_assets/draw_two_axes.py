@@ -4,7 +4,8 @@
         --set class_weight=50 --epochs 12 --out runs/two-axes
     python readme_assets/draw_two_axes.py runs/two-axes
 
-Draws clusters, decoded grid and reconstructions of both, of test images, into `mnist_two_axes.png`.
+Draws clusters of test images, the decoded grid, and reconstructions of both into
+`mnist_two_axes_*.png`.
 """
 
 import argparse

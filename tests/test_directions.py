@@ -518,6 +518,13 @@ def test_a_direction_that_separates_new_subjects_is_confirmed_and_chance_is_not(
     assert 0.88 < np.mean(covered) <= 1.0
 
 
+def test_missing_labels_of_the_test_subjects_are_refused():
+    known, (z, labels, subjects, _) = seen_twice(0, 1.5), seen_twice(1, 1.5)
+    some = pd.Series(labels, dtype="boolean").mask(subjects == 0)
+    with pytest.raises(ValueError, match="2 of 120 labels are missing"):
+        directions.confirm(fitted_on(known), known, (z, some, subjects, None))
+
+
 def test_a_direction_that_separates_by_age_alone_is_not_confirmed_once_adjusted():
     def aged(seed):
         z, labels, subjects, _ = seen_twice(seed, 0.0)

@@ -110,7 +110,7 @@ def test_a_report_is_the_same_twice_and_on_a_loaded_run(trained, spots):
 def test_binary_draws_differ_between_images_and_between_draws(spots, tiny):
     model = registry.from_settings(tiny(binarize="dynamic"))
     images = np.repeat(spots.test.images[:1], 40, axis=0)
-    per_image = evaluate._likelihoods(model, images)["distortion"]
+    per_image = evaluate.likelihoods(model, images)["distortion"]
     assert len(np.unique(per_image)) == 40
 
 
