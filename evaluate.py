@@ -80,6 +80,7 @@ if __name__ == "__main__":
     parsed()  # help and errors come before TensorFlow, whose import takes seconds
     config.import_quietly()
 
+import json
 import math
 
 import numpy as np
@@ -90,12 +91,12 @@ from sklearn.decomposition import PCA
 import config
 import data
 import train
-from analysis import factors, judges, latent, likelihood
-from analysis.samples import NEARER, Compared, drawn
+from analysis import factors, features, judges, latent, likelihood
+from analysis.samples import IN_FEATURES, NEARER, UNLABELLED, Compared, drawn
 from families import priors
 from nn import metrics
 from nn.batches import as_float, in_batches
-from storage import disk, runs
+from storage import checkpoints, disk, runs
 
 DRAWS = 5  # fixed draws of binary pixels and of z for each image
 NEIGHBOURS = 10
@@ -159,6 +160,18 @@ PROTOCOL = {
         "higher",
         "share of held-out images within the radius of a sample, in the same features",
     ),
+    "unlabelled_frechet": (
+        "squared standard deviations",
+        "lower",
+        "as frechet, features of an untrained network, whitened on training images",
+    ),
+    "unlabelled_kernel": ("", "lower", "as kernel, in the features of unlabelled_frechet"),
+    "unlabelled_precision": (
+        "share",
+        "higher",
+        "as precision, in the features of unlabelled_frechet",
+    ),
+    "unlabelled_recall": ("share", "higher", "as recall, in the features of unlabelled_frechet"),
     "inception_frechet": (
         "squared feature units",
         "lower",
@@ -210,11 +223,10 @@ PROTOCOL = {
     "informativeness": ("", "higher", "DCI, R squared on a held-out third of the split"),
 }
 
-IN_FEATURES = ("frechet", "kernel", "precision", "recall")
 ARROWS = {"lower": " ↓", "higher": " ↑", "": ""}
 OF_LABELS = ("knn_purity", "accuracy", "calibration_error")  # of images with a label alone
 METRICS = "metrics.json"
-SAMPLED = (*IN_FEATURES, "inception_frechet", "sample_sharpness", *NEARER)
+SAMPLED = (*IN_FEATURES, *UNLABELLED, "inception_frechet", "sample_sharpness", *NEARER)
 
 
 def report(
@@ -238,7 +250,7 @@ def report(
         samples: Importance samples for the likelihood; 0 leaves it out, because it takes long.
         judge: `judges.Judge`, in whose features generated images are compared with held-out ones;
             None leaves these distances out.
-        inception: From `judges.inception`, for distances in its features; or None.
+        inception: From `features.inception`, for distances in its features; or None.
         progress: Whether to show how far it is.
         others: Dictionary of names to other priors than N(0, I), from `families.priors`.
 
@@ -348,7 +360,47 @@ def write(numbers, images, path):
     rows = {
         name: {key: plain(value) for key, value in each.items()} for name, each in numbers.items()
     }
-    disk.write_json(path, {"images": images.note, "metrics": rows})
+    disk.write_json(path, {"images": images.note, "metrics": rows | _audited(path)})
+
+
+def add(rows, run):
+    """Adds rows to a run's `metrics.json`, which is made if there is none.
+
+    Args:
+        rows: As `report` returns them, each with `weights`, the digest of the weights: while these
+            are the run's own, `write` keeps the row.
+        run: Run folder.
+    """
+    path = Path(run) / METRICS
+    known = _read(path)
+    kept = {name: each for name, each in known["metrics"].items() if name not in rows}
+    disk.write_json(path, known | {"metrics": kept | rows})
+
+
+def _read(path):
+    try:
+        known = json.loads(path.read_text())
+        if isinstance(known["metrics"], dict):
+            return known
+    except FileNotFoundError:
+        return {"metrics": {}}
+    except (ValueError, LookupError, TypeError):
+        pass
+    raise ValueError(f"{path} is damaged; delete it and run the command again")
+
+
+def _audited(path):
+    """Rows of an audit in a run's `metrics.json` that are of its present weights."""
+    weights = path.parent / checkpoints.WEIGHTS
+    if path.name != METRICS or not (path.is_file() and weights.is_file()):
+        return {}
+    try:
+        rows = _read(path)["metrics"]
+    except ValueError:
+        return {}  # what is damaged is written anew
+    marked = {name: each for name, each in rows.items() if "weights" in each}
+    digest = checkpoints.sha256(weights) if marked else ""
+    return {name: each for name, each in marked.items() if each["weights"] == digest}
 
 
 def table(reports: dict) -> pd.DataFrame:
@@ -523,7 +575,7 @@ def main(words=None):
     arguments = parsed(words)
     reports, unwritten = {}, []
     try:
-        inception = arguments.inception and judges.inception(arguments.inception)
+        inception = arguments.inception and features.inception(arguments.inception)
         for run in arguments.runs:
             images = _images(run, arguments.images)
             difference = "" if arguments.images else runs.changed(run, images)

@@ -81,7 +81,10 @@ LEAST = 200  # validation images for a Frechet distance: more than the classifie
 SHOWN = 12  # samples in a row of the figure, the first ones
 OWN = "N(0, I)"
 RECONSTRUCTIONS = "reconstructions"
-IN_FEATURES = ("frechet", "precision", "recall")
+IN_FEATURES = (
+    *("frechet", "precision", "recall"),
+    *("unlabelled_frechet", "unlabelled_precision", "unlabelled_recall"),
+)
 
 
 def measured(made, compared) -> dict:
@@ -93,7 +96,8 @@ def measured(made, compared) -> dict:
 
     Returns:
         `sharpness`, in units of the real images'; `wasserstein`, the mean over the levels of
-        `metrics.sliced_wasserstein`; with a judge `frechet`, `precision` and `recall`.
+        `metrics.sliced_wasserstein`; `unlabelled_frechet`, `unlabelled_precision` and
+        `unlabelled_recall`, and with a judge `frechet`, `precision` and `recall`.
     """
     values, count = compared(made), min(len(made), len(compared.real))
     levels = metrics.sliced_wasserstein(compared.real[:count], made[:count])

@@ -297,35 +297,6 @@ def feature_maps(images, settings, told=False):
     return of_colours
 
 
-def inception(weights):
-    """A function that computes features of Keras' InceptionV3, to compare sets of images.
-
-    Args:
-        weights: Keras' file of its ImageNet weights without the top
-            (`inception_v3_weights_tf_dim_ordering_tf_kernels_notop.h5`).
-
-    Returns:
-        Function from uint8 images or floats in [0, 1] to features `(n, 2048)`.
-
-    Raises:
-        OSError: if the file is missing or does not contain these weights.
-    """
-    if not Path(weights).is_file():
-        raise OSError(f"{weights} is missing; give Keras' file of InceptionV3's weights")
-    try:
-        network = keras.applications.InceptionV3(weights=weights, include_top=False, pooling="avg")
-    except ValueError as error:
-        raise OSError(
-            f"{weights} does not contain InceptionV3's weights without the top: {error}"
-        ) from error
-
-    def features(batch):
-        pixels = tf.image.resize(as_float(batch), (299, 299))
-        return network(2.0 * tf.repeat(pixels, 3 // batch.shape[-1], axis=-1) - 1.0, training=False)
-
-    return lambda images: in_batches(features, np.asarray(images), batch_size=32)
-
-
 def conclusion(judge, response, what) -> str:
     """A dose-response curve in words; no conclusion if its network is not good enough.
 

@@ -6,6 +6,7 @@ import numpy as np
 from scipy import stats
 
 from analysis import latent
+from analysis.features import Untrained
 from nn import metrics
 from nn.batches import in_batches
 from nn.metrics import small
@@ -13,6 +14,8 @@ from nn.metrics import small
 MOST_SAMPLES = 10_000  # most samples of a model; otherwise as many as held-out images
 MOST_PIXELS = 2**27  # most pixels of them together
 MOST_COMPARED = 2000  # most samples whose nearest training image is searched
+IN_FEATURES = ("frechet", "kernel", "precision", "recall")
+UNLABELLED = tuple(f"unlabelled_{name}" for name in IN_FEATURES)
 NEARER = ("nearer_than_real", "nearer_than_redrawn")
 
 
@@ -52,7 +55,7 @@ class Compared:
         images: `data.ImageData`.
         chosen: Its split that generated images are compared with.
         judge: `judges.Judge`, or None.
-        inception: From `judges.inception`, or None.
+        inception: From `features.inception`, or None.
 
     Call arguments:
         made: Generated images, floats in [0, 1], `(count, height, width, channels)`.
@@ -72,6 +75,8 @@ class Compared:
         self.known = small(images.train.images)
         sets = (some, in_batches(model.reconstruct, some))
         self.others = [_away(each, self.known) for each in sets]
+        self.features = Untrained(images.train.images)
+        self.unlabelled = self.features(self.real)
         if judge is not None:
             self.theirs = judge.features(self.real)
 
@@ -90,7 +95,8 @@ class Compared:
             values["inception_frechet"] = (distance, None)
         if self.judge is not None:
             values |= _in_features(self.theirs, self.judge.features(made))
-        return values
+        unlabelled = _in_features(self.unlabelled, self.features(made))
+        return values | {f"unlabelled_{name}": each for name, each in unlabelled.items()}
 
 
 def _in_features(theirs, ours):

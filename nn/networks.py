@@ -269,6 +269,31 @@ def classifier(image_shape, classes, widths=(32, 64), dense_width=128, dropout=0
     return keras.Model(images, layers.head(classes, "logits")(x), name="classifier")
 
 
+def untrained(image_shape, seed=0, widths=(32, 64, 128), least=4):
+    """Convolutional network with random weights, used by `analysis.features`.
+
+    Every stage has two convolutions and halves the sides, until the shorter one has about `least`
+    pixels.
+
+    Args:
+        image_shape: `(height, width, channels)`.
+        seed: Of the weights.
+        widths: Filters of the stages; further stages have as many as the last.
+        least: Height or width of the last map, whichever is shorter, in pixels.
+
+    Returns:
+        Functional model: float32 `(batch, *image_shape)` in [0, 1] to `(batch, units)`.
+    """
+    layers = _Layers("untrained", seed, "float32")
+    images = x = keras.Input(image_shape, name="images")
+    count = max(1, round(math.log2(min(image_shape[:2]) / least)))
+    for stage in range(count):
+        width = widths[min(stage, len(widths) - 1)]
+        x = layers.activate(layers.conv(width, 3)(x))
+        x = layers.activate(layers.conv(width, 3, stride=2)(x))
+    return keras.Model(images, keras.layers.Flatten()(x), name="untrained")
+
+
 def maps(network, layers):
     """The frozen network with the feature maps of some of its layers as outputs.
 

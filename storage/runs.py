@@ -124,7 +124,7 @@ def require_same(run, settings, images):
             "used; give a new training another folder (--out)"
         )
     if (run / SPLIT).is_file():
-        before, now = _written_split(run), images.membership()
+        before, now = written_split(run), images.membership()
         if not before.equals(now.reset_index(drop=True).astype(str)):
             raise ValueError(
                 f"the images of {images.name} are not those that {run} was trained on: "
@@ -137,7 +137,7 @@ def changed(run, images) -> str:
     """Differences between the present images and those that a run was trained on, or ""."""
     before, now = (
         each.assign(place=each.groupby("file").cumcount())  # a volume has a row for each slice
-        for each in (_written_split(run), images.membership().astype(str))
+        for each in (written_split(run), images.membership().astype(str))
     )
     names = ["file", "place"]
     both = before.merge(now, on=names, how="outer", suffixes=("_before", ""), indicator=True)
@@ -151,7 +151,7 @@ def changed(run, images) -> str:
     return ", ".join(f"{count} {what}" for what, count in counts.items() if count)
 
 
-def _written_split(run):
+def written_split(run):
     """`split.csv` as text: a subject 001 is not the number 1.
 
     Raises:

@@ -54,7 +54,7 @@ def started(folder, epochs, kinds, resume="no", count=2, strategy="auto"):
 
 
 def ended(processes):
-    told = [each.communicate(timeout=400)[0] for each in processes]
+    told = [each.communicate(timeout=900)[0] for each in processes]
     assert all(each.returncode == 0 for each in processes), told
 
 

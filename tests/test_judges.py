@@ -168,33 +168,6 @@ def test_a_settled_classifier_ends_early_and_shows_how_far_it_is(spots, tmp_path
     assert int(done) < int(total) / 10
 
 
-def test_inception_sees_colours_of_its_own_size_and_refuses_what_is_not_its_weights(
-    spots, tmp_path, monkeypatch
-):
-    seen = []
-
-    def network(pixels, training):
-        seen.append(pixels)
-        return tf.reduce_mean(pixels, axis=(1, 2))
-
-    monkeypatch.setattr(keras.applications, "InceptionV3", lambda **options: network)
-    weights = tmp_path / "weights.h5"
-    with pytest.raises(OSError, match="weights.h5 is missing"):
-        judges.inception(weights)
-    weights.write_bytes(b"")
-    found = judges.inception(weights)(spots.test.images)
-    assert seen[0].shape[1:] == (299, 299, 3)
-    means = spots.test.images.mean((1, 2)) / 127.5 - 1  # from -1, black, to 1
-    np.testing.assert_allclose(found, means.repeat(3, axis=1), atol=0.02)
-
-    def other(**options):
-        raise ValueError("Layer count mismatch")
-
-    monkeypatch.setattr(keras.applications, "InceptionV3", other)
-    with pytest.raises(OSError, match="does not contain InceptionV3's weights"):
-        judges.inception(weights)
-
-
 def test_maps_of_a_layer_that_is_not_there_are_refused_with_those_that_are():
     with pytest.raises(ValueError, match="no layer 'pool'; it has .*features"):
         networks.maps(networks.classifier((8, 8, 1), 2), ["pool"])

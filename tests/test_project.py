@@ -28,7 +28,7 @@ FLOORS = [
     ("analysis",),
     ("train",),
     ("evaluate", "archive", "export"),
-    ("apply", "sweep", "prior"),
+    ("apply", "sweep", "prior", "audit"),
 ]
 PLACES = [place for floor in FLOORS for place in floor]
 MODULES = {
