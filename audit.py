@@ -26,9 +26,11 @@ def parsed(words=None):
     parser.add_argument("run", type=Path, help="folder of a trained run")
     parser.add_argument(
         "--prior",
-        action="append",
+        nargs="+",
+        default=["own"],
         metavar="NAME",
-        help="samples of this prior of the run; may be repeated; default: its own; normal: N(0, I)",
+        help="samples of these priors of the run; default: own, the one that it got in training; "
+        "normal: N(0, I)",
     )
     parser.add_argument(
         "--samples", type=int, default=SAMPLES, metavar="N", help=f"default: {SAMPLES}"
@@ -364,9 +366,9 @@ def main(words=None):
         for note in known.notes:
             print(note)
         audit = copies.Audit(model, known)
-        names = arguments.prior or [runs.own_prior(run) or priors.NORMAL]
+        own = runs.own_prior(run) or priors.NORMAL
         results = {}
-        for name in names:
+        for name in [own if name == "own" else name for name in arguments.prior]:
             made = samples.drawn(model, arguments.samples, priors.of_run(run, name))
             results[name] = audit.samples(made), made
         verdicts = write(run, audit, results)
