@@ -53,13 +53,14 @@ import pandas as pd
 import data
 import evaluate
 import train
-from analysis import copies, plots, samples
+from analysis import copies, latent, plots, samples
 from families import priors
 from storage import checkpoints, disk, runs
 
 FOLDER = "audit"
 SHOWN = 10  # subjects in the figure
 LISTED = 20  # and in the page's table
+MARKS = {"flagged": "#b00020", "not flagged": "#1b6e3c", "undecided": "#8a6d00"}
 TOLD = 0.6  # share of pairs above which samples are said to give training subjects away
 
 
@@ -164,13 +165,17 @@ def _share(name, each):
     }
 
 
-def verdict(audit, found) -> tuple[bool, list[str]]:
-    """Whether a set of samples is flagged, and why, in sentences."""
-    space = max(found, key=lambda name: (found[name].count, found[name].samples.auc))
+def worst_space(found) -> str:
+    """The space in which an audit found most."""
+    return max(found, key=lambda name: (found[name].count, found[name].samples.auc))
+
+
+def verdict(audit, found) -> tuple[str, list[str]]:
+    """Whether a set of samples is flagged (a key of `MARKS`), and why, in sentences."""
+    space = worst_space(found)
     each = found[space]
-    sentences, flagged = [], False
+    sentences, told = [], audit.reconstructions()
     if each.count:
-        flagged = True
         worst = ", ".join(map(str, each.copied["subject"][: min(3, each.count)]))
         sentences.append(
             f"{each.count} of {len(each.copied)} training subjects are copied (in {space}): "
@@ -180,14 +185,11 @@ def verdict(audit, found) -> tuple[bool, list[str]]:
         sentences.append(
             f"No single one of {len(each.copied)} training subjects is found to be copied."
         )
-    if each.samples.low > TOLD:
-        flagged = True
     sentences.append(
         f"Of a training subject and a held-out one, samples are nearer to the former in "
         f"{each.samples.auc:.0%} of pairs ({each.samples.low:.0%} to {each.samples.high:.0%}, "
         f"chance 50 %, p = {each.samples.p:.2g})."
     )
-    told = audit.reconstructions()
     sentences.append(
         f"Whoever has the model can tell them apart by their reconstructions in {told.auc:.0%} of "
         f"pairs ({told.low:.0%} to {told.high:.0%}, p = {told.p:.2g})."
@@ -197,26 +199,31 @@ def verdict(audit, found) -> tuple[bool, list[str]]:
             f"With so few subjects no p can be lower than {each.samples.least:.2g}: these images "
             "cannot show whether the model copies."
         )
-    return flagged, sentences
+    if each.count or (each.samples.low > TOLD and each.samples.p < copies.RATE):
+        return "flagged", sentences
+    return "undecided" if each.samples.least > copies.RATE else "not flagged", sentences
 
 
-def most_copied(known, found, made):
-    """The training subjects around which samples crowd most, and the held-out ones, for comparison.
+def most_copied(audit, space, found, made):
+    """The training images around which samples crowd most, and a held-out one for comparison.
 
     Args:
-        known: `copies.Known`.
-        found: `copies.Found` in one space.
+        audit: `copies.Audit`.
+        space: One of its spaces, `"pixels"` or `"features"`.
+        found: `copies.Found` in that space.
         made: The samples.
     """
-    rows = {}
-    for name, trained in (("training", True), ("held out", False)):
-        order = np.argsort(found.scores)
-        order = order[known.trained[order] == trained]
-        _, first = np.unique(known.subjects[order], return_index=True)
-        chosen = order[np.sort(first)[:SHOWN]]
-        rows[f"{name}, most crowded"] = known.images[chosen] / np.float32(255)
-        rows["nearest sample" + ("" if trained else " ")] = made[found.nearest[chosen]]
-    return plots.image_rows(rows, title="Are the first two rows more alike than the last two?")
+    known, (features, real) = audit.known, audit.spaces[space]
+    chosen = found.copied["image"][:SHOWN].to_numpy()
+    nearest = made[found.nearest[chosen]]
+    others = np.flatnonzero(~known.trained)
+    beside, _ = latent.nearest(features(nearest), real[others])
+    rows = {
+        "training image": known.images[chosen] / np.float32(255),
+        "nearest sample": nearest,
+        "held-out image nearest to it": known.images[others[beside]] / np.float32(255),
+    }
+    return plots.image_rows(rows, title="Is the sample the image above it, or only like it?")
 
 
 def crowds(known, found):
@@ -286,7 +293,7 @@ body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem aut
   color: #222 }}
 table {{ border-collapse: collapse; margin: 1rem 0 }}
 th, td {{ text-align: left; padding: .3rem .8rem; border-bottom: 1px solid #ddd }}
-img {{ max-width: 100% }} .flag {{ color: #b00020 }} .clear {{ color: #1b6e3c }}
+img {{ max-width: 100% }}
 </style></head><body><h1>Audit of {run}</h1>
 <p>{what}</p>{parts}
 <p>That nothing is found does not prove that nothing is copied. Parts of images, and mirrored or
@@ -295,12 +302,11 @@ moved copies, are not looked for. Tests and their sources: <code>analysis/copies
 """
 
 
-def part(name, flagged, sentences, table, subjects):
+def part(name, mark, sentences, table, subjects):
     """The part of the page on one prior."""
-    mark = ("flag", "Flagged") if flagged else ("clear", "Not flagged")
     listed = subjects.head(LISTED)[["subject", "z", "q"]]
     return (
-        f'<h2>Prior {html.escape(name)}: <span class="{mark[0]}">{mark[1]}</span></h2>'
+        f'<h2>Prior {html.escape(name)}: <span style="color: {MARKS[mark]}">{mark}</span></h2>'
         + "".join(f"<p>{html.escape(each)}</p>" for each in sentences)
         + table.to_html(index=False, float_format="{:.2g}".format)
         + f'<p><img src="most_copied-{disk.file_name(name)}.png" alt="most copied subjects"></p>'
@@ -329,8 +335,9 @@ def write(run, audit, results):
     for name, (found, made) in results.items():
         verdicts[name] = verdict(audit, found)
         table, short = tests(audit, found), disk.file_name(name)
-        worst = max(found.values(), key=lambda each: (each.count, each.samples.auc))
-        plots.save(most_copied(known, worst, made), folder / f"most_copied-{short}.png")
+        space = worst_space(found)
+        worst = found[space]
+        plots.save(most_copied(audit, space, worst, made), folder / f"most_copied-{short}.png")
         plots.save(crowds(known, worst), folder / f"crowds-{short}.png")
         for path, each in (("tests", table), ("subjects", worst.copied.drop(columns="image"))):
             with disk.replacing(folder / f"{path}-{short}.csv") as temporary:
@@ -374,8 +381,8 @@ def main(words=None):
         verdicts = write(run, audit, results)
     except (ValueError, OSError) as error:
         sys.exit(f"audit.py: {error}")
-    for name, (flagged, sentences) in verdicts.items():
-        print(f"Prior {name}: {'FLAGGED' if flagged else 'not flagged'}")
+    for name, (mark, sentences) in verdicts.items():
+        print(f"Prior {name}: {mark.upper() if mark == 'flagged' else mark}")
         print("\n".join(f"  {each}" for each in sentences))
     print(f"Tests, figures and the most copied subjects: {run / FOLDER / 'index.html'}")
 

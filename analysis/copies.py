@@ -199,10 +199,14 @@ def by_subject(scores, subjects) -> pd.Series:
 def extremes(scores, subjects, trained) -> pd.DataFrame:
     """Training subjects around which generated images crowd as around no held-out one.
 
-    Scores of held-out images are taken as normal, so that a training image can be more extreme than
-    all of them: its probability is that of Student's t, with one degree of freedom for each
-    held-out subject but one. It is multiplied by the images of the subject, and corrected for the
-    number of subjects ([Benjamini & Hochberg, 1995](https://doi.org/10.1111/j.2517-6161.1995.tb02031.x)).
+    A training image can be more extreme than all held-out ones, so a distribution is assumed for
+    their scores: normal, or normal after the power transformation that fits them best
+    ([Yeo & Johnson, 2000](https://doi.org/10.1093/biomet/87.4.954); fog makes them skewed),
+    whichever gives the higher probability: Student's t with one degree of freedom less than there
+    are held-out subjects. It is multiplied by the images of the subject, and corrected for the
+    number of subjects
+    ([Benjamini & Hochberg, 1995](https://doi.org/10.1111/j.2517-6161.1995.tb02031.x)). With few
+    held-out subjects the assumption cannot be tested: then a copied subject is a reason to look.
 
     Args:
         scores: From `crowding`, `(n,)`.
@@ -215,16 +219,23 @@ def extremes(scores, subjects, trained) -> pd.DataFrame:
         negative), `p`, and `q`, the rate of false discoveries among the rows down to this one.
     """
     scores, subjects, trained = map(np.asarray, (scores, subjects, trained))
-    held_out = scores[~trained]
     others = len(set(subjects[~trained]))
-    spread = held_out.std(ddof=1) * math.sqrt(1.0 + 1.0 / others)
-    z = (scores - held_out.mean()) / spread
-    table = pd.DataFrame({"subject": subjects, "image": np.arange(len(z)), "z": z})[trained]
+    z = (scores - scores[~trained].mean()) / (scores[~trained].std(ddof=1) + 1e-9)
+    _, power = stats.yeojohnson(z[~trained])
+    bent = stats.yeojohnson(z, power)
+    p = np.maximum(*(_tail(each, each[~trained], others) for each in (z, bent)))
+    table = pd.DataFrame({"subject": subjects, "image": np.arange(len(z)), "z": z, "p": p})[trained]
     sizes = table.groupby("subject")["z"].transform("size")
-    table["p"] = np.minimum(1.0, sizes * stats.t.cdf(table["z"], max(1, others - 1)))
+    table["p"] = np.minimum(1.0, sizes * table["p"])
     table = table.sort_values("z").drop_duplicates("subject").sort_values("p", kind="stable")
     table["q"] = stats.false_discovery_control(table["p"])
     return table.reset_index(drop=True)
+
+
+def _tail(values, known, subjects):
+    """Probability of a value as low as each, if the known ones are normal."""
+    spread = (known.std(ddof=1) + 1e-9) * math.sqrt(1.0 + 1.0 / subjects)
+    return stats.t.cdf((values - known.mean()) / spread, max(1, subjects - 1))
 
 
 def three_sample(made, redrawn, training, subjects):

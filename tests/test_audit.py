@@ -105,6 +105,17 @@ def test_a_model_that_copies_three_images_is_flagged_and_they_are_named(
     assert copied_rows[0]["value"] >= 3
 
 
+def test_with_few_subjects_it_says_what_p_can_be_reached(of_folder, monkeypatch, capsys):
+    run, _ = of_folder
+    split = pd.read_csv(run / "split.csv", dtype=str)
+    split["split"] = np.where(split.index < 4, "train", np.where(split.index < 7, "test", "none"))
+    few = split[split["split"] != "none"]
+    few.to_csv(run / "split.csv", index=False)
+    audit.main([str(run), "--samples", "300"])
+    said = capsys.readouterr().out
+    assert "undecided" in said and "no p can be lower than 0.029" in said  # 1 in 35
+
+
 def test_images_are_known_by_their_pixels_wherever_they_lie_now(of_folder, capsys):
     run, place = of_folder
     split = pd.read_csv(run / "split.csv", dtype=str)

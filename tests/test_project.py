@@ -310,6 +310,8 @@ FAULTS = {
     "a run is evaluated": "a_run_is_measured_on_the_images_that_it_was_trained_on",
     "a run's images changed": "numbers_of_other_images_never_replace_those_of_a_run",
     "a run has no": "a_run_that_does_not_know_its_images_is_named_with_what_can_be_done",
+    "a run is audited": "without_the_images_it_says_what_the_digests_still_tell",
+    "too few held-out": "too_few_subjects_are_refused_with_their_number",
     "no checkpoint is whole": "a_run_without_a_whole_checkpoint_says_so",
     "a weights file was damaged": "damaged_weights_are_not_loaded",
     "weights are of another": "weights_of_another_size_are_refused_with_both_sizes",
