@@ -58,7 +58,7 @@ from families import priors
 from storage import checkpoints, disk, runs
 
 FOLDER = "audit"
-SHOWN = 10  # subjects in the figure
+SHOWN = 6  # subjects in the figure
 LISTED = 20  # and in the page's table
 MARKS = {"flagged": "#b00020", "not flagged": "#1b6e3c", "undecided": "#8a6d00"}
 TOLD = 0.6  # share of pairs above which samples are said to give training subjects away

@@ -23,6 +23,7 @@ PAIRS = {
     "convolution to 1 channel": lambda of: of.Conv2D(1, 3, padding="same"),
     "convolution to 3 channels": lambda of: of.Conv2D(3, 3, padding="same"),
     "dropout": lambda of: of.Dropout(0.25),
+    "batch normalization": lambda of: of.BatchNormalization(),
 }
 
 

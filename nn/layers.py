@@ -82,6 +82,37 @@ class LeakyReLU(keras.layers.LeakyReLU):
 
 
 @keras.saving.register_keras_serializable("latent_atlas")
+class BatchNormalization(keras.layers.BatchNormalization):
+    """Keras' layer with statistics, normalization and their gradient in one kernel each.
+
+    Keras computes them in about ten passes over the map. The kernel knows one device's part of a
+    batch alone, so a `synchronized` layer, and any other than of whole maps with channels last, is
+    computed as Keras does. Statistics are float32 at any precision.
+    """
+
+    def call(self, inputs, training=None, mask=None):
+        plain = not self.synchronized and not self.renorm and self.scale and self.center
+        maps = len(inputs.shape) == 4 and self.axis in (-1, 3)
+        if not (training and self.trainable and plain and maps and mask is None):
+            return super().call(inputs, training=training, mask=mask)
+        outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
+            x=tf.cast(inputs, self.compute_dtype),
+            scale=self.gamma.value,
+            offset=self.beta.value,
+            mean=[],
+            variance=[],
+            epsilon=self.epsilon,
+            is_training=True,
+        )
+        # The kernel returns the variance divided by n - 1, Keras keeps that divided by n.
+        count = tf.cast(tf.size(inputs) // inputs.shape[-1], variance.dtype)
+        variance *= (count - 1.0) / count
+        for average, value in ((self.moving_mean, mean), (self.moving_variance, variance)):
+            average.assign(average * self.momentum + value * (1.0 - self.momentum))
+        return outputs
+
+
+@keras.saving.register_keras_serializable("latent_atlas")
 class Conv2D(keras.layers.Conv2D):
     """Keras' layer, faster for one to three output channels, as at the end of a decoder.
 
@@ -150,5 +181,6 @@ def stock(network):
 
 def of_keras(layer):
     """A new layer of Keras' own with the settings of one of our layers."""
-    kind = type(layer).__base__ if isinstance(layer, LeakyReLU | Conv2D) else type(layer)
+    ours = isinstance(layer, LeakyReLU | Conv2D | BatchNormalization)
+    kind = type(layer).__base__ if ours else type(layer)
     return kind.from_config(layer.get_config())

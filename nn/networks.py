@@ -7,7 +7,7 @@ import zlib
 import keras
 import tensorflow as tf
 
-from nn.layers import Conv2D, Dropout, LeakyReLU
+from nn.layers import BatchNormalization, Conv2D, Dropout, LeakyReLU
 
 # exp(-20 / 2) is a posterior 20,000 times narrower than the prior, exp(4 / 2) one 7 times wider: no
 # useful posterior is outside, and exp cannot overflow inside.
@@ -61,9 +61,7 @@ class _Layers:
     def norm(self):
         # With several replicas it uses the statistics of the whole batch.
         shared = tf.distribute.get_strategy().num_replicas_in_sync > 1
-        return keras.layers.BatchNormalization(
-            momentum=MOMENTUM, synchronized=shared, dtype=self.dtype
-        )
+        return BatchNormalization(momentum=MOMENTUM, synchronized=shared, dtype=self.dtype)
 
     def enlarge(self, x, width, kernel_size, stride, upsampling):
         """The inverse of a strided convolution: enlarges a map."""

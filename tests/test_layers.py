@@ -62,6 +62,73 @@ def test_a_convolution_to_few_channels_and_its_gradients_are_those_of_keras(
     assert bool(taken) == (other_ways and not tf.config.list_logical_devices("GPU"))
 
 
+# --- batch normalization -------------------------------------------------------------------------
+
+
+def normalized(layer, x):
+    """A layer's outputs in training, gradients of a weighted sum, and its moving averages."""
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = layer(x, training=True)
+        weights = tf.cast(tf.reshape(tf.range(tf.size(y)), tf.shape(y)) % 7, tf.float32) - 3.0
+        total = tf.reduce_sum(tf.cast(y, tf.float32) * weights)
+    gradients = tape.gradient(total, [x, layer.gamma.value, layer.beta.value])
+    return (y, *gradients, layer.moving_mean.value, layer.moving_variance.value)
+
+
+@pytest.mark.parametrize("shape", ((16, 9, 12, 8), (3, 1, 1, 5), (64, 32, 32, 16)))
+def test_batch_normalization_its_gradients_and_averages_are_those_of_keras(shape, monkeypatch):
+    fused, kernel = [], tf.raw_ops.FusedBatchNormV3
+    monkeypatch.setattr(
+        tf.raw_ops, "FusedBatchNormV3", lambda **given: fused.append(1) or kernel(**given)
+    )
+    x = tf.constant(np.random.default_rng(0).normal(0.5, 2.0, shape), tf.float32)
+    found = []
+    for kind in (keras.layers.BatchNormalization, layers.BatchNormalization):
+        layer = kind(momentum=0.8)
+        layer.build(x.shape)
+        random = np.random.default_rng(1)
+        layer.set_weights([random.uniform(0.5, 2, shape[-1:]) for _ in range(4)])
+        found.append(normalized(layer, x))
+        fused.append(0)
+    assert fused == [0, 1, 0]
+    for theirs, ours in zip(*found, strict=True):
+        scale = max(1.0, float(tf.reduce_max(tf.abs(theirs))))
+        np.testing.assert_allclose(theirs, ours, rtol=1e-3, atol=1e-3 * scale)
+
+
+@pytest.mark.parametrize("options", ({"synchronized": True}, {"axis": 1}, {"scale": False}))
+def test_batch_normalization_that_the_kernel_does_not_know_is_that_of_keras(options, monkeypatch):
+    monkeypatch.setattr(tf.raw_ops, "FusedBatchNormV3", None)
+    x = tf.constant(np.random.default_rng(0).normal(size=(4, 5, 6, 7)), tf.float32)
+    theirs, ours = (
+        kind(**options)(x, training=True)
+        for kind in (keras.layers.BatchNormalization, layers.BatchNormalization)
+    )
+    np.testing.assert_array_equal(theirs, ours)
+    vectors = layers.BatchNormalization()(tf.ones((4, 3)), training=True)
+    assert vectors.shape == (4, 3)
+
+
+def test_batch_normalization_keeps_float32_statistics_of_bfloat16_maps():
+    x = tf.constant(np.random.default_rng(0).normal(100.0, 1.0, (64, 8, 8, 4)), tf.float32)
+    layer = layers.BatchNormalization(momentum=0.0, dtype="mixed_bfloat16")
+    y = layer(x, training=True)
+    assert y.dtype == tf.bfloat16 and layer.moving_mean.dtype == "float32"
+    seen = tf.cast(tf.cast(x, tf.bfloat16), tf.float32).numpy()
+    np.testing.assert_allclose(layer.moving_mean, seen.mean((0, 1, 2)), rtol=1e-5)
+    np.testing.assert_allclose(layer.moving_variance, seen.var((0, 1, 2)), rtol=1e-3)
+
+
+def test_a_frozen_or_evaluated_batch_normalization_uses_its_averages():
+    x = tf.constant(np.random.default_rng(0).normal(3.0, 2.0, (8, 5, 5, 2)), tf.float32)
+    layer = layers.BatchNormalization(epsilon=1e-3)
+    np.testing.assert_allclose(layer(x), x / np.sqrt(1.001), rtol=1e-5)
+    layer.trainable = False
+    np.testing.assert_allclose(layer(x, training=True), x / np.sqrt(1.001), rtol=1e-5)
+    np.testing.assert_array_equal(layer.moving_mean, [0, 0])
+
+
 # --- dropout -------------------------------------------------------------------------------------
 
 
