@@ -121,7 +121,7 @@ import config
 import data
 import evaluate
 import train
-from analysis import directions, latent, plots
+from analysis import directions, evidence, latent, plots
 from families import priors
 from nn.batches import in_batches
 from sources import decoding, files
@@ -405,7 +405,7 @@ def find(run, label, method="fisher", adjust=()):
     """Finds the direction of a label, with the evidence for it, and draws what it does.
 
     The direction is fitted on the training subjects, and tested on the test subjects
-    (`directions.confirm`).
+    (`evidence.confirm`).
 
     Args:
         run: Run folder.
@@ -449,7 +449,7 @@ def find(run, label, method="fisher", adjust=()):
         )
         for z, table in found.values()
     ]
-    seen = directions.confirm(direction, *sides)
+    seen = evidence.confirm(direction, *sides)
     z, has = sides[1][:2]
     name = disk.file_name(label)
     folder = Path(run) / "directions"

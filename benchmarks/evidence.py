@@ -1,4 +1,4 @@
-"""Level and power of `directions.evidence`: rates of false and true positives.
+"""Level and power of `evidence.of`: rates of false and true positives.
 
     python benchmarks/evidence.py                         # all cases and directions, two hours
     python benchmarks/evidence.py --methods mean fisher   # without the logistic one, 20 minutes
@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import numpy as np
 import pandas as pd
 
-from analysis import directions
+from analysis import directions, evidence
 
 AXES = 8
 EFFECT = 1.0  # of the label on one axis, in standard deviations of the noise
@@ -102,7 +102,7 @@ def shares(case, method, cohorts, subjects, permutations, bootstraps):
     for seed in range(cohorts):
         z, labels, rows, covariates = cohort(case, subjects, seed)
         found.append(
-            directions.evidence(
+            evidence.of(
                 z,
                 labels,
                 rows,

@@ -26,7 +26,7 @@ from scipy import stats
 import config
 import data
 import train
-from analysis import directions, judges, plots
+from analysis import directions, evidence, judges, plots
 from families import registry
 from nn.batches import in_batches
 from sources import phantoms, splits
@@ -84,7 +84,7 @@ def measure(run):
     truth = phantoms.render_chests(ill, SIDE) / 255.0 - twins / 255.0
     for method in directions.METHODS:
         made[method] = directions.Direction.of(z, table, "Hernia", method)
-        aucs = directions.auc_by_third(made[method].project(z_held), sizes > 0, sizes)
+        aucs = evidence.auc_by_third(made[method].project(z_held), sizes > 0, sizes)
         sweep = directions.sweep(model.decode, z_held[healthy], made[method], STRENGTHS)
         response = directions.dose_response(sweep, gauge.values)
         change = sweep[-1] - sweep[0]
@@ -134,9 +134,7 @@ def nulls(z, factors):
         for seed in range(20):
             heads = subjects[np.random.default_rng(seed).uniform(size=len(subjects)) < 0.5]
             labels = factors["subject"].isin(heads)
-            found.append(
-                directions.evidence(z, labels, factors["subject"], method, permutations=199)
-            )
+            found.append(evidence.of(z, labels, factors["subject"], method, permutations=199))
         holds = sum(each.low <= 0.5 <= each.high for each in found)
         uniform = stats.kstest([each.p_value for each in found], "uniform").pvalue
         print(
@@ -156,9 +154,9 @@ def real(run, epochs):
     parts = list(loaded.splits.values())
     pictures = np.concatenate([split.images[:] for split in parts])
     table = pd.concat([split.table for split in parts], ignore_index=True)
-    folds = directions.deal(table["subject"], FOLDS)
+    folds = evidence.deal(table["subject"], FOLDS)
     # Validation is on a tenth of the other patients; nothing is chosen on it.
-    watching = directions.deal(table["subject"], 10, seed=1) == 0
+    watching = evidence.deal(table["subject"], 10, seed=1) == 0
     latents = []
     for fold in range(FOLDS):
         place = run / f"fold{fold}"
@@ -181,7 +179,7 @@ def real(run, epochs):
             ("fisher", "fisher", None),
             ("fisher, adjusted for age, sex, view", "fisher", covariates),
         ):
-            found = directions.evidence(
+            found = evidence.of(
                 latents[:, rows],
                 chosen[finding],
                 chosen["subject"],

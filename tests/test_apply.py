@@ -247,7 +247,7 @@ def test_a_direction_is_found_with_its_evidence_and_moves_images(
     np.testing.assert_allclose(direction.vector, known.vector, atol=1e-6)
     held, _ = latent.encode(train.load(run), spots.test)
     has = spots.test.table["half"].to_numpy() == 1
-    auc = apply.directions.auc_within(direction.project(held), has)
+    auc = apply.evidence.auc_within(direction.project(held), has)
     assert f"half, on the test subjects: AUC {auc:.2f} (95 % " in said
     for name in ("sweep", "differences"):
         assert Image.open(run / "directions" / "half" / f"{name}.png").size[0] > 100
