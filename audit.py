@@ -179,7 +179,8 @@ def verdict(audit, found) -> tuple[str, list[str]]:
         worst = ", ".join(map(str, each.copied["subject"][: min(3, each.count)]))
         sentences.append(
             f"{each.count} of {len(each.copied)} training subjects are copied (in {space}): "
-            f"samples crowd around them as around no held-out subject; first {worst}."
+            f"samples crowd around them as around no held-out subject; first {worst}. The pictures "
+            "show what is copied of them."
         )
     else:
         sentences.append(
@@ -221,7 +222,7 @@ def most_copied(audit, space, found, made):
     rows = {
         "training image": known.images[chosen] / np.float32(255),
         "nearest sample": nearest,
-        "held-out image nearest to it": known.images[others[beside]] / np.float32(255),
+        "held-out image\nnearest to it": known.images[others[beside]] / np.float32(255),
     }
     return plots.image_rows(rows, title="Is the sample the image above it, or only like it?")
 
