@@ -69,3 +69,30 @@ def folder(tmp_path, monkeypatch):
         name = f"deep/{number}.png" if number < 2 else f"{number}.png"
         Image.fromarray(image).save(place / name)
     return place
+
+
+@pytest.fixture(scope="session")
+def of_folder_once(tmp_path_factory):
+    """A folder, and a run on it; the tests use copies."""
+    root = tmp_path_factory.mktemp("mine")
+    (root / "mine").mkdir()
+    for number, image in enumerate(blobs(160)[0]):
+        Image.fromarray(image[..., 0]).save(root / "mine" / f"{number:03d}.png")
+    words = ["gallery", "--epochs", "1", "--set", "image_shape=(12,12,1)", "--set", "widths=(4,)"]
+    words += ["--set", "kernel_sizes=3", "--set", "strides=2"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(config, "CACHE_DIR", root / "cache")
+        patch.setattr(config, "IMAGES_DIR", root / "mine")
+        train.main([*words, "--out", str(root / "run")])
+    return root
+
+
+@pytest.fixture
+def of_folder(of_folder_once, tmp_path, monkeypatch):
+    """A run on a folder from a variable that is not set any more, and the folder."""
+    shutil.copytree(of_folder_once, tmp_path, dirs_exist_ok=True)
+    settings = tmp_path / "run" / "settings.json"
+    settings.write_text(settings.read_text().replace(str(of_folder_once), str(tmp_path)))
+    monkeypatch.setattr(config, "CACHE_DIR", tmp_path / "cache")
+    monkeypatch.setattr(config, "IMAGES_DIR", None)
+    return tmp_path / "run", tmp_path / "mine"

@@ -1,7 +1,6 @@
 """The audit of a run: its page, its numbers, and what it says when images are missing."""
 
 import json
-import shutil
 
 import numpy as np
 import pandas as pd
@@ -9,38 +8,10 @@ import pytest
 from PIL import Image
 
 import audit
-import config
 import evaluate
-import train
 from analysis import samples
 from spots import blobs
 from storage import checkpoints
-
-
-@pytest.fixture(scope="module")
-def once(tmp_path_factory):
-    """A folder, and a run on it; the tests use copies."""
-    root = tmp_path_factory.mktemp("audited")
-    (root / "mine").mkdir()
-    for number, image in enumerate(blobs(160)[0]):
-        Image.fromarray(image[..., 0]).save(root / "mine" / f"{number:03d}.png")
-    words = ["gallery", "--epochs", "1", "--set", "image_shape=(12,12,1)", "--set", "widths=(4,)"]
-    words += ["--set", "kernel_sizes=3", "--set", "strides=2"]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(config, "CACHE_DIR", root / "cache")
-        patch.setattr(config, "IMAGES_DIR", root / "mine")
-        train.main([*words, "--out", str(root / "run")])
-    return root
-
-
-@pytest.fixture
-def of_folder(once, tmp_path, monkeypatch):
-    shutil.copytree(once, tmp_path, dirs_exist_ok=True)
-    settings = tmp_path / "run" / "settings.json"
-    settings.write_text(settings.read_text().replace(str(once), str(tmp_path)))
-    monkeypatch.setattr(config, "CACHE_DIR", tmp_path / "cache")
-    monkeypatch.setattr(config, "IMAGES_DIR", None)
-    return tmp_path / "run", tmp_path / "mine"
 
 
 def rows_of(run):

@@ -1,7 +1,6 @@
 """The report against values computed independently."""
 
 import json
-import shutil
 from dataclasses import replace
 from functools import partial
 
@@ -301,38 +300,11 @@ def test_slices_of_a_volume_are_compared_one_by_one(tmp_path, tiny, spots):
 # --- where a run's images lie --------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def of_folder_once(tmp_path_factory):
-    """A folder, and a run on it; the tests below use copies."""
-    root = tmp_path_factory.mktemp("mine")
-    (root / "mine").mkdir()
-    for number, image in enumerate(blobs(60)[0]):
-        Image.fromarray(image[..., 0]).save(root / "mine" / f"{number:02d}.png")
-    words = ["gallery", "--epochs", "1", "--set", "image_shape=(12,12,1)", "--set", "widths=(4,)"]
-    words += ["--set", "kernel_sizes=3", "--set", "strides=2"]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(config, "CACHE_DIR", root / "cache")
-        patch.setattr(config, "IMAGES_DIR", root / "mine")
-        train.main([*words, "--out", str(root / "run")])
-    return root
-
-
-@pytest.fixture
-def of_folder(of_folder_once, tmp_path, monkeypatch):
-    """A run on a folder from a variable that is not set any more."""
-    shutil.copytree(of_folder_once, tmp_path, dirs_exist_ok=True)
-    settings = tmp_path / "run" / "settings.json"
-    settings.write_text(settings.read_text().replace(str(of_folder_once), str(tmp_path)))
-    monkeypatch.setattr(config, "CACHE_DIR", tmp_path / "cache")
-    monkeypatch.setattr(config, "IMAGES_DIR", None)
-    return tmp_path / "run", tmp_path / "mine"
-
-
 def test_a_run_is_measured_on_the_images_that_it_was_trained_on(of_folder, monkeypatch, capsys):
     run, place = of_folder
     evaluate.main([str(run)])
     written = json.loads((run / "metrics.json").read_text())
-    assert "60 images of mine" in written["images"]
+    assert "160 images of mine" in written["images"]
     monkeypatch.setattr(config, "IMAGES_DIR", place.parent / "elsewhere")
     evaluate.main([str(run)])
     told = capsys.readouterr().out
@@ -348,7 +320,7 @@ def test_numbers_of_other_images_never_replace_those_of_a_run(of_folder, tmp_pat
     run, place = of_folder
     evaluate.main([str(run)])
     before = (run / "metrics.json").read_bytes()
-    Image.fromarray(np.full((12, 12), 9, np.uint8)).save(place / "00.png")
+    Image.fromarray(np.full((12, 12), 9, np.uint8)).save(place / "000.png")
     with pytest.raises(SystemExit, match="1 with other pixels.*--to FILE"):
         evaluate.main([str(run)])
     evaluate.main([str(run), "--to", str(tmp_path / "other.json")])
