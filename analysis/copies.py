@@ -24,6 +24,7 @@ from nn.metrics import small
 NEIGHBOURS = 10
 LEAST_SUBJECTS = 2  # of either kind
 LEAST_SAMPLES = 200
+MOST_PIXELS = 2**31  # of all real images together; of more, some subjects are drawn at random
 COMPONENTS = 64  # of pixels, as in Meehan et al. (2020)
 RATE = 0.01  # of false discoveries among the subjects that are told to be copied
 CELL = 20  # fewest held-out images, and fewest samples, of a cell of `three_sample`
@@ -77,6 +78,9 @@ class Known(NamedTuple):
                 f"{twice} images are identical to others and count once"
                 + (f"; {both} of them are training and held-out images at once" if both else ""),
             )
+        kept, left = _fitting(table.loc[kept, "subject"], math.prod(splits[0].images.shape[1:]))
+        if left:
+            notes = (*notes, f"{left} subjects are left out, drawn at random: too many images")
         starts = np.cumsum([0, *map(len, splits)])
         images = np.concatenate(
             [
@@ -95,6 +99,14 @@ class Known(NamedTuple):
                     f"held-out ones and needs at least {LEAST_SUBJECTS} of each"
                 )
         return known
+
+
+def _fitting(subjects, pixels):
+    """Rows of as many subjects as fit memory, and the number of those that do not."""
+    counts = subjects.value_counts(sort=False)
+    counts = counts.iloc[np.random.default_rng(0).permutation(len(counts))]
+    fit = counts.index[counts.cumsum() * pixels <= MOST_PIXELS]
+    return subjects.index[subjects.isin(fit)].to_numpy(), len(counts) - len(fit)
 
 
 class Exchange(NamedTuple):
@@ -336,7 +348,6 @@ class Audit:
 
     def __init__(self, model, known):
         self.known = known
-        redrawn = in_batches(model.reconstruct, known.images)
         pixels = small(known.images).reshape(len(known.images), -1)
         units = min(COMPONENTS, *pixels.shape)
         axes = PCA(units, svd_solver="randomized", random_state=0).fit(pixels)
@@ -345,8 +356,10 @@ class Audit:
             "features": Untrained(known.images),
         }
         self.spaces = {name: (space, space(known.images)) for name, space in spaces.items()}
-        self.redrawn = redrawn[~known.trained]
-        self.errors, self.ssim = in_batches(_alike, known.images, redrawn)
+        self.redrawn = in_batches(model.reconstruct, known.images[~known.trained])
+        self.errors, self.ssim = in_batches(
+            lambda images: _alike(images, model.reconstruct(images)), known.images
+        )
 
     def reconstructions(self) -> Exchange:
         """Whether training subjects are reconstructed with a lower squared error."""

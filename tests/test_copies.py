@@ -1,6 +1,7 @@
 """Tests for copies: right under no copying whatever the samples look like, and they find copies."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -228,6 +229,25 @@ def test_identical_images_count_once_and_a_held_out_copy_is_a_training_image():
         "images at once"
     )
     np.testing.assert_array_equal(known.images[0], images[0])
+
+
+def test_of_more_images_than_fit_memory_whole_subjects_are_drawn(spots, monkeypatch):
+    table = spots.train.table.assign(subject=np.arange(len(spots.train)) // 3)
+    train = replace(spots.train, table=table)
+    parts, trained = (
+        [train, spots.test],
+        [np.ones(len(train), bool), np.zeros(len(spots.test), bool)],
+    )
+    whole = copies.Known.of(parts, trained)
+    monkeypatch.setattr(copies, "MOST_PIXELS", 40 * 144)
+    some = copies.Known.of(parts, trained)
+    assert 30 <= len(some.images) <= 40 and 0 < some.trained.sum() < len(some.images)
+    for subject in set(some.subjects):
+        assert (some.subjects == subject).sum() == (whole.subjects == subject).sum()
+    left = len(set(whole.subjects)) - len(set(some.subjects))
+    assert some.notes[-1] == f"{left} subjects are left out, drawn at random: too many images"
+    names = {image.tobytes(): subject for image, subject in zip(*whole[:2], strict=True)}
+    assert [names[image.tobytes()] for image in some.images] == list(some.subjects)
 
 
 def test_too_few_subjects_are_refused_with_their_number(spots):
