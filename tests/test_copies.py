@@ -109,7 +109,7 @@ def test_copied_subjects_are_found_and_named_and_hardly_others():
 @pytest.mark.parametrize("width", (1.0, 0.3))  # 0.3: fog, around which some images lie
 def test_subjects_are_rarely_told_to_be_copied_if_none_is(width):
     random, found = np.random.default_rng(3), []
-    for _ in range(60):
+    for _ in range(40):
         real, subjects = patients(random, 80, random.integers(1, 5))
         trained = np.isin(subjects, random.permutation(80)[:50])
         scores = copies.crowding(real, subjects, width * random.normal(size=(400, 6)))
@@ -139,7 +139,7 @@ def test_one_cell_of_the_three_sample_test_is_mann_and_whitneys():
 @pytest.mark.parametrize("images", (1, 8))
 def test_the_three_sample_test_has_variance_one_if_samples_are_like_reconstructions(images):
     random, found = np.random.default_rng(6), []
-    for _ in range(150):
+    for _ in range(80):
         training = random.normal(size=(100, 4))
         redrawn, subjects = patients(random, 160 // images, images, 4)
         made = patients(random, 300, 1, 4)[0]
