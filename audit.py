@@ -125,14 +125,13 @@ def tests(audit, found) -> pd.DataFrame:
     """
     known = audit.known
     trained, held_out = audit.ssim[known.trained], audit.ssim[~known.trained]
-    told = audit.reconstructions()
     rows = []
     for space, each in found.items():
         rows.append(
             {
                 "test": f"training subjects that are copied ({space})",
                 "value": f"{each.count} of {len(each.copied)}",
-                "p": min(1.0, float(each.copied["q"].iloc[0])),
+                "p": float(each.copied["q"].iloc[0]),
                 "without copying": f"0; at most {copies.RATE:.0%} of those found are false",
             }
         )
@@ -147,7 +146,7 @@ def tests(audit, found) -> pd.DataFrame:
             }
         )
     rows.append(
-        _share("reconstructions of training subjects are better", told)
+        _share("reconstructions of training subjects are better", audit.reconstructions)
         | {
             "without copying": f"50 %. SSIM {trained.mean():.3f} of training images, "
             f"{held_out.mean():.3f} of held-out ones"
@@ -174,7 +173,7 @@ def verdict(audit, found) -> tuple[str, list[str]]:
     """Whether a set of samples is flagged (a key of `MARKS`), and why, in sentences."""
     space = worst_space(found)
     each = found[space]
-    sentences, told = [], audit.reconstructions()
+    sentences, told = [], audit.reconstructions
     if each.count:
         worst = ", ".join(map(str, each.copied["subject"][: min(3, each.count)]))
         sentences.append(
@@ -214,14 +213,14 @@ def most_copied(audit, space, found, made):
         found: `copies.Found` in that space.
         made: The samples.
     """
-    known, (features, real) = audit.known, audit.spaces[space]
+    known, real = audit.known, audit.real[space]
     chosen = found.copied["image"][:SHOWN].to_numpy()
-    nearest = made[found.nearest[chosen]]
+    samples_near, _ = latent.nearest(real[chosen], found.made)
     others = np.flatnonzero(~known.trained)
-    beside, _ = latent.nearest(features(nearest), real[others])
+    beside, _ = latent.nearest(found.made[samples_near], real[others])
     rows = {
         "training image": known.images[chosen] / np.float32(255),
-        "nearest sample": nearest,
+        "nearest sample": made[samples_near],
         "held-out image\nnearest to it": known.images[others[beside]] / np.float32(255),
     }
     return plots.image_rows(rows, title="Is the sample the image above it, or only like it?")
@@ -247,8 +246,7 @@ def rows_of_metrics(audit, found, prior, weights) -> dict:
         prior: Name of the prior.
         weights: Digest of the weights, by which `evaluate.write` knows whether they still hold.
     """
-    known = audit.known
-    held_out, trained = (len(set(known.subjects[known.trained == each])) for each in (False, True))
+    trained, held_out = audit.known.counts.values()
     suffix = "" if prior == priors.NORMAL else f"@{prior}"
     common = {
         "split": "train and held out",
@@ -258,7 +256,7 @@ def rows_of_metrics(audit, found, prior, weights) -> dict:
     }
     worst = max(found.values(), key=lambda each: each.count)
     nearest = max((each.samples for each in found.values()), key=lambda each: each.auc)
-    told = audit.reconstructions()
+    told = audit.reconstructions
     subjects = f"{trained} training and {held_out} held-out subjects"
     return {
         f"copied_subjects{suffix}": common
@@ -346,7 +344,7 @@ def write(run, audit, results):
         parts.append(part(name, *verdicts[name], table, worst.copied))
         rows |= rows_of_metrics(audit, found, name, weights)
     count = len(next(iter(results.values()))[1])
-    kinds = [len(set(known.subjects[known.trained == each])) for each in (True, False)]
+    kinds = list(known.counts.values())
     what = " ".join(
         (
             f"{count} samples, {known.trained.sum()} training images of {kinds[0]} subjects and "

@@ -353,14 +353,8 @@ def _bound_under(model, prior, pixels, progress):
 
 def write(numbers, images, path):
     """Writes the result of `report` as JSON; numbers that are not finite become null."""
-
-    def plain(value):
-        return None if isinstance(value, float) and not math.isfinite(value) else value
-
-    rows = {
-        name: {key: plain(value) for key, value in each.items()} for name, each in numbers.items()
-    }
-    disk.write_json(path, {"images": images.note, "metrics": rows | _audited(path)})
+    rows = _finite(numbers) | _audited(path)
+    disk.write_json(path, {"images": images.note, "metrics": rows})
 
 
 def add(rows, run):
@@ -374,7 +368,16 @@ def add(rows, run):
     path = Path(run) / METRICS
     known = _read(path)
     kept = {name: each for name, each in known["metrics"].items() if name not in rows}
-    disk.write_json(path, known | {"metrics": kept | rows})
+    disk.write_json(path, known | {"metrics": kept | _finite(rows)})
+
+
+def _finite(rows):
+    """The rows with None for numbers that are not finite, which JSON does not have."""
+
+    def plain(value):
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    return {name: {key: plain(value) for key, value in each.items()} for name, each in rows.items()}
 
 
 def _read(path):

@@ -12,14 +12,12 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 from sklearn.cluster import KMeans
-from sklearn.decomposition import PCA
 from sklearn.neighbors import NearestNeighbors
 from threadpoolctl import threadpool_limits
 
-from analysis.features import Untrained
+from analysis.features import Untrained, of_pixels
 from nn import metrics
 from nn.batches import as_float, in_batches
-from nn.metrics import small
 
 NEIGHBOURS = 10
 LEAST_SUBJECTS = 2  # of either kind
@@ -90,8 +88,7 @@ class Known(NamedTuple):
         )
         table = table.loc[kept]
         known = cls(images, table["subject"].to_numpy(), table["trained"].to_numpy(), tuple(notes))
-        for trained, name in ((True, "training"), (False, "held-out")):
-            count = len(set(known.subjects[known.trained == trained]))
+        for name, count in known.counts.items():
             if count < LEAST_SUBJECTS:
                 raise ValueError(
                     f"there {'is' if count == 1 else 'are'} {count} {name} "
@@ -99,6 +96,18 @@ class Known(NamedTuple):
                     f"held-out ones and needs at least {LEAST_SUBJECTS} of each"
                 )
         return known
+
+    @classmethod
+    def of_images(cls, images):
+        """All images of a `data.ImageData`, of which the training split was trained on."""
+        trained = [np.full(len(split), name == "train") for name, split in images.splits.items()]
+        return cls.of(list(images.splits.values()), trained)
+
+    @property
+    def counts(self) -> dict:
+        """Number of subjects: `"training"` and `"held-out"`."""
+        kinds = {"training": self.trained, "held-out": ~self.trained}
+        return {name: len(set(self.subjects[rows])) for name, rows in kinds.items()}
 
 
 def _fitting(subjects, pixels):
@@ -250,7 +259,7 @@ def _tail(values, known, subjects):
     return stats.t.cdf((values - known.mean()) / spread, max(1, subjects - 1))
 
 
-def three_sample(made, redrawn, training, subjects):
+def three_sample(made, reconstructed, training, subjects):
     """The test of data-copying of [Meehan et al., 2020](https://arxiv.org/abs/2004.05675).
 
     Whether generated images are nearer to the training images than reconstructions of held-out
@@ -264,7 +273,7 @@ def three_sample(made, redrawn, training, subjects):
 
     Args:
         made: Features of generated images, `(m, units)`.
-        redrawn: Features of reconstructions of held-out images, `(n, units)`.
+        reconstructed: Features of reconstructions of held-out images, `(n, units)`.
         training: Features of training images.
         subjects: Subject of each held-out image, `(n,)`.
 
@@ -274,12 +283,14 @@ def three_sample(made, redrawn, training, subjects):
     """
     subjects = np.asarray(subjects)
     single = len(set(subjects)) == len(subjects)
-    cells = min(MOST_CELLS, len(redrawn) // (2 * CELL), len(made) // (2 * CELL)) if single else 1
+    cells = (
+        min(MOST_CELLS, len(reconstructed) // (2 * CELL), len(made) // (2 * CELL)) if single else 1
+    )
     with threadpool_limits(1):
         space = KMeans(max(1, min(cells, len(training))), n_init=1, random_state=0).fit(training)
-        places = [space.predict(np.asarray(each, training.dtype)) for each in (made, redrawn)]
+        places = [space.predict(np.asarray(each, training.dtype)) for each in (made, reconstructed)]
     search = _search(training, 1)
-    ours, theirs = (search.kneighbors(each)[0][:, 0] for each in (made, redrawn))
+    ours, theirs = (search.kneighbors(each)[0][:, 0] for each in (made, reconstructed))
     values, weights = [], []
     for cell in range(space.n_clusters):
         one, two = places[0] == cell, places[1] == cell
@@ -319,7 +330,7 @@ class Found(NamedTuple):
         copied: From `extremes`.
         c_t, p: From `three_sample`.
         scores: From `crowding`, of every known image.
-        nearest: Row of the sample that is nearest to each known image, `(n,)`.
+        made: Features of the samples.
     """
 
     samples: Exchange
@@ -327,7 +338,7 @@ class Found(NamedTuple):
     c_t: float
     p: float
     scores: np.ndarray
-    nearest: np.ndarray
+    made: np.ndarray
 
     @property
     def count(self) -> int:
@@ -344,26 +355,29 @@ class Audit:
     Args:
         model: A trained model.
         known: `Known`.
+
+    Attributes:
+        spaces: Functions from images to features, by the name of the space.
+        real: Features of the known images in each space.
+        ssim: Of every known image and its reconstruction, `(n,)`.
+        reconstructions: `Exchange`: whether training subjects are reconstructed with a lower
+            squared error.
     """
 
     def __init__(self, model, known):
         self.known = known
-        pixels = small(known.images).reshape(len(known.images), -1)
-        units = min(COMPONENTS, *pixels.shape)
-        axes = PCA(units, svd_solver="randomized", random_state=0).fit(pixels)
-        spaces = {
-            "pixels": lambda images: axes.transform(small(images).reshape(len(images), -1)),
+        self.spaces = {
+            "pixels": of_pixels(known.images, COMPONENTS),
             "features": Untrained(known.images),
         }
-        self.spaces = {name: (space, space(known.images)) for name, space in spaces.items()}
-        self.redrawn = in_batches(model.reconstruct, known.images[~known.trained])
-        self.errors, self.ssim = in_batches(
+        self.real = {name: space(known.images) for name, space in self.spaces.items()}
+        held_out = in_batches(model.reconstruct, known.images[~known.trained])
+        self._reconstructed = {name: space(held_out) for name, space in self.spaces.items()}
+        errors, self.ssim = in_batches(
             lambda images: _alike(images, model.reconstruct(images)), known.images
         )
-
-    def reconstructions(self) -> Exchange:
-        """Whether training subjects are reconstructed with a lower squared error."""
-        return exchange(*self._parted(pd.Series(self.errors).groupby(self.known.subjects).mean()))
+        errors = pd.Series(errors).groupby(known.subjects).mean()
+        self.reconstructions = exchange(*self._parted(errors))
 
     def samples(self, made) -> dict:
         """`Found` in every space.
@@ -378,15 +392,15 @@ class Audit:
             raise ValueError(f"{len(made)} samples; an audit needs at least {LEAST_SAMPLES}")
         known, found = self.known, {}
         held_out = known.subjects[~known.trained]
-        for name, (space, real) in self.spaces.items():
-            ours = space(made)
+        for name, space in self.spaces.items():
+            real, ours = self.real[name], space(made)
             scores = crowding(real, known.subjects, ours)
             found[name] = Found(
                 exchange(*self._parted(by_subject(scores, known.subjects))),
                 extremes(scores, known.subjects, known.trained),
-                *three_sample(ours, space(self.redrawn), real[known.trained], held_out),
+                *three_sample(ours, self._reconstructed[name], real[known.trained], held_out),
                 scores,
-                _search(ours, 1).kneighbors(real)[1][:, 0],
+                ours,
             )
         return found
 

@@ -13,10 +13,20 @@ from sklearn.decomposition import PCA
 
 from nn import networks
 from nn.batches import as_float, in_batches
+from nn.metrics import small
 
 UNITS = 32
 REFERENCES = 10_000  # most images that the axes are found on,
 PIXELS = 2**25  # and most pixels of them together
+
+
+def through(network, images):
+    """Outputs of a network for many uint8 images or floats in [0, 1]."""
+    return in_batches(
+        lambda batch: network(as_float(batch), training=False),
+        np.asarray(images),
+        batch_size=128,
+    )
 
 
 class Untrained:
@@ -28,45 +38,49 @@ class Untrained:
     distances are compared only where these are the same. Every axis has variance 1 over them.
 
     Args:
-        *references: Arrays of images that the axes are found on, uint8 or floats in [0, 1], each
+        reference: Images that the axes are found on, uint8 or floats in [0, 1],
             `(n, height, width, channels)`; of many, some are drawn at random.
-        units: Number of axes; fewer if there are fewer references.
-        seed: Of the network's weights and of the references that are drawn.
+        units: Number of axes; fewer if there are fewer reference images.
+        seed: Of the network's weights and of the reference images that are drawn.
 
     Call arguments:
-        images: Of the references' shape, uint8 or floats in [0, 1].
+        images: Of the reference images' shape, uint8 or floats in [0, 1].
 
     Returns:
         float32 `(n, units)`.
     """
 
-    def __init__(self, *references, units=UNITS, seed=0):
-        shape = references[0].shape[1:]
+    def __init__(self, reference, units=UNITS, seed=0):
+        shape = reference.shape[1:]
         self.network = networks.untrained(shape, seed)
         count = min(REFERENCES, max(2 * units, PIXELS // math.prod(shape)))
-        total = sum(map(len, references))
-        share = min(1.0, count / total)
-        random = np.random.default_rng(seed)
-        found = []
-        for images in references:
-            size = max(1, round(share * len(images)))
-            rows = np.sort(random.permutation(len(images))[:size])
-            found.append(self._through(images[rows]))
-        found = np.concatenate(found)
+        rows = np.sort(np.random.default_rng(seed).permutation(len(reference))[:count])
+        found = through(self.network, reference[rows])
         units = min(units, len(found) - 1, found.shape[1])
         self.axes = PCA(units, whiten=True, svd_solver="randomized", random_state=seed)
         with np.errstate(invalid="ignore"):  # the share of no variance, if all images are flat
             self.axes.fit(found)
 
-    def _through(self, images):
-        return in_batches(
-            lambda batch: self.network(as_float(batch), training=False),
-            np.asarray(images),
-            batch_size=128,
-        )
-
     def __call__(self, images):
-        return self.axes.transform(self._through(images)).astype(np.float32)
+        return self.axes.transform(through(self.network, images)).astype(np.float32)
+
+
+def of_pixels(reference, units, whiten=False):
+    """A function from images to the first principal components of their pixels.
+
+    Args:
+        reference: Images that the components are found on, averaged to at most 32 pixels a side.
+        units: Number of components; fewer if there are fewer reference images or pixels.
+        whiten: Whether every component is scaled to variance 1.
+    """
+
+    def flat(images):
+        return small(images).reshape(len(images), -1)
+
+    known = flat(reference)
+    units = min(units, *known.shape)
+    axes = PCA(units, whiten=whiten, svd_solver="randomized", random_state=0).fit(known)
+    return lambda images: axes.transform(flat(images))
 
 
 def inception(weights):

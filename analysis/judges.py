@@ -16,8 +16,9 @@ import tensorflow as tf
 from sklearn.metrics import roc_auc_score
 
 import config
+from analysis.features import through
 from nn import networks
-from nn.batches import as_float, in_batches
+from nn.batches import as_float
 from storage import checkpoints, disk
 from storage.keep import OneLine
 
@@ -42,7 +43,7 @@ class Judge(NamedTuple):
 
     def outputs(self, images):
         """Logits, or predicted numbers, of uint8 images or floats in [0, 1]; `(n, outputs)`."""
-        return _through(self.network, images)
+        return through(self.network, images)
 
     def probabilities(self, images):
         """Probability of each class; shape `(n, classes)`."""
@@ -51,7 +52,7 @@ class Judge(NamedTuple):
     def features(self, images):
         """Inputs of its last layer, for distances between sets of images; shape `(n, units)`."""
         network = keras.Model(self.network.input, self.network.get_layer("features").output)
-        return _through(network, images)
+        return through(network, images)
 
     def labels(self, images):
         """The most likely class of each image, shape `(n,)`."""
@@ -66,15 +67,6 @@ class Judge(NamedTuple):
     def trusted(self) -> bool:
         """Whether conclusions may be based on it: AUC, or correlation, of at least `TRUST`."""
         return bool(np.nanmax([self.auc, self.correlation, -1.0]) >= TRUST)
-
-
-def _through(network, images):
-    """Outputs of a network for many uint8 images or floats in [0, 1]."""
-    return in_batches(
-        lambda batch: network(as_float(batch), training=False),
-        np.asarray(images),
-        batch_size=128,
-    )
 
 
 def judge(images, labels=None, seed=0, steps=2000, widths=(32, 64), cache=None) -> Judge:

@@ -94,13 +94,22 @@ class Compared:
             distance = metrics.frechet_distance(self.inception(self.real), self.inception(made))
             values["inception_frechet"] = (distance, None)
         if self.judge is not None:
-            values |= _in_features(self.theirs, self.judge.features(made))
-        unlabelled = _in_features(self.unlabelled, self.features(made))
+            values |= in_features(self.theirs, self.judge.features(made))
+        unlabelled = in_features(self.unlabelled, self.features(made))
         return values | {f"unlabelled_{name}": each for name, each in unlabelled.items()}
 
 
-def _in_features(theirs, ours):
-    """Distances of generated images' features from those of held-out ones."""
+def in_features(theirs, ours):
+    """Distances of generated images' features from those of held-out ones.
+
+    Args:
+        theirs: Features of held-out images, `(n, units)`.
+        ours: Features of generated images, `(m, units)`.
+
+    Returns:
+        Dictionary of `IN_FEATURES`, as far as so many images define them, to `(value, standard
+        error or None)`.
+    """
     values = {}
     if len(ours) > theirs.shape[1]:  # otherwise the covariance is not defined
         values["frechet"] = (metrics.frechet_distance(theirs, ours), None)

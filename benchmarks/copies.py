@@ -48,12 +48,6 @@ def planted(images, times, seed):
     return replace(images, train=images.train.only(rows)), chosen
 
 
-def known(images):
-    """`copies.Known` of all images of a source."""
-    trained = [np.full(len(split), name == "train") for name, split in images.splits.items()]
-    return copies.Known.of(list(images.splits.values()), trained)
-
-
 def made(model, run):
     """Samples of the prior that a run got in training."""
     return samples.drawn(model, SAMPLES, priors.of_run(run))
@@ -69,9 +63,9 @@ def find(images, folder):
             settings = replace(settings, batch_size=len(more.train), epochs=400)
         run = folder / f"digits-{key['planted'].replace(' ', '-')}-{key['seed']}"
         model, _ = trained(settings, more, run)
-        audit = copies.Audit(model, known(more))
+        audit = copies.Audit(model, copies.Known.of_images(more))
         names = set(images.train.table["subject"].iloc[chosen].astype(str))
-        row = {"reconstructions": audit.reconstructions().auc}
+        row = {"reconstructions": audit.reconstructions.auc}
         for space, found in audit.samples(made(model, run)).items():
             listed = set(found.copied["subject"][: found.count])
             row |= {
@@ -92,16 +86,16 @@ def find(images, folder):
 def null(images, folder):
     """p of halves of the held-out images, for samples of the undisturbed run."""
     run = folder / "digits-as-they-are-0"
-    held_out = known(images)
-    rows = np.flatnonzero(~held_out.trained)
+    known = copies.Known.of_images(images)
+    rows = np.flatnonzero(~known.trained)
 
     def measure(key):
         half = np.random.default_rng(key["half"]).permutation(len(rows)) < len(rows) // 2
-        posing = copies.Known(held_out.images[rows], held_out.subjects[rows], half)
+        posing = copies.Known(known.images[rows], known.subjects[rows], half)
         model = train.load(run)
         draws = model.sample(SAMPLES, seed=100 + key["half"], prior=priors.of_run(run)).numpy()
         audit = copies.Audit(model, posing)
-        row = {"p, reconstructions": audit.reconstructions().p}
+        row = {"p, reconstructions": audit.reconstructions.p}
         for space, found in audit.samples(draws).items():
             row |= {f"p, {space}": found.samples.p, f"found, {space}": found.count}
         return row

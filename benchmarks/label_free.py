@@ -19,18 +19,14 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import numpy as np
 import pandas as pd
 from rows import resumable
-from sklearn.decomposition import PCA
 
 import data
 import train
 from analysis import features, judges, samples
 from families import priors
-from nn import metrics
 from nn.batches import in_batches
-from nn.metrics import small
 
 SEEDS = (0, 1, 2)
-NAMES = ("frechet", "kernel", "precision", "recall")
 
 
 def spaces(images, judge):
@@ -39,9 +35,8 @@ def spaces(images, judge):
     found = {"classifier": judge.features}
     for seed in SEEDS:
         found[f"untrained {seed}"] = features.Untrained(reference, seed=seed)
-    flat = small(reference[: features.REFERENCES]).reshape(-1, np.prod(images.image_shape))
-    axes = PCA(features.UNITS, whiten=True, svd_solver="randomized", random_state=0).fit(flat)
-    found["pixels"] = lambda pixels: axes.transform(small(pixels).reshape(len(pixels), -1))
+    some = reference[: features.REFERENCES]
+    found["pixels"] = features.of_pixels(some, features.UNITS, whiten=True)
     return found
 
 
@@ -63,13 +58,8 @@ def compare(folder):
             made = samples.drawn(model, len(real), own)
         row = {}
         for name, space in known.items():
-            ours = space(made)
-            values = [
-                metrics.frechet_distance(theirs[name], ours),
-                metrics.kernel_distance(theirs[name], ours)[0],
-                *metrics.precision_recall(theirs[name], ours),
-            ]
-            row |= {f"{each}, {name}": value for each, value in zip(NAMES, values, strict=True)}
+            values = samples.in_features(theirs[name], space(made))
+            row |= {f"{each}, {name}": value for each, (value, _) in values.items()}
         return row
 
     todo = [
@@ -87,7 +77,7 @@ def correlations(table):
     for kind, part in groups.items():
         for space in [f"untrained {seed}" for seed in SEEDS] + ["pixels"]:
             row = {"images": kind, "features": space, "n": len(part)}
-            for name in NAMES:
+            for name in samples.IN_FEATURES:
                 row[name] = part[f"{name}, {space}"].corr(
                     part[f"{name}, classifier"], method="spearman"
                 )

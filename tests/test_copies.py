@@ -10,7 +10,7 @@ from scipy import stats
 from sklearn.metrics import roc_auc_score
 
 import data
-from analysis import copies
+from analysis import copies, latent
 from sources import splits
 from spots import blobs
 
@@ -128,9 +128,11 @@ def test_many_images_do_not_make_a_subject_more_extreme():
 def test_one_cell_of_the_three_sample_test_is_mann_and_whitneys():
     random = np.random.default_rng(5)
     training = random.normal(size=(100, 2))
-    made, redrawn = random.normal(size=(60, 2)), 1.4 * random.normal(size=(39, 2))
-    c_t, p = copies.three_sample(made, redrawn, training, np.arange(39))
-    away = [np.linalg.norm(each[:, None] - training, axis=2).min(1) for each in (made, redrawn)]
+    made, reconstructed = random.normal(size=(60, 2)), 1.4 * random.normal(size=(39, 2))
+    c_t, p = copies.three_sample(made, reconstructed, training, np.arange(39))
+    away = [
+        np.linalg.norm(each[:, None] - training, axis=2).min(1) for each in (made, reconstructed)
+    ]
     options = {"alternative": "less", "method": "asymptotic", "use_continuity": False}
     assert p == pytest.approx(stats.mannwhitneyu(*away, **options).pvalue, rel=1e-4)
     assert c_t == pytest.approx(stats.norm.ppf(p), rel=1e-4) and c_t < 0
@@ -141,9 +143,9 @@ def test_the_three_sample_test_has_variance_one_if_samples_are_like_reconstructi
     random, found = np.random.default_rng(6), []
     for _ in range(80):
         training = random.normal(size=(100, 4))
-        redrawn, subjects = patients(random, 160 // images, images, 4)
+        reconstructed, subjects = patients(random, 160 // images, images, 4)
         made = patients(random, 300, 1, 4)[0]
-        found.append(copies.three_sample(made, redrawn, training, subjects))
+        found.append(copies.three_sample(made, reconstructed, training, subjects))
     values, p = np.transpose(found)
     assert stats.kstest(p, "uniform").pvalue > 0.01
     if images > 1:
@@ -181,9 +183,7 @@ class Decoder:
 @pytest.fixture(scope="module")
 def known():
     images, _ = blobs(300, seed=3)
-    parts = data.from_arrays(images, name="blobs")
-    trained = [np.full(len(split), name == "train") for name, split in parts.splits.items()]
-    return copies.Known.of(list(parts.splits.values()), trained)
+    return copies.Known.of_images(data.from_arrays(images, name="blobs"))
 
 
 def test_an_audit_finds_images_that_are_copied_in_both_spaces(known):
@@ -197,7 +197,8 @@ def test_an_audit_finds_images_that_are_copied_in_both_spaces(known):
         assert set(known.subjects[rows]) <= set(found.copied["subject"][: found.count])
         assert clean[name].count == 0 and found.copied["q"][0] < 0.001
         assert clean[name].samples.p > 0.01
-        near = np.r_[fresh, copied][found.nearest[rows]]
+        nearest, _ = latent.nearest(audit.real[name][rows], found.made)
+        near = np.r_[fresh, copied][nearest]
         np.testing.assert_array_equal(near, known.images[rows] / np.float32(255))
     with pytest.raises(ValueError, match="30 samples; an audit needs at least 200"):
         audit.samples(fresh[:30])
@@ -205,7 +206,7 @@ def test_an_audit_finds_images_that_are_copied_in_both_spaces(known):
 
 def test_an_audit_compares_reconstructions_of_whole_subjects(known):
     audit = copies.Audit(Decoder(), known)
-    told = audit.reconstructions()
+    told = audit.reconstructions
     errors = ((0.5 * known.images / 255.0) ** 2).mean(axis=(1, 2, 3))
     expected = copies.exchange(errors[known.trained], errors[~known.trained])
     assert told.auc == pytest.approx(expected.auc, abs=0.001)
@@ -218,9 +219,7 @@ def test_identical_images_count_once_and_a_held_out_copy_is_a_training_image():
     images[30] = images[2]  # and once on both sides
     table = pd.DataFrame({"file": [f"{row}.png" for row in range(40)], "subject": range(40)})
     places = np.repeat(["train", "validation", "test"], [25, 10, 5])
-    parts = splits.from_table(images, table, places, "twice")
-    trained = [np.full(len(split), name == "train") for name, split in parts.splits.items()]
-    known = copies.Known.of(list(parts.splits.values()), trained)
+    known = copies.Known.of_images(splits.from_table(images, table, places, "twice"))
     assert len(known.images) == 38 and known.trained.sum() == 24
     assert "30" not in known.subjects and "2" in known.subjects[known.trained]
     (note,) = known.notes

@@ -69,17 +69,18 @@ def test_untrained_features_take_images_of_any_size_few_and_flat_ones_too(shape)
     assert 3 <= min(sides) <= 5
 
 
-def test_references_may_be_several_arrays_and_are_drawn_from_all(reference, monkeypatch):
+def test_of_many_reference_images_some_are_drawn(reference, monkeypatch):
     monkeypatch.setattr(features, "PIXELS", 100 * 32 * 32)
     seen = []
-    through = features.Untrained._through
+    through = features.through
     monkeypatch.setattr(
-        features.Untrained,
-        "_through",
-        lambda self, images: seen.append(len(images)) or through(self, images),
+        features,
+        "through",
+        lambda network, images: seen.append(images) or through(network, images),
     )
-    features.Untrained(reference[:400], reference[400:])
-    assert seen == [27, 73]
+    features.Untrained(reference)
+    (drawn,) = seen
+    assert len(drawn) == 100 and (drawn != reference[:100]).any()
 
 
 def test_inception_sees_colours_of_its_own_size_and_refuses_what_is_not_its_weights(
