@@ -24,6 +24,7 @@ PAIRS = {
     "convolution to 3 channels": lambda of: of.Conv2D(3, 3, padding="same"),
     "dropout": lambda of: of.Dropout(0.25),
     "batch normalization": lambda of: of.BatchNormalization(),
+    "group normalization": lambda of: of.GroupNormalization(8),
 }
 
 

@@ -1,6 +1,7 @@
 """Time of a training step by operation, from TensorFlow's profiler.
 
-    python benchmarks/step_profile.py [--work small middle large colour] [--steps 10] [--rows 12]
+    python benchmarks/step_profile.py [--work small middle large colour] [--precision bfloat16]
+        [--steps 10] [--rows 12]
 
 The networks of `rivals.py`, in a bare loop, one run. An operation's milliseconds are those of the
 thread that calls it. Two may run at the same time, and one may use all cores, so their sum can be
@@ -8,6 +9,7 @@ more or less than the wall-clock time. Shares are of their sum.
 """
 
 import argparse
+import dataclasses
 import re
 import sys
 import tempfile
@@ -69,13 +71,15 @@ def table(title, counted, rows):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", nargs="+", choices=WORK, default=["small", "middle", "large"])
+    parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--rows", type=int, default=12)
     arguments = parser.parse_args()
     for work in arguments.work:
         title, settings = WORK[work]
+        settings = dataclasses.replace(settings, precision=arguments.precision)
         clock, found = profiled(settings, arguments.steps)
-        print(f"### {title}: {clock:.1f} ms a step\n")
+        print(f"### {title}, {settings.precision}: {clock:.1f} ms a step\n")
         kinds, names = Counter(), Counter()
         for (kind, name), each in found.items():
             kinds[kind] += each

@@ -66,19 +66,37 @@ class LeakyReLU(keras.layers.LeakyReLU):
     layer TensorFlow's graph optimizer fails here and leaves the graph unchanged.)
     """
 
-    def call(self, inputs):
+    def call(self, inputs, training=False):
         slope = float(self.negative_slope)
+        emulated = training and inputs.dtype == tf.bfloat16 and _on_cpu(inputs)
+        made = _compiled if emulated else lambda operation: operation
 
         @tf.custom_gradient
         def activated(inputs):
-            outputs = tf.nn.leaky_relu(inputs, slope)
+            outputs = made(lambda x: tf.nn.leaky_relu(x, slope))(inputs)
 
             def gradient(upstream):
-                return tf.raw_ops.LeakyReluGrad(gradients=upstream, features=outputs, alpha=slope)
+                return made(
+                    lambda u, y: tf.raw_ops.LeakyReluGrad(gradients=u, features=y, alpha=slope)
+                )(upstream, outputs)
 
             return outputs, gradient
 
         return activated(inputs)
+
+
+def _on_cpu(inputs):
+    """Whether maps of a known size are computed on a CPU."""
+    return None not in inputs.shape and not tf.config.list_logical_devices("GPU")
+
+
+def _compiled(operation):
+    """An operation on single values, compiled for this processor by XLA.
+
+    TensorFlow computes one in bfloat16 by way of float32, in twice the time; XLA uses the
+    processor's own instructions.
+    """
+    return tf.function(operation, autograph=False, jit_compile=True)
 
 
 @keras.saving.register_keras_serializable("latent_atlas")
@@ -113,6 +131,69 @@ class BatchNormalization(keras.layers.BatchNormalization):
 
 
 @keras.saving.register_keras_serializable("latent_atlas")
+class GroupNormalization(keras.layers.GroupNormalization):
+    """Keras' layer for maps, with one formula for normalization and one for its gradient.
+
+    Keras reshapes the map to groups and lets TensorFlow derive the gradient, in about twenty passes
+    over the map. Here each pass computes sums per image and channel, which are small; groups are
+    formed of these. Statistics are float32 at any precision.
+
+    References: [Wu & He, 2018](https://arxiv.org/abs/1803.08494), equations 1, 2, 6 and 7
+    """
+
+    def call(self, inputs):
+        if len(inputs.shape) != 4 or self.axis not in (-1, 3) or not (self.scale and self.center):
+            return super().call(inputs)
+        outputs = _group_normalized(
+            tf.cast(inputs, tf.float32),
+            tf.convert_to_tensor(self.gamma, tf.float32),
+            tf.convert_to_tensor(self.beta, tf.float32),
+            self.groups,
+            self.epsilon,
+        )
+        return tf.cast(outputs, self.compute_dtype)
+
+
+def _group_normalized(inputs, scale, offset, groups, epsilon):
+    height, width, channels = inputs.shape[1:]
+    count = float(height * width * (channels // groups))
+
+    def of_group(sums):
+        """Means of each channel's group, of the sums of its channels: `(batch, channels)`."""
+        apart = tf.reshape(sums, (-1, groups, channels // groups))
+        means = tf.reduce_sum(apart, axis=2, keepdims=True) / count
+        return tf.reshape(means + tf.zeros_like(apart), (-1, channels))
+
+    @tf.custom_gradient
+    def normalized(inputs, scale, offset):
+        mean = of_group(_sums_over_pixels(inputs))
+        variance = of_group(_sums_over_pixels(tf.square(inputs))) - tf.square(mean)
+        inverse = tf.math.rsqrt(tf.maximum(variance, 0.0) + epsilon)
+        slope = inverse * scale
+        outputs = _affine(inputs, slope, offset - mean * slope)
+
+        def gradient(upstream):
+            to_offset = _sums_over_pixels(upstream)
+            to_scale = inverse * (_sums_over_pixels(upstream * inputs) - mean * to_offset)
+            # With u = upstream * scale and x the normalized input, of which mean and variance
+            # depend on the input too: (u - mean(u) - x mean(u x)) / deviation.
+            pull = inverse * of_group(to_scale * scale)
+            constant = inverse * (mean * pull - of_group(to_offset * scale))
+            to_inputs = _affine(upstream, slope, constant) - _affine(inputs, inverse * pull)
+            return to_inputs, tf.reduce_sum(to_scale, 0), tf.reduce_sum(to_offset, 0)
+
+        return outputs, gradient
+
+    return normalized(inputs, scale, offset)
+
+
+def _affine(maps, slope, constant=None):
+    """`slope * maps + constant` with one slope and constant per image and channel."""
+    scaled = maps * slope[:, None, None]
+    return scaled if constant is None else scaled + constant[:, None, None]
+
+
+@keras.saving.register_keras_serializable("latent_atlas")
 class Conv2D(keras.layers.Conv2D):
     """Keras' layer, faster for one to three output channels, as at the end of a decoder.
 
@@ -135,6 +216,47 @@ class Conv2D(keras.layers.Conv2D):
         odd = all(size % 2 for size in self.kernel_size)  # an even kernel pads asymmetrically
         alike = all(getattr(self, name) == value for name, value in plain.items())
         return self.filters <= MOST_CHANNELS and odd and alike
+
+
+@keras.saving.register_keras_serializable("latent_atlas")
+class Conv2DTranspose(keras.layers.Conv2DTranspose):
+    """Keras' layer, with a bias whose gradient is faster on a CPU."""
+
+    def call(self, inputs, training=False):
+        plain = self.use_bias and self.data_format == "channels_last"
+        if not (training and plain and _on_cpu(inputs)):
+            return super().call(inputs)
+        outputs = keras.ops.conv_transpose(
+            inputs,
+            self.kernel,
+            strides=self.strides,
+            padding=self.padding,
+            output_padding=self.output_padding,
+            dilation_rate=self.dilation_rate,
+        )
+        return self.activation(_biased(outputs, tf.convert_to_tensor(self.bias, outputs.dtype)))
+
+
+@tf.custom_gradient
+def _biased(inputs, bias):
+    add = _compiled(tf.nn.bias_add) if inputs.dtype == tf.bfloat16 else tf.nn.bias_add
+
+    def gradient(upstream):
+        return upstream, tf.cast(tf.reduce_sum(_sums_over_pixels(upstream), 0), bias.dtype)
+
+    return add(inputs, bias), gradient
+
+
+def _sums_over_pixels(maps):
+    """Sums of each image's channels, float32 `(batch, channels)`.
+
+    On a CPU as average pooling, which is 1.2 to 13 times as fast as TensorFlow's sums.
+    """
+    if tf.config.list_logical_devices("GPU"):
+        return tf.reduce_sum(tf.cast(maps, tf.float32), (1, 2))
+    size = maps.shape[1:3]
+    means = tf.nn.avg_pool(maps, size, size, "VALID")
+    return tf.cast(means[:, 0, 0], tf.float32) * float(size[0] * size[1])
 
 
 @tf.custom_gradient
@@ -181,6 +303,8 @@ def stock(network):
 
 def of_keras(layer):
     """A new layer of Keras' own with the settings of one of our layers."""
-    ours = isinstance(layer, LeakyReLU | Conv2D | BatchNormalization)
-    kind = type(layer).__base__ if ours else type(layer)
+    kind = type(layer).__base__ if isinstance(layer, OURS) else type(layer)
     return kind.from_config(layer.get_config())
+
+
+OURS = (LeakyReLU, BatchNormalization, GroupNormalization, Conv2D, Conv2DTranspose)

@@ -7,7 +7,7 @@ import zlib
 import keras
 import tensorflow as tf
 
-from nn.layers import BatchNormalization, Conv2D, Dropout, LeakyReLU
+from nn.layers import BatchNormalization, Conv2D, Conv2DTranspose, Dropout, LeakyReLU
 
 # exp(-20 / 2) is a posterior 20,000 times narrower than the prior, exp(4 / 2) one 7 times wider: no
 # useful posterior is outside, and exp cannot overflow inside.
@@ -47,7 +47,7 @@ class _Layers:
         }
 
     def conv(self, width, kernel_size, stride=1, transpose=False, initializer="he_normal"):
-        kind = keras.layers.Conv2DTranspose if transpose else keras.layers.Conv2D
+        kind = Conv2DTranspose if transpose else keras.layers.Conv2D
         # The batch norm that follows would cancel a bias.
         return kind(
             width,

@@ -9,10 +9,12 @@ from nn import layers
 
 
 @pytest.mark.parametrize("kind", ["float32", "bfloat16"])
-def test_the_slope_and_its_gradient_are_those_of_keras(kind):
+@pytest.mark.parametrize("training", [False, True])
+def test_the_slope_and_its_gradient_are_those_of_keras(kind, training):
     x = tf.cast(tf.constant([-2.0, -1e-30, -0.0, 0.0, 1e-30, 3.0]), kind)
+    theirs, ours = (of.LeakyReLU(0.2, dtype=kind) for of in (keras.layers, layers))
     found = []
-    for layer in (keras.layers.LeakyReLU(0.2, dtype=kind), layers.LeakyReLU(0.2, dtype=kind)):
+    for layer in (theirs, lambda x: ours(x, training=training)):
         with tf.GradientTape() as tape:
             tape.watch(x)
             y = layer(x)
@@ -22,11 +24,12 @@ def test_the_slope_and_its_gradient_are_those_of_keras(kind):
         np.testing.assert_array_equal(tf.cast(theirs, "float32"), tf.cast(ours, "float32"))
 
 
-def convolved(layer, x):
+def convolved(called, x, layer=None):
     """A layer's output, and the gradients of a weighted sum of it."""
+    layer = layer or called
     with tf.GradientTape() as tape:
         tape.watch(x)
-        y = layer(x)
+        y = called(x)
         weights = tf.reshape(tf.range(tf.size(y)), tf.shape(y))
         total = tf.reduce_sum(y * tf.cast(weights, y.dtype))
     return (y, *tape.gradient(total, [x, layer.kernel.value, layer.bias.value]))
@@ -60,6 +63,75 @@ def test_a_convolution_to_few_channels_and_its_gradients_are_those_of_keras(
     for one, other in zip(convolved(theirs, x), convolved(ours, x), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5 * np.abs(one).max())
     assert bool(taken) == (other_ways and not tf.config.list_logical_devices("GPU"))
+
+
+@pytest.mark.parametrize("options", [{}, {"strides": 2}, {"kernel_size": 4, "padding": "valid"}])
+def test_a_transposed_convolution_and_its_gradients_are_those_of_keras(options):
+    options = {"filters": 6, "kernel_size": 3, "padding": "same"} | options
+    x = tf.constant(np.random.default_rng(0).normal(size=(2, 9, 12, 8)), tf.float32)
+    theirs, ours = (of.Conv2DTranspose(**options) for of in (keras.layers, layers))
+    theirs.build(x.shape)
+    theirs.bias.assign(np.arange(6.0))
+    ours.build(x.shape)
+    ours.set_weights(theirs.get_weights())
+    trained = keras.Sequential([keras.Input(x.shape[1:]), ours])
+    found = convolved(theirs, x), convolved(lambda x: trained(x, training=True), x, ours)
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5 * np.abs(one).max())
+
+
+def test_the_gradient_of_a_bias_in_bfloat16_is_the_sum_to_bfloat16s_precision():
+    maps = tf.constant(np.random.default_rng(0).uniform(0, 1, (16, 32, 32, 3)), tf.bfloat16)
+    bias = tf.zeros(3, tf.bfloat16)
+    with tf.GradientTape() as tape:
+        tape.watch(bias)
+        y = layers._biased(maps, bias)
+    found = tf.cast(tape.gradient(y, bias, output_gradients=maps), tf.float32)
+    exact = tf.cast(maps, tf.float64).numpy().sum((0, 1, 2))
+    np.testing.assert_allclose(found, exact, rtol=2**-8)
+
+
+# --- group normalization -------------------------------------------------------------------------
+
+
+def grouped(layer, x):
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = layer(x)
+        weights = tf.cast(tf.reshape(tf.range(tf.size(y)), tf.shape(y)) % 7, tf.float32) - 3.0
+        total = tf.reduce_sum(tf.cast(y, tf.float32) * weights)
+    return (y, *tape.gradient(total, [x, layer.gamma.value, layer.beta.value]))
+
+
+@pytest.mark.parametrize("groups", (1, 2, 8))
+@pytest.mark.parametrize("shape", ((3, 9, 12, 8), (2, 1, 2, 16)))
+def test_group_normalization_and_its_gradients_are_those_of_keras(shape, groups):
+    x = tf.constant(np.random.default_rng(0).normal(1.5, 2.0, shape), tf.float32)
+    found = []
+    for of in (keras.layers, layers):
+        layer = of.GroupNormalization(groups)
+        layer.build(x.shape)
+        random = np.random.default_rng(1)
+        layer.set_weights([random.uniform(0.5, 2, shape[-1:]) for _ in range(2)])
+        found.append(grouped(layer, x))
+    for theirs, ours in zip(*found, strict=True):
+        scale = max(1.0, float(tf.reduce_max(tf.abs(theirs))))
+        np.testing.assert_allclose(theirs, ours, rtol=1e-4, atol=1e-4 * scale)
+
+
+def test_group_normalization_gives_each_group_of_an_image_mean_0_and_variance_1():
+    x = tf.constant(np.random.default_rng(0).normal(30.0, 5.0, (2, 16, 16, 12)), tf.bfloat16)
+    y = layers.GroupNormalization(3, dtype="mixed_bfloat16")(x)
+    assert y.dtype == tf.bfloat16
+    apart = tf.cast(y, tf.float32).numpy().reshape(2, 256, 3, 4)
+    np.testing.assert_allclose(apart.mean((1, 3)), 0, atol=5e-3)
+    np.testing.assert_allclose(apart.var((1, 3)), 1, atol=1e-2)
+
+
+def test_group_normalization_of_vectors_is_that_of_keras():
+    x = tf.constant(np.random.default_rng(0).normal(size=(4, 6)), tf.float32)
+    theirs, ours = (of.GroupNormalization(2)(x) for of in (keras.layers, layers))
+    np.testing.assert_array_equal(theirs, ours)
 
 
 # --- batch normalization -------------------------------------------------------------------------
