@@ -4,6 +4,7 @@ import difflib
 import os
 import sys
 from dataclasses import asdict, dataclass, field, fields
+from math import prod
 from pathlib import Path
 
 # The tests set ATLAS_EMBEDDED=1: every path below is then ignored and embedded data are used.
@@ -81,7 +82,7 @@ def _words():
 
 MODELS = (
     *("Autoencoder", "VAE", "InfoVAE", "MMD-AE", "BetaTCVAE", "IWAE"),
-    *("SemiSupervisedVAE", "M2", "AAE", "IntroVAE", "SoftIntroVAE", "ASIntroVAE"),
+    *("SemiSupervisedVAE", "M2", "AAE", "VAE-GAN", "IntroVAE", "SoftIntroVAE", "ASIntroVAE"),
 )
 MOST_ITEMS = 64  # longest tuple; no network has more stages
 
@@ -127,7 +128,9 @@ class Settings:
 
     # Model
     model: str = _among("VAE", *MODELS)
-    latent_dim: int = _within(16, 1, 4096)
+    latent_dim: int = _within(16, 1, 65536)  # derived if there is a latent_map
+    # Height, width, channels of a latent that is a map; (): a vector.
+    latent_map: tuple[int, ...] = _within((), 1, 4096)
     widths: tuple[int, ...] = _within((32, 64), 1, 4096)  # filters of each convolution stage
     kernel_sizes: tuple[int, ...] = _within((3,), 1, 31)  # one for each stage, or one for all
     strides: tuple[int, ...] = _within((2,), 1, 8)  # one for each stage, or one for all
@@ -135,6 +138,7 @@ class Settings:
     residual: bool = False  # a residual block in every stage
     upsampling: str = _among("transpose", "transpose", "nearest")  # of the decoder
     batch_norm: bool = False
+    group_norm: bool = False  # instead of batch_norm
     dropout: float = _within(0.0, 0.0, 0.95)
 
     # Loss: nats per image, summed over pixels and over latent axes
@@ -167,6 +171,9 @@ class Settings:
     adversarial_weight: float = _within(30.0, 0.0, 1e6)  # AAE: of the adversarial term
     r1: float = _within(3.0, 0.0, 1e4)  # AAE: gradient penalty of the discriminator
     instance_noise: float = _within(0.0, 0.0, 10.0)  # AAE: sd, falls to 0 over the training
+    critic_widths: tuple[int, ...] = _within((32, 64), 1, 4096)  # VAE-GAN: filters of its stages
+    critic_weight: float = _within(0.5, 0.0, 1e3)  # VAE-GAN: its gradient, relative to the others'
+    critic_start: int = _within(0, 0, 10**9)  # VAE-GAN: training steps before it begins
     margin: float = _within(100.0, 0.0, 1e6)  # IntroVAE: nats
     margin_weight: float = _within(0.25, 0.0, 1e6)  # IntroVAE: its alpha
     gamma: float = _within(1.0, 0.0, 100.0)  # Soft- and AS-IntroVAE: of the KL in the decoder
@@ -211,6 +218,11 @@ class Settings:
                     f"one number for all stages, or {len(self.widths)}, one for each of widths"
                 )
                 _refuse(name, getattr(self, name), allowed)
+        if self.latent_map:
+            self._check_map()
+            object.__setattr__(self, "latent_dim", checked("latent_dim", prod(self.latent_map)))
+        if self.group_norm and self.batch_norm:
+            _refuse("group_norm", True, "False with batch_norm")
         if self.binarize == "dynamic" and self.reconstruction != "bernoulli":
             _refuse("reconstruction", self.reconstruction, 'bernoulli with binarize="dynamic"')
         if self.corrupt != "none" and self.model not in ("Autoencoder", "VAE"):
@@ -224,6 +236,40 @@ class Settings:
                 _refuse("binarize", self.binarize, f'"none" for {self.model}')
         if self.beta_neg_low > self.beta_neg_high:
             _refuse("beta_neg_low", self.beta_neg_low, f"at most {self.beta_neg_high}")
+
+    @property
+    def stage_strides(self) -> tuple[int, ...]:
+        """Stride of each stage: with a latent map, 1 as soon as the map has its size."""
+        strides = self.strides * len(self.widths) if len(self.strides) == 1 else self.strides
+        if not self.latent_map:
+            return strides
+        wanted, found = self.image_shape[0] // self.latent_map[0], []
+        for stride in strides:
+            found.append(stride if prod(found) * stride <= wanted else 1)
+        return tuple(found)
+
+    def _check_map(self):
+        """Refuses a latent map that the stages cannot make of an image."""
+        sides, shape = self.image_shape[:2], self.latent_map
+        if len(shape) != 3:
+            _refuse("latent_map", shape, "(height, width, channels), as in (8, 8, 4), or ()")
+        if any(side < small for side, small in zip(sides, shape, strict=False)):
+            _refuse("latent_map", shape, f"a map no larger than the image, {sides[0]} x {sides[1]}")
+        if any(side % small for side, small in zip(sides, shape, strict=False)) or (
+            sides[0] * shape[1] != sides[1] * shape[0]
+        ):
+            allowed = f"a map whose sides divide those of the image, {sides[0]} x {sides[1]}, alike"
+            _refuse("latent_map", shape, allowed)
+        factor = sides[0] // shape[0]
+        if prod(self.stage_strides) != factor:
+            allowed = (
+                f"another map, or stages (widths, strides) whose first strides multiply to {factor}"
+            )
+            _refuse("latent_map", shape, allowed)
+        if self.dense_widths:
+            _refuse("dense_widths", self.dense_widths, "() with a latent_map")
+        if self.model == "M2":
+            _refuse("latent_map", shape, "() for M2: its posterior given a class is of vectors")
 
     @classmethod
     def from_dict(cls, values: dict, shortened: bool = True) -> "Settings":

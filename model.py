@@ -12,7 +12,7 @@ from typing import NamedTuple
 import keras
 import tensorflow as tf
 
-from nn import layers, losses, metrics, randomness, replicas
+from nn import layers, losses, metrics, networks, randomness, replicas
 from nn.averages import Averages, reduced
 from nn.batches import as_float, parts, rows_of_parts
 from nn.configured import Configured, one_of
@@ -135,6 +135,16 @@ class Autoencoder(Configured):
     @property
     def latent_dim(self):
         return self.decoder.input_shape[-1]
+
+    @property
+    def latent_map(self):
+        """`(height, width, channels)` of a latent that is a map; `()` if it is a vector.
+
+        All functions take latents as vectors, those of a map in its order of rows, columns and
+        channels.
+        """
+        maps = [each for each in self.decoder.layers if each.name == networks.MAP]
+        return tuple(maps[0].output.shape[1:]) if maps else ()
 
     @property
     def image_shape(self):

@@ -5,7 +5,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import model as models
-from families import adversarial, semisupervised
+from families import adversarial, critic, semisupervised
 from nn import networks
 
 
@@ -16,14 +16,16 @@ def _pair(settings, kind):
 
 def _encoder_and_decoder(settings, stochastic):
     return {
-        "encoder": networks.encoder(**_shared(settings), stochastic=stochastic),
-        "decoder": _decoder(settings, settings.latent_dim),
+        "encoder": networks.encoder(
+            **_shared(settings), stochastic=stochastic, latent_map=settings.latent_map
+        ),
+        "decoder": _decoder(settings, settings.latent_dim, latent_map=settings.latent_map),
     }
 
 
-def _decoder(settings, latent_dim):
+def _decoder(settings, latent_dim, **options):
     shared = _shared(settings) | {"latent_dim": latent_dim}
-    return networks.decoder(**shared, upsampling=settings.upsampling)
+    return networks.decoder(**shared, upsampling=settings.upsampling, **options)
 
 
 def _with_discriminator(settings, kind):
@@ -36,6 +38,13 @@ def _with_discriminator(settings, kind):
     )
     pair = _encoder_and_decoder(settings, settings.stochastic)
     return pair | {"discriminator": discriminator}
+
+
+def _with_critic(settings, kind):
+    network = networks.patch_critic(
+        settings.image_shape, settings.critic_widths, settings.seed, settings.precision
+    )
+    return _pair(settings, kind) | {"critic": network}
 
 
 def _with_classifier(settings, kind):
@@ -72,15 +81,15 @@ def _shared(settings):
         "latent_dim",
         "widths",
         "kernel_sizes",
-        "strides",
         "dense_widths",
         "residual",
         "batch_norm",
+        "group_norm",
         "dropout",
         "seed",
         "precision",
     )
-    return {name: getattr(settings, name) for name in names}
+    return {name: getattr(settings, name) for name in names} | {"strides": settings.stage_strides}
 
 
 class Entry(NamedTuple):
@@ -107,6 +116,7 @@ REGISTRY = {
         _with_discriminator,
         ("stochastic", "discriminator_widths"),
     ),
+    "VAE-GAN": Entry(critic.VaeGan, _with_critic, ("critic_widths",)),
     "IntroVAE": Entry(adversarial.IntroVAE),
     "SoftIntroVAE": Entry(adversarial.SoftIntroVAE),
     "ASIntroVAE": Entry(adversarial.ASIntroVAE),
@@ -157,7 +167,15 @@ def with_model(settings, model, **changes):
 
     Returns:
         `config.Settings`. Reset settings are reported in one printed line.
+
+    Raises:
+        ValueError: if the changes are not valid, or give both `latent_dim` and `latent_map`.
     """
+    if "latent_dim" in changes and changes.get("latent_map", settings.latent_map):
+        raise ValueError(
+            f"settings: latent_dim = {changes['latent_dim']} is not valid with a latent_map, whose "
+            "size it is; set one of them (latent_map=() for a vector)"
+        )
     dropped = {
         each: default for each, default in unfit(settings, model).items() if each not in changes
     }
@@ -179,9 +197,9 @@ def count_weights(settings) -> int:
         Not less than the true number, and at most a quarter more (for models of more than
         thousands).
     """
-    stages = networks.stages(settings.widths, settings.kernel_sizes, settings.strides)
+    stages = networks.stages(settings.widths, settings.kernel_sizes, settings.stage_strides)
     height, width, channels = settings.image_shape
-    pads = networks.padding(settings.image_shape, settings.strides, len(stages))
+    pads = networks.padding(settings.image_shape, settings.stage_strides, len(stages))
     height, width = height + sum(pads[0]), width + sum(pads[1])
     encoder = decoder = 0
     filters = channels
@@ -191,21 +209,29 @@ def count_weights(settings) -> int:
         decoder += size**2 * own * before + 5 * before
         if settings.residual:
             encoder += 2 * (size**2 * own**2 + 5 * own)
-            decoder += 2 * (size**2 * before**2 + 5 * before)
+            inside = own if settings.latent_map else before
+            decoder += 2 * (size**2 * inside**2 + 5 * inside)
         filters, height, width = own, height // stride, width // stride
     decoder += stages[0][1] ** 2 * settings.widths[0] * channels + channels
     flat, latent_dim, labels = height * width * filters, settings.latent_dim, settings.classes
     features = settings.dense_widths[-1] if settings.dense_widths else flat
-    encoder += _dense(flat, *settings.dense_widths)
-    if settings.model != "M2":
-        encoder += 2 * _dense(features, latent_dim)
-    drawn = latent_dim + (labels if settings.model == "M2" else 0)
-    decoder += _dense(drawn, *reversed(settings.dense_widths), flat)
+    if settings.latent_map:
+        encoder += 2 * _dense(filters, settings.latent_map[2])
+        decoder += stages[-1][1] ** 2 * settings.latent_map[2] * filters + 5 * filters
+    else:
+        encoder += _dense(flat, *settings.dense_widths)
+        if settings.model != "M2":
+            encoder += 2 * _dense(features, latent_dim)
+        drawn = latent_dim + (labels if settings.model == "M2" else 0)
+        decoder += _dense(drawn, *reversed(settings.dense_widths), flat)
     total = encoder + decoder
     if settings.model.endswith("IntroVAE"):
         total += decoder  # its running mean
     if settings.model == "AAE":
         total += _dense(latent_dim, *settings.discriminator_widths, 1)
+    if settings.model == "VAE-GAN":
+        each = zip((channels, *settings.critic_widths), (*settings.critic_widths, 1), strict=True)
+        total += sum(16 * before * own + 3 * own for before, own in each)
     if settings.model == "SemiSupervisedVAE":
         total += _dense(latent_dim, *settings.class_widths, labels)
     if settings.model == "M2":

@@ -1,5 +1,7 @@
 """Faster versions of Keras' layers of the same names for a CPU."""
 
+import functools
+
 import keras
 import tensorflow as tf
 
@@ -69,20 +71,20 @@ class LeakyReLU(keras.layers.LeakyReLU):
     def call(self, inputs, training=False):
         slope = float(self.negative_slope)
         emulated = training and inputs.dtype == tf.bfloat16 and _on_cpu(inputs)
-        made = _compiled if emulated else lambda operation: operation
+        forward, backward = (
+            _compiled(each) if emulated else each for each in (tf.nn.leaky_relu, _leaky_gradient)
+        )
 
         @tf.custom_gradient
         def activated(inputs):
-            outputs = made(lambda x: tf.nn.leaky_relu(x, slope))(inputs)
-
-            def gradient(upstream):
-                return made(
-                    lambda u, y: tf.raw_ops.LeakyReluGrad(gradients=u, features=y, alpha=slope)
-                )(upstream, outputs)
-
-            return outputs, gradient
+            outputs = forward(inputs, slope)
+            return outputs, lambda upstream: backward(upstream, outputs, slope)
 
         return activated(inputs)
+
+
+def _leaky_gradient(upstream, outputs, slope):
+    return tf.raw_ops.LeakyReluGrad(gradients=upstream, features=outputs, alpha=slope)
 
 
 def _on_cpu(inputs):
@@ -90,11 +92,12 @@ def _on_cpu(inputs):
     return None not in inputs.shape and not tf.config.list_logical_devices("GPU")
 
 
+@functools.cache
 def _compiled(operation):
     """An operation on single values, compiled for this processor by XLA.
 
-    TensorFlow computes one in bfloat16 by way of float32, in twice the time; XLA uses the
-    processor's own instructions.
+    XLA computes a chain of them in one pass over the map. TensorFlow takes one pass for each, and
+    for each in bfloat16 twice the time, because it computes them by way of float32.
     """
     return tf.function(operation, autograph=False, jit_compile=True)
 
@@ -141,20 +144,20 @@ class GroupNormalization(keras.layers.GroupNormalization):
     References: [Wu & He, 2018](https://arxiv.org/abs/1803.08494), equations 1, 2, 6 and 7
     """
 
-    def call(self, inputs):
+    def call(self, inputs, training=False):
         if len(inputs.shape) != 4 or self.axis not in (-1, 3) or not (self.scale and self.center):
             return super().call(inputs)
-        outputs = _group_normalized(
-            tf.cast(inputs, tf.float32),
+        return _group_normalized(
+            tf.cast(inputs, self.compute_dtype),
             tf.convert_to_tensor(self.gamma, tf.float32),
             tf.convert_to_tensor(self.beta, tf.float32),
             self.groups,
             self.epsilon,
+            _compiled if training and _on_cpu(inputs) else lambda operation: operation,
         )
-        return tf.cast(outputs, self.compute_dtype)
 
 
-def _group_normalized(inputs, scale, offset, groups, epsilon):
+def _group_normalized(inputs, scale, offset, groups, epsilon, made):
     height, width, channels = inputs.shape[1:]
     count = float(height * width * (channels // groups))
 
@@ -166,20 +169,21 @@ def _group_normalized(inputs, scale, offset, groups, epsilon):
 
     @tf.custom_gradient
     def normalized(inputs, scale, offset):
-        mean = of_group(_sums_over_pixels(inputs))
-        variance = of_group(_sums_over_pixels(tf.square(inputs))) - tf.square(mean)
+        mean = of_group(_sums_over_pixels(made(_exact)(inputs)))
+        variance = of_group(_sums_over_pixels(made(_product)(inputs, inputs))) - tf.square(mean)
         inverse = tf.math.rsqrt(tf.maximum(variance, 0.0) + epsilon)
         slope = inverse * scale
-        outputs = _affine(inputs, slope, offset - mean * slope)
+        outputs = made(_affine)(inputs, slope, offset - mean * slope)
 
         def gradient(upstream):
             to_offset = _sums_over_pixels(upstream)
-            to_scale = inverse * (_sums_over_pixels(upstream * inputs) - mean * to_offset)
+            with_inputs = _sums_over_pixels(made(_product)(upstream, inputs))
+            to_scale = inverse * (with_inputs - mean * to_offset)
             # With u = upstream * scale and x the normalized input, of which mean and variance
             # depend on the input too: (u - mean(u) - x mean(u x)) / deviation.
             pull = inverse * of_group(to_scale * scale)
             constant = inverse * (mean * pull - of_group(to_offset * scale))
-            to_inputs = _affine(upstream, slope, constant) - _affine(inputs, inverse * pull)
+            to_inputs = made(_affine_of_two)(upstream, slope, inputs, inverse * pull, constant)
             return to_inputs, tf.reduce_sum(to_scale, 0), tf.reduce_sum(to_offset, 0)
 
         return outputs, gradient
@@ -187,10 +191,25 @@ def _group_normalized(inputs, scale, offset, groups, epsilon):
     return normalized(inputs, scale, offset)
 
 
-def _affine(maps, slope, constant=None):
-    """`slope * maps + constant` with one slope and constant per image and channel."""
-    scaled = maps * slope[:, None, None]
-    return scaled if constant is None else scaled + constant[:, None, None]
+def _exact(maps):
+    return tf.cast(maps, tf.float32)
+
+
+def _product(one, other):
+    return tf.cast(one, tf.float32) * tf.cast(other, tf.float32)
+
+
+def _affine(maps, slope, constant):
+    """`slope * maps + constant`, with one slope and constant per image and channel."""
+    slope, constant = slope[:, None, None], constant[:, None, None]
+    return tf.cast(slope * tf.cast(maps, tf.float32) + constant, maps.dtype)
+
+
+def _affine_of_two(maps, slope, others, other_slope, constant):
+    """`slope * maps - other_slope * others + constant`, likewise."""
+    slope, other_slope, constant = (each[:, None, None] for each in (slope, other_slope, constant))
+    exact = slope * tf.cast(maps, tf.float32) - other_slope * tf.cast(others, tf.float32)
+    return tf.cast(exact + constant, maps.dtype)
 
 
 @keras.saving.register_keras_serializable("latent_atlas")

@@ -378,3 +378,18 @@ def critic_nll(logits, real):
         Shape `(batch,)`.
     """
     return tf.nn.softplus(-logits[:, 0] if real else logits[:, 0])
+
+
+def critic_hinge(real, fake):
+    """Hinge loss of a critic of patches: real ones should have 1 or more, others -1 or less.
+
+    Args:
+        real, fake: The critic's outputs, shape `(batch, height, width, 1)`.
+
+    Returns:
+        Shape `(batch,)`, half of the sum of the two means over patches.
+
+    References: [Lim & Ye, 2017](https://arxiv.org/abs/1705.02894), Eq. 4 and 5
+    """
+    both = tf.nn.relu(1.0 - real) + tf.nn.relu(1.0 + fake)
+    return 0.5 * tf.reduce_mean(both, axis=(1, 2, 3))

@@ -7,7 +7,14 @@ import zlib
 import keras
 import tensorflow as tf
 
-from nn.layers import BatchNormalization, Conv2D, Conv2DTranspose, Dropout, LeakyReLU
+from nn.layers import (
+    BatchNormalization,
+    Conv2D,
+    Conv2DTranspose,
+    Dropout,
+    GroupNormalization,
+    LeakyReLU,
+)
 
 # exp(-20 / 2) is a posterior 20,000 times narrower than the prior, exp(4 / 2) one 7 times wider: no
 # useful posterior is outside, and exp cannot overflow inside.
@@ -19,17 +26,20 @@ LEAK = 0.2  # slope of LeakyReLU below zero
 # Of batch norm's running averages: with Keras' 0.99 they lag for hundreds of steps, and evaluation,
 # which uses them, lags behind training.
 MOMENTUM = 0.9
+GROUPS = 8  # most groups of group norm
+MAP = "latent_map"  # the decoder's layer that has the latent as a map
 
 
 class _Layers:
-    """Makes the layers of one network, with its precision, seeds, and optional batch norm and
-    dropout."""
+    """Makes the layers of one network, with its precision, seeds, and optional batch or group norm
+    and dropout."""
 
-    def __init__(self, name, seed, precision, batch_norm=False, dropout=0.0):
+    def __init__(self, name, seed, precision, batch_norm=False, group_norm=False, dropout=0.0):
         self.name = name
         self.seed = seed
         self.dtype = keras.DTypePolicy("mixed_bfloat16" if precision == "bfloat16" else "float32")
-        self.batch_norm = batch_norm
+        self.group_norm = group_norm
+        self.normed = batch_norm or group_norm
         self.dropout = dropout
         # Every layer of a run has its own seed, and the global seed is not used.
         self.seeds = itertools.count(zlib.crc32(f"{name}/{seed}".encode()))
@@ -48,17 +58,19 @@ class _Layers:
 
     def conv(self, width, kernel_size, stride=1, transpose=False, initializer="he_normal"):
         kind = Conv2DTranspose if transpose else keras.layers.Conv2D
-        # The batch norm that follows would cancel a bias.
+        # The norm that follows has its own offset.
         return kind(
             width,
             kernel_size,
             strides=stride,
             padding="same",
-            use_bias=not self.batch_norm,
+            use_bias=not self.normed,
             **self._options(initializer),
         )
 
-    def norm(self):
+    def norm(self, width):
+        if self.group_norm:
+            return GroupNormalization(math.gcd(GROUPS, width), epsilon=1e-5, dtype=self.dtype)
         # With several replicas it uses the statistics of the whole batch.
         shared = tf.distribute.get_strategy().num_replicas_in_sync > 1
         return BatchNormalization(momentum=MOMENTUM, synchronized=shared, dtype=self.dtype)
@@ -83,14 +95,25 @@ class _Layers:
         options = self._options("glorot") | {"dtype": "float32"}
         return keras.layers.Dense(width, name=name, **options)
 
+    def heads(self, latent_dim, latent_map=()):
+        """A function from features and a name to an output of the latent's shape."""
+        if not latent_map:
+            return lambda x, name: self.head(latent_dim, name)(x)
+        return lambda x, name: self.map_head(x, latent_map[-1], name)
+
     def image_head(self, channels, kernel_size, name):
         options = self._options("glorot") | {"dtype": "float32"}
         return Conv2D(channels, kernel_size, padding="same", name=name, **options)
 
-    def gaussian(self, x, latent_dim):
-        """Heads of a diagonal Gaussian: `[z_mean, z_log_var]`."""
-        z_mean = self.head(latent_dim, "z_mean")(x)
-        z_log_var = self.head(latent_dim, "z_log_var")(x)
+    def map_head(self, x, channels, name):
+        """`head` of a map, at each of its places: a vector `(height * width * channels)`."""
+        options = self._options("glorot") | {"dtype": "float32"}
+        x = keras.layers.Conv2D(channels, 1, name=f"{name}_{MAP}", **options)(x)
+        return keras.layers.Flatten(name=name, dtype="float32")(x)
+
+    def gaussian(self, x, head):
+        """A diagonal Gaussian, `[z_mean, z_log_var]`, each made by `head(x, name)`."""
+        z_mean, z_log_var = head(x, "z_mean"), head(x, "z_log_var")
         # The gradient ignores the clipping: the first steps may push a posterior out of the range,
         # and a plain clip, whose gradient is 0 there, would keep it out permanently.
         value = keras.ops.stop_gradient(keras.ops.clip(z_log_var, *LOG_VAR_RANGE))
@@ -98,9 +121,9 @@ class _Layers:
         return [z_mean, value + zero]
 
     def activate(self, x, norm=True):
-        """Batch norm if requested, LeakyReLU, dropout if requested."""
-        if norm and self.batch_norm:
-            x = self.norm()(x)
+        """Norm if requested, LeakyReLU, dropout if requested."""
+        if norm and self.normed:
+            x = self.norm(x.shape[-1])(x)
         x = LeakyReLU(LEAK, dtype=self.dtype)(x)
         if self.dropout:
             name = f"{self.name}_dropout_{next(self.dropouts)}"  # sets the stream of its masks
@@ -110,14 +133,14 @@ class _Layers:
     def residual(self, x, width, kernel_size):
         """Two convolutions with a skip connection (He et al., 2016).
 
-        Without batch norm the second starts at 0, so that the block starts as the identity and a
+        Without a norm the second starts at 0, so that the block starts as the identity and a
         deep network is stable at its first step (Zhang et al., 2019: Fixup).
         """
         inner = self.activate(self.conv(width, kernel_size)(x))
-        start = "he_normal" if self.batch_norm else "zeros"
+        start = "he_normal" if self.normed else "zeros"
         inner = self.conv(width, kernel_size, initializer=start)(inner)
-        if self.batch_norm:
-            inner = self.norm()(inner)
+        if self.normed:
+            inner = self.norm(width)(inner)
         return self.activate(keras.layers.Add(dtype=self.dtype)([x, inner]), norm=False)
 
 
@@ -159,6 +182,7 @@ def _features(
     dense_widths=(),
     residual=False,
     batch_norm=False,
+    group_norm=False,
     dropout=0.0,
     seed=0,
     precision="float32",
@@ -166,17 +190,17 @@ def _features(
     """Input and features of an encoder, without its heads.
 
     Returns:
-        `(layers, images, features)`: a `_Layers` for more layers, the input tensor, and the
-            features, a tensor `(batch, units)`.
+        `(layers, images, maps, features)`: a `_Layers` for more layers, the input tensor, the maps
+            of the last stage, and the features, a tensor `(batch, units)`.
     """
-    layers = _Layers(name, seed, precision, batch_norm, dropout)
+    layers = _Layers(name, seed, precision, batch_norm, group_norm, dropout)
     images = keras.Input(image_shape, name="images")
-    x = _convolutions(layers, images, widths, kernel_sizes, strides, residual)
-    x = keras.layers.Flatten(dtype=layers.dtype)(x)
-    return layers, images, layers.denses(x, dense_widths)
+    maps = _convolutions(layers, images, widths, kernel_sizes, strides, residual)
+    x = keras.layers.Flatten(dtype=layers.dtype)(maps)
+    return layers, images, maps, layers.denses(x, dense_widths)
 
 
-def encoder(image_shape, latent_dim, stochastic=True, **stages):
+def encoder(image_shape, latent_dim, stochastic=True, latent_map=(), **stages):
     """Network from images to the posterior's parameters.
 
     Strided convolutions with LeakyReLU, each followed by a residual block if requested, then dense
@@ -186,10 +210,13 @@ def encoder(image_shape, latent_dim, stochastic=True, **stages):
         image_shape: `(height, width, channels)`, any size.
         latent_dim: Axes of the latent.
         stochastic: Whether there is a posterior variance.
+        latent_map: `(height, width, channels)` of a latent that is a map: that of the last stage,
+            as a vector of `latent_dim = height * width * channels` numbers.
         widths: Filters of each stage; default: `(32, 64)`.
         kernel_sizes, strides: One for each stage, or one for all; default: `(3,)`, `(2,)`.
         dense_widths: Units of dense layers between the convolutions and the latent; default: none.
-        residual, batch_norm, dropout: Additions to every stage; default: none.
+        residual, batch_norm, group_norm, dropout: Additions to every stage; default: none. Group
+            norm has at most `GROUPS` groups.
         seed: Seed of the initial weights and of the dropout masks; default: 0.
         precision: `"float32"`, the default, or `"bfloat16"` (the heads stay float32).
 
@@ -197,8 +224,9 @@ def encoder(image_shape, latent_dim, stochastic=True, **stages):
         Functional model: float32 `(batch, *image_shape)` in [0, 1] to `[z_mean, z_log_var]`, or
         to `z_mean` alone, each `(batch, latent_dim)`; `z_log_var` lies in `LOG_VAR_RANGE`.
     """
-    layers, images, x = _features("encoder", image_shape, **stages)
-    outputs = layers.gaussian(x, latent_dim) if stochastic else layers.head(latent_dim, "z_mean")(x)
+    layers, images, maps, x = _features("encoder", image_shape, **stages)
+    head, x = layers.heads(latent_dim, latent_map), maps if latent_map else x
+    outputs = layers.gaussian(x, head) if stochastic else head(x, "z_mean")
     return keras.Model(images, outputs, name="encoder")
 
 
@@ -211,14 +239,20 @@ def decoder(
     dense_widths=(),
     residual=False,
     batch_norm=False,
+    group_norm=False,
     dropout=0.0,
     seed=0,
     precision="float32",
     upsampling="transpose",
+    latent_map=(),
 ):
     """Network from latents to logits of pixels: the mirrored encoder of the same arguments.
 
+    A residual block comes after its stage has enlarged a map, or before, if the latent is a map:
+    the maps are sharp, and blocks at the size of the image would take most of the time.
+
     Args:
+        latent_map: See `encoder`; without a stage's stride a convolution keeps the map's size.
         upsampling: `"transpose"`, transposed convolutions, fast; or `"nearest"`, repeated pixels
             and then a convolution, without checkerboard artefacts in sharp images
             ([Odena et al., 2016](https://distill.pub/2016/deconv-checkerboard/)).
@@ -228,22 +262,30 @@ def decoder(
         Functional model: float32 `(batch, latent_dim)` to float32 logits `(batch, *image_shape)`;
         the images are their sigmoid.
     """
-    layers = _Layers("decoder", seed, precision, batch_norm, dropout)
+    layers = _Layers("decoder", seed, precision, batch_norm, group_norm, dropout)
     pad = padding(image_shape, strides, len(widths))
     each_stage = stages(widths, kernel_sizes, strides)
     factor = math.prod(stride for _, _, stride in each_stage)
     small = [(side + sum(each)) // factor for side, each in zip(image_shape[:2], pad, strict=True)]
 
     z = keras.Input((latent_dim,), name="z")
-    x = layers.denses(z, (*reversed(dense_widths), math.prod(small) * widths[-1]))
-    x = keras.layers.Reshape((*small, widths[-1]), dtype=layers.dtype)(x)
+    if latent_map:
+        x = keras.layers.Reshape(latent_map, dtype=layers.dtype, name=MAP)(z)
+        x = layers.activate(layers.conv(widths[-1], each_stage[-1][1])(x))
+    else:
+        x = layers.denses(z, (*reversed(dense_widths), math.prod(small) * widths[-1]))
+        x = keras.layers.Reshape((*small, widths[-1]), dtype=layers.dtype)(x)
     outputs_of = [
         widths[0],
         *widths[:-1],
     ]  # the inverse of stage i outputs the input width of stage i
-    for (_, kernel_size, stride), width in reversed(list(zip(each_stage, outputs_of, strict=True))):
+    for (own, kernel_size, stride), width in reversed(
+        list(zip(each_stage, outputs_of, strict=True))
+    ):
+        if residual and latent_map:
+            x = layers.residual(x, own, kernel_size)
         x = layers.activate(layers.enlarge(x, width, kernel_size, stride, upsampling))
-        if residual:
+        if residual and not latent_map:
             x = layers.residual(x, width, kernel_size)
     logits = layers.image_head(image_shape[2], each_stage[0][1], name="logits")(x)
     if any(map(any, pad)):
@@ -265,6 +307,29 @@ def classifier(image_shape, classes, widths=(32, 64), dense_width=128, dropout=0
     x = LeakyReLU(LEAK, name="features")(layers.dense(dense_width)(x))
     x = Dropout(dropout, seed=seed, name="classifier_dropout")(x)
     return keras.Model(images, layers.head(classes, "logits")(x), name="classifier")
+
+
+def patch_critic(image_shape, widths=(32, 64), seed=0, precision="float32"):
+    """Convolutional network that judges each patch of an image, used by `families.critic`.
+
+    Args:
+        image_shape: `(height, width, channels)`.
+        widths: Filters of its stages, each of which halves the sides.
+        seed, precision: See `encoder`.
+
+    Returns:
+        Functional model: float32 `(batch, *image_shape)` in [0, 1] to float32
+        `(batch, height, width, 1)`, one number per patch; with two stages, a patch has 18 pixels.
+
+    References: [Isola et al., 2017](https://arxiv.org/abs/1611.07004), Section 3.2.2
+    """
+    layers = _Layers("critic", seed, precision, group_norm=True)
+    images = x = keras.Input(image_shape, name="images")
+    for number, width in enumerate(widths):
+        x = layers.activate(layers.conv(width, 4, stride=2)(x), norm=number > 0)
+    options = layers._options("glorot") | {"dtype": "float32"}
+    opinion = keras.layers.Conv2D(1, 3, padding="same", name="opinion", **options)(x)
+    return keras.Model(images, opinion, name="critic")
 
 
 def untrained(image_shape, seed=0, widths=(32, 64, 128), least=4):
@@ -347,7 +412,7 @@ def class_encoder(image_shape, classes, **stages):
         Functional model: float32 `(batch, *image_shape)` in [0, 1] to `[features, logits]`, of
         shapes `(batch, units)` and `(batch, classes)`; the logits are float32.
     """
-    layers, images, x = _features("class_encoder", image_shape, **stages)
+    layers, images, _, x = _features("class_encoder", image_shape, **stages)
     return keras.Model(images, [x, layers.head(classes, "logits")(x)], name="class_encoder")
 
 
@@ -367,7 +432,8 @@ def class_posterior(features, classes, latent_dim, widths=(256,), seed=0, precis
     layers = _Layers("class_posterior", seed, precision)
     inputs = [keras.Input((features,), name="features"), keras.Input((classes,), name="y")]
     x = layers.denses(keras.layers.Concatenate(dtype=layers.dtype)(inputs), widths)
-    return keras.Model(inputs, layers.gaussian(x, latent_dim), name="class_posterior")
+    heads = layers.gaussian(x, layers.heads(latent_dim))
+    return keras.Model(inputs, heads, name="class_posterior")
 
 
 def vector_class_encoder(units, classes, widths=(256,), dropout=0.0, seed=0):

@@ -18,7 +18,7 @@ from nn.averages import reduced
 from spots import blobs
 from storage import checkpoints
 
-KINDS = ("AAE", "IntroVAE", "SoftIntroVAE", "ASIntroVAE")
+KINDS = ("AAE", "VAE-GAN", "IntroVAE", "SoftIntroVAE", "ASIntroVAE")
 
 
 @pytest.fixture

@@ -61,6 +61,40 @@ def test_values_that_contradict_each_other_are_refused():
         config.Settings(corrupt="mask", model="InfoVAE")
 
 
+def test_a_latent_map_gives_the_latent_its_size_and_the_stages_their_strides():
+    settings = config.Settings(image_shape=(64, 96, 1), widths=(8, 16, 24), latent_map=(16, 24, 3))
+    assert settings.latent_dim == 16 * 24 * 3
+    assert settings.stage_strides == (2, 2, 1)
+    assert replace(settings, latent_map=(), latent_dim=7).stage_strides == (2, 2, 2)
+    assert replace(settings, strides=(1, 4, 2)).stage_strides == (1, 4, 1)
+    assert config.Settings.from_dict(json.loads(json.dumps(settings.to_dict()))) == settings
+
+
+@pytest.mark.parametrize(
+    ("shape", "changes", "allowed"),
+    [
+        ((8, 8), {}, r"\(height, width, channels\)"),
+        ((5, 8, 2), {}, "sides divide those of the image, 32 x 32, alike"),
+        ((4, 8, 2), {}, "sides divide those of the image, 32 x 32, alike"),
+        ((64, 64, 2), {}, "no larger than the image, 32 x 32"),
+        ((4, 4, 2), {}, r"stages \(widths, strides\) whose first strides multiply to 8"),
+        ((16, 16, 2), {"strides": (4,)}, "whose first strides multiply to 2"),
+        ((8, 8, 2), {"model": "M2"}, r"\(\) for M2"),
+        ((16, 16, 512), {}, "whole numbers from 1 to 65536"),
+    ],
+)
+def test_a_latent_map_that_cannot_be_is_refused_with_what_can(shape, changes, allowed):
+    with pytest.raises(ValueError, match=allowed):
+        config.Settings(latent_map=shape, **changes)
+
+
+def test_a_latent_map_leaves_no_place_for_dense_layers_and_one_norm_for_another():
+    with pytest.raises(ValueError, match=r"dense_widths = \(64,\).*\(\) with a latent_map"):
+        config.Settings(latent_map=(8, 8, 2), dense_widths=(64,))
+    with pytest.raises(ValueError, match="group_norm = True.*False with batch_norm"):
+        config.Settings(group_norm=True, batch_norm=True)
+
+
 def test_a_misspelt_field_is_refused_with_the_nearest_name():
     with pytest.raises(ValueError, match="there is no setting 'latent_dims'.*latent_dim"):
         config.Settings.from_dict({"latent_dims": 3})

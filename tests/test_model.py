@@ -390,6 +390,19 @@ def test_images_of_any_size_train_for_a_step_and_come_back_in_their_own(size, ch
 # --- what users call -----------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("kind", [each for each in registry.REGISTRY if each != "M2"])
+def test_every_model_but_m2_can_have_a_latent_map(kind, tiny, tmp_path):
+    settings = tiny(model=kind, latent_map=(6, 6, 2), group_norm=True, residual=True, classes=2)
+    model = compiled(settings)
+    assert model.latent_map == (6, 6, 2) and model.latent_dim == 72
+    assert np.isfinite(float(model.train_step(blobs(16))["loss"]))
+    model.save(tmp_path / "model.keras")
+    again, images = keras.models.load_model(tmp_path / "model.keras"), blobs(4)[0]
+    assert again.latent_map == (6, 6, 2)
+    np.testing.assert_allclose(again.reconstruct(images), model.reconstruct(images), atol=1e-6)
+    assert registry.from_settings(tiny()).latent_map == ()
+
+
 @pytest.mark.parametrize("kind", registry.REGISTRY)
 def test_samples_and_reconstructions_are_images_and_depend_on_the_seed_alone(kind, tiny):
     model = registry.from_settings(tiny(model=kind))
@@ -500,6 +513,15 @@ def test_settings_for_another_model_leave_out_what_it_does_not_take(tiny, capsys
     )
     registry.require_fit(other)
     assert registry.with_model(settings, "VAE") == settings and not capsys.readouterr().out
+
+
+def test_a_latents_size_beside_a_map_is_refused(tiny):
+    settings = tiny(latent_map=(6, 6, 2))
+    with pytest.raises(ValueError, match="latent_dim = 8 is not valid with a latent_map"):
+        registry.with_model(settings, "VAE", latent_dim=8)
+    with pytest.raises(ValueError, match="latent_dim = 8 is not valid with a latent_map"):
+        registry.with_model(tiny(), "VAE", latent_dim=8, latent_map=(6, 6, 2))
+    assert registry.with_model(settings, "VAE", latent_dim=8, latent_map=()).latent_dim == 8
 
 
 def test_what_is_asked_for_beside_another_model_is_not_left_out(tiny):

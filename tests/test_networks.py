@@ -17,6 +17,7 @@ OPTIONS = [
     {"kernel_sizes": (5, 3), "strides": (2, 1)},
     {"strides": (3, 2)},
     {"residual": True, "batch_norm": True},
+    {"residual": True, "group_norm": True},
     {"dense_widths": (16, 12), "dropout": 0.2},
     {"precision": "bfloat16", "residual": True, "dropout": 0.2},
 ]
@@ -73,6 +74,39 @@ def test_every_option_gives_finite_float32_outputs_of_the_right_shape(options):
     for output, shape in ((z_mean, (2, 3)), (z_log_var, (2, 3)), (logits, (2, 14, 10, 1))):
         assert output.shape == shape and output.dtype == tf.float32
         assert np.isfinite(output).all()
+
+
+MAP_OPTIONS = {"image_shape": (16, 24, 1), "widths": (4, 6, 8), "latent_map": (4, 6, 5)}
+MAP_OPTIONS |= {"strides": (2, 2, 1), "latent_dim": 120}
+
+
+@pytest.mark.parametrize("upsampling", ["transpose", "nearest"])
+@pytest.mark.parametrize("norm", [{}, {"batch_norm": True}, {"group_norm": True}])
+def test_a_latent_map_is_a_vector_outside_the_networks(norm, upsampling):
+    options = MAP_OPTIONS | {"residual": True} | norm
+    encoder = networks.encoder(**options)
+    decoder = networks.decoder(**options, upsampling=upsampling)
+    z_mean, z_log_var = encoder(tf.ones((2, 16, 24, 1)))
+    assert z_mean.shape == z_log_var.shape == (2, 120)
+    assert decoder.get_layer(networks.MAP).output.shape == (None, 4, 6, 5)
+    assert decoder(z_mean).shape == (2, 16, 24, 1)
+    assert networks.encoder(**options, stochastic=False)(tf.ones((2, 16, 24, 1))).shape == (2, 120)
+
+
+def test_a_place_of_a_latent_map_belongs_to_its_place_of_the_image():
+    options = MAP_OPTIONS | {"image_shape": (32, 48, 1), "latent_map": (8, 12, 5)}
+    options["latent_dim"] = 480
+    encoder, decoder = networks.encoder(**options), networks.decoder(**options)
+    image = np.zeros((1, 32, 48, 1), np.float32)
+    image[0, 29, 2] = 1.0
+    z = encoder(np.concatenate([image, 0 * image]))[0].numpy().reshape(2, 8, 12, 5)
+    changed = np.abs(z[0] - z[1]).max(-1)
+    assert changed[7, 0] > 0.0 and changed[:4].max() == 0.0 and changed[:, 4:].max() == 0.0
+    latent = np.zeros((8, 12, 5), np.float32)
+    latent[0, 11] = 1.0
+    made = decoder(np.stack([latent, 0 * latent]).reshape(2, 480)).numpy()
+    moved = np.abs(made[0] - made[1])[..., 0]
+    assert moved[:4, 44:].max() > 0.0 and moved[20:].max() == 0.0 and moved[:, :28].max() == 0.0
 
 
 def test_log_variance_stays_in_its_range_for_absurd_inputs():
@@ -145,6 +179,8 @@ def test_a_residual_block_without_batch_norm_starts_as_its_straight_way():
 def test_the_weights_of_a_model_are_known_before_it_is_built(kind):
     base = config.Settings(model=kind, widths=(8, 16), latent_dim=5)
     shapes = [{"dense_widths": (32, 16), "image_shape": (45, 30, 3), "class_widths": ()}]
+    if kind != "M2":
+        shapes.append({"latent_map": (8, 8, 3), "widths": (8, 16, 24), "residual": True})
     if os.environ.get("ATLAS_LONG") == "1":
         shapes += [
             {},
