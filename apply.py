@@ -177,6 +177,8 @@ def encode(model, images, table):
 
 def coordinates(latents) -> np.ndarray:
     """The latent columns of a table, from `encode` or of an archive; float32 `(n, latent_dim)`."""
+    if "z_mean" in latents:  # of an archive of latent maps
+        return np.stack(latents["z_mean"]).astype(np.float32)
     return latents.filter(regex=r"^z_(mean_)?\d+$").to_numpy(np.float32)
 
 

@@ -33,6 +33,7 @@ PART = 2**27  # bytes of images in a part
 MOST_FILES = 2048  # in a part
 CORES = 2  # of a worker without a GPU
 MARK = b"latent_atlas"  # key of the input's hash in the table's metadata
+POSTERIOR = ("z_mean", "z_log_var")  # columns of the table
 NO_ARROW = "a Parquet table needs pyarrow: pip install pyarrow"
 NO_RAY = 'other machines are reached through Ray: pip install "ray[data]"'
 
@@ -112,13 +113,11 @@ class Encoder:
         self.folder, self.reading = Path(task.folder), reading_of(task.run, task.bits)
         self.model = train.load(task.run)
         self.directions = [Direction.load(path) for path in task.directions]
-        axes = range(self.model.latent_dim)
+        self.axes = self.model.latent_dim
         self.columns = [
             "error",
             *(["label", "confidence"] if self.model.uses_labels else []),
             *(f"along {each.name}" for each in self.directions),
-            *(f"z_mean_{axis}" for axis in axes),
-            *(f"z_log_var_{axis}" for axis in axes),
         ]
         signature = [tf.TensorSpec((None, *settings.image_shape), tf.uint8)]
         self.measure = tf.function(self._measure, input_signature=signature, autograph=False)
@@ -126,7 +125,7 @@ class Encoder:
         self.pool = ThreadPoolExecutor((os.cpu_count() or 1) + 1)
 
     def _measure(self, images):
-        """The columns of a batch, `(batch, columns)`."""
+        """The columns of a batch and its posterior, `(batch, columns + 2 latent_dim)`."""
         z_mean, z_log_var, made = self.model.describe(images)
         found = [metrics.mse(as_float(images), made)]
         if self.model.uses_labels:
@@ -159,11 +158,13 @@ class Encoder:
             reading: From `read`.
 
         Returns:
-            `(table, bad)`: a row for each image with `file`, `slice` and the columns; and a list of
-                `(name, reason)` of the files that cannot be read.
+            `(table, bad)`: a row for each image with `file`, `slice`, the columns and the
+                posterior, which has a column for each axis, or, if the latent is a map, two columns
+                of vectors; and a list of `(name, reason)` of the files that cannot be read.
         """
-        size = rows_at_a_time((None, *self.reading.image_shape))
-        places, bad, waiting, made = [], [], [], [np.zeros((0, len(self.columns)), np.float32)]
+        size, known = rows_at_a_time((None, *self.reading.image_shape)), len(self.columns)
+        places, bad, waiting = [], [], []
+        made = [np.zeros((0, known + 2 * self.axes), np.float32)]
 
         def measure_waiting():
             images = np.concatenate(waiting)
@@ -182,7 +183,14 @@ class Encoder:
                 measure_waiting()
         if waiting:
             measure_waiting()
-        table = pd.DataFrame(np.concatenate(made), columns=self.columns)
+        made = np.concatenate(made)
+        table = pd.DataFrame(made[:, :known], columns=self.columns)
+        for name, z in zip(POSTERIOR, np.split(made[:, known:], 2, axis=1), strict=True):
+            if self.model.latent_map:
+                table[name] = list(z)
+            else:
+                names = [f"{name}_{axis}" for axis in range(self.axes)]
+                table = pd.concat([table, pd.DataFrame(z, columns=names)], axis=1)
         table.insert(0, "file", [name for name, _ in places])
         table.insert(1, "slice", np.array([number for _, number in places], np.int32))
         return table, bad
@@ -194,6 +202,7 @@ class Encoder:
 
         table, bad = self.rows(reading)
         kinds = {"file": pyarrow.string(), "slice": pyarrow.int32(), "label": pyarrow.int32()}
+        kinds |= dict.fromkeys(POSTERIOR, pyarrow.list_(pyarrow.float32(), self.axes))
         kinds = [(name, kinds.get(name, pyarrow.float32())) for name in table.columns]
         schema = pyarrow.schema(kinds)  # the same for a part without any readable file
         rows = pyarrow.Table.from_pandas(table, schema=schema, preserve_index=False)

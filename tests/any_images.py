@@ -160,7 +160,13 @@ def forty(folder) -> Chosen:
     return Chosen({"EXPERIMENT": "gallery", "IMAGES_DIR": folder / "few"}, lines)
 
 
-SETS = {each.__name__: each for each in (mnist, labelled, colours, oasis, chest, volumes, forty)}
+def maps(folder) -> Chosen:
+    """Embedded slices with a latent that is a map."""
+    return Chosen({"EXPERIMENT": "brain-map", "ATLAS_EMBEDDED": "1"})
+
+
+MADE = (mnist, labelled, colours, oasis, chest, volumes, forty, maps)
+SETS = {each.__name__: each for each in MADE}
 REAL = {  # experiment and path variable of a user's own
     "mnist": ("mnist", "MNIST_PATH"),
     "oasis": ("brain", "OASIS_DIR"),

@@ -177,3 +177,17 @@ def test_an_archive_is_made_anew_once_a_missing_reader_is_installed(task, monkey
         lacking = task.checked().digest()
     monkeypatch.setattr(decoding, "missing_readers", lambda: [])
     assert task.checked().digest() != lacking
+
+
+def test_a_latent_map_is_one_column_of_vectors(spots, tiny, folder, tmp_path):
+    settings = tiny(latent_map=(6, 6, 2), epochs=1)
+    run, to = tmp_path / "map", tmp_path / "latents.parquet"
+    model = registry.from_settings(settings)
+    train.fit(model, spots, settings, run, verbose=0)
+    archive.encode(archive.Task(str(run), str(folder)), to, told=False)
+    table = pd.read_parquet(to)
+    assert list(table.columns) == ["file", "slice", "error", "z_mean", "z_log_var"]
+    images, _ = apply.load_images(run, folder, "skip")
+    z_mean, z_log_var = model.encode(images)
+    np.testing.assert_allclose(apply.coordinates(table), z_mean, atol=1e-5)
+    np.testing.assert_allclose(np.stack(table["z_log_var"]), z_log_var, atol=1e-5)
