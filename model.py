@@ -147,6 +147,11 @@ class Autoencoder(Configured):
         return tuple(maps[0].output.shape[1:]) if maps else ()
 
     @property
+    def precision(self):
+        """`"float32"` or `"bfloat16"`, in which the networks compute."""
+        return self.encoder.layers[1].compute_dtype
+
+    @property
     def image_shape(self):
         return tuple(self.decoder.output_shape[1:])
 

@@ -90,6 +90,8 @@ def fit(kind, model, split, seed=0, columns=(), categories=(), **options):
             raise ValueError(f"a {kind} prior takes no conditions; kinds that do: {allowed}")
         table = split.table.iloc[rows].reset_index(drop=True)
         options |= {"table": table, "conditions": Conditions.learn(table, columns, categories)}
+    if kind == flows.Flow.kind and model.latent_map:
+        options |= {"latent_map": model.latent_map, "precision": model.precision}
     return KINDS[kind].fitted(z, seed, **options)
 
 

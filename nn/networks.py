@@ -30,7 +30,7 @@ GROUPS = 8  # most groups of group norm
 MAP = "latent_map"  # the decoder's layer that has the latent as a map
 
 
-class _Layers:
+class Layers:
     """Makes the layers of one network, with its precision, seeds, and optional batch or group norm
     and dropout."""
 
@@ -104,6 +104,11 @@ class _Layers:
     def image_head(self, channels, kernel_size, name):
         options = self._options("glorot") | {"dtype": "float32"}
         return Conv2D(channels, kernel_size, padding="same", name=name, **options)
+
+    def zero_head(self, x, channels):
+        """A linear output at each place of a map, in float32, that starts at 0."""
+        options = self._options("zeros") | {"dtype": "float32"}
+        return keras.layers.Conv2D(channels, 3, padding="same", **options)(x)
 
     def map_head(self, x, channels, name):
         """`head` of a map, at each of its places: a vector `(height * width * channels)`."""
@@ -190,10 +195,10 @@ def _features(
     """Input and features of an encoder, without its heads.
 
     Returns:
-        `(layers, images, maps, features)`: a `_Layers` for more layers, the input tensor, the maps
+        `(layers, images, maps, features)`: a `Layers` for more layers, the input tensor, the maps
             of the last stage, and the features, a tensor `(batch, units)`.
     """
-    layers = _Layers(name, seed, precision, batch_norm, group_norm, dropout)
+    layers = Layers(name, seed, precision, batch_norm, group_norm, dropout)
     images = keras.Input(image_shape, name="images")
     maps = _convolutions(layers, images, widths, kernel_sizes, strides, residual)
     x = keras.layers.Flatten(dtype=layers.dtype)(maps)
@@ -262,7 +267,7 @@ def decoder(
         Functional model: float32 `(batch, latent_dim)` to float32 logits `(batch, *image_shape)`;
         the images are their sigmoid.
     """
-    layers = _Layers("decoder", seed, precision, batch_norm, group_norm, dropout)
+    layers = Layers("decoder", seed, precision, batch_norm, group_norm, dropout)
     pad = padding(image_shape, strides, len(widths))
     each_stage = stages(widths, kernel_sizes, strides)
     factor = math.prod(stride for _, _, stride in each_stage)
@@ -300,7 +305,7 @@ def classifier(image_shape, classes, widths=(32, 64), dense_width=128, dropout=0
         Functional model: float32 `(batch, *image_shape)` in [0, 1] to logits `(batch, classes)`.
         Its last but one layer, `"features"`, has `dense_width` units.
     """
-    layers = _Layers("classifier", seed, "float32", batch_norm=True)
+    layers = Layers("classifier", seed, "float32", batch_norm=True)
     images = keras.Input(image_shape, name="images")
     x = _convolutions(layers, images, widths, (3,), (2,), residual=True)
     x = keras.layers.Flatten()(x)
@@ -323,7 +328,7 @@ def patch_critic(image_shape, widths=(32, 64), seed=0, precision="float32"):
 
     References: [Isola et al., 2017](https://arxiv.org/abs/1611.07004), Section 3.2.2
     """
-    layers = _Layers("critic", seed, precision, group_norm=True)
+    layers = Layers("critic", seed, precision, group_norm=True)
     images = x = keras.Input(image_shape, name="images")
     for number, width in enumerate(widths):
         x = layers.activate(layers.conv(width, 4, stride=2)(x), norm=number > 0)
@@ -347,7 +352,7 @@ def untrained(image_shape, seed=0, widths=(32, 64, 128), least=4):
     Returns:
         Functional model: float32 `(batch, *image_shape)` in [0, 1] to `(batch, units)`.
     """
-    layers = _Layers("untrained", seed, "float32")
+    layers = Layers("untrained", seed, "float32")
     images = x = keras.Input(image_shape, name="images")
     count = max(1, round(math.log2(min(image_shape[:2]) / least)))
     for stage in range(count):
@@ -395,7 +400,7 @@ def latent_classifier(latent_dim, classes, widths=(), dropout=0.0, seed=0, preci
     Returns:
         Functional model: float32 `(batch, latent_dim)` to float32 logits `(batch, classes)`.
     """
-    layers = _Layers("latent_classifier", seed, precision, dropout=dropout)
+    layers = Layers("latent_classifier", seed, precision, dropout=dropout)
     z = keras.Input((latent_dim,), name="z")
     logits = layers.head(classes, "logits")(layers.denses(z, widths))
     return keras.Model(z, logits, name="latent_classifier")
@@ -429,7 +434,7 @@ def class_posterior(features, classes, latent_dim, widths=(256,), seed=0, precis
     Returns:
         Functional model: `[(batch, features), one-hot (batch, classes)]` to `[z_mean, z_log_var]`.
     """
-    layers = _Layers("class_posterior", seed, precision)
+    layers = Layers("class_posterior", seed, precision)
     inputs = [keras.Input((features,), name="features"), keras.Input((classes,), name="y")]
     x = layers.denses(keras.layers.Concatenate(dtype=layers.dtype)(inputs), widths)
     heads = layers.gaussian(x, layers.heads(latent_dim))
@@ -442,7 +447,7 @@ def vector_class_encoder(units, classes, widths=(256,), dropout=0.0, seed=0):
     Returns:
         Functional model: float32 `(batch, units)` to `[vector, logits (batch, classes)]`.
     """
-    layers = _Layers("vector_class_encoder", seed, "float32", dropout=dropout)
+    layers = Layers("vector_class_encoder", seed, "float32", dropout=dropout)
     vector = keras.Input((units,), name="vector")
     logits = layers.head(classes, "logits")(layers.denses(vector, widths))
     return keras.Model(vector, [vector, logits], name="vector_class_encoder")
@@ -455,7 +460,7 @@ def vector_decoder(units, latent_dim, widths=(256,), seed=0):
         Functional model: float32 `(batch, latent_dim)` to `(batch, 2, units)`: means, then
         log-variances, which lie in `VECTOR_LOG_VAR_RANGE`.
     """
-    layers = _Layers("vector_decoder", seed, "float32")
+    layers = Layers("vector_decoder", seed, "float32")
     z = keras.Input((latent_dim,), name="z")
     x = layers.denses(z, tuple(reversed(widths)))
     means, log_var = layers.head(units, "means")(x), layers.head(units, "log_var")(x)

@@ -196,6 +196,67 @@ def test_a_flow_stopped_at_time_0_is_noise_and_at_1_its_draw(trained):
     np.testing.assert_array_equal(prior.sample(50, seed=4, until=1.0), prior.sample(50, seed=4))
 
 
+# --- what a flow can do with latents -------------------------------------------------------------
+
+
+def test_variations_leave_latents_at_strength_0_and_are_draws_at_1(trained, z):
+    prior, some = trained[flows.Flow], z[:400]
+    np.testing.assert_array_equal(prior.varied(some, 0.0), some)
+    whole = prior.varied(some, 1.0, seed=4)
+    np.testing.assert_allclose(whole, prior.sample(400, seed=4), atol=1e-4)
+    away = [np.linalg.norm(prior.varied(some, each) - some, axis=1).mean() for each in (0.1, 0.5)]
+    assert away[0] < 0.5 * away[1]
+    # A little noise leaves a latent in its cluster.
+    near = prior.varied(some, 0.2)
+    assert np.mean(np.sign(near[:, 0] + near[:, 1]) == np.sign(some[:, 0] + some[:, 1])) > 0.95
+    with pytest.raises(ValueError, match="strength = 1.5 is not valid; allowed: from 0 to 1"):
+        prior.varied(some, 1.5)
+
+
+def test_what_is_known_of_a_latent_stays_and_what_is_drawn_goes_with_it(trained, z):
+    prior, some = trained[flows.Flow], z[:400]
+    known = np.zeros_like(some, bool)
+    known[:, 0] = True
+    made = prior.completed(some, known, seed=1)
+    np.testing.assert_array_equal(made[:, 0], some[:, 0])
+    # In a cluster the two axes have one sign.
+    sure = np.abs(some[:, 0]) > 1.5
+    assert np.mean(np.sign(made[sure, 1]) == np.sign(some[sure, 0])) > 0.9
+    other = np.where(known, some, 99.0)  # the unknown numbers are not looked at
+    np.testing.assert_array_equal(prior.completed(other, known, seed=1), made)
+    assert np.abs(prior.completed(some, known, seed=2)[:, 1] - made[:, 1]).mean() > 0.1
+
+
+def test_noise_of_latents_is_carried_back_to_them(trained, z):
+    prior, some = trained[flows.Flow], z[:200]
+    noise = prior.noise_of(some, evaluations=128)
+    np.testing.assert_allclose(prior.of_noise(noise, evaluations=128), some, atol=0.05)
+    assert np.abs(noise).mean() == pytest.approx(np.sqrt(2 / np.pi), abs=0.2)
+
+
+def test_a_flow_on_maps_draws_maps_like_the_latents_and_comes_back_from_its_parts():
+    random = np.random.default_rng(0)
+    # The upper half of each map has one sign, drawn anew for each.
+    signs = np.where(random.uniform(size=(512, 1, 1, 1)) < 0.5, -1.0, 1.0)
+    maps = random.normal(0.0, 0.2, (512, 4, 4, 2))
+    maps[:, :2] += 2.0 * signs
+    z = maps.reshape(512, -1).astype(np.float32)
+    prior = flows.Flow.fitted(z, steps=300, width=16, latent_map=(4, 4, 2))
+    drawn = prior.sample(200, evaluations=16).reshape(200, 4, 4, 2)
+    upper = drawn[:, :2].mean(axis=(1, 2, 3))
+    assert np.mean(np.abs(np.abs(upper) - 2.0) < 0.7) > 0.8
+    assert 0.25 < np.mean(upper > 0) < 0.75
+    assert np.abs(drawn[:, 2:].mean()) < 0.2
+    settings, arrays = prior.parts()
+    again = priors.restored(json.loads(json.dumps(settings)), arrays)
+    np.testing.assert_allclose(again.sample(5, seed=3), prior.sample(5, seed=3), atol=1e-5)
+    noise = random.normal(size=(4, 32)).astype(np.float32)
+    sampler = prior.sampler(evaluations=4)
+    expected = prior.of_noise(noise, evaluations=4)
+    np.testing.assert_allclose(sampler(noise), expected, atol=1e-4)
+    assert all(type(each).__module__.startswith("keras.") for each in sampler._flatten_layers())
+
+
 # --- what cannot be fitted -----------------------------------------------------------------------
 
 
