@@ -65,20 +65,23 @@ class VaeGan(Alternating):
     def _pulled(self, logits):
         """The same logits; their gradient is increased by the critic's, scaled."""
 
-        def pull(upstream):
+        def slope_of_critic():
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(logits)
                 opinion = self.critic(tf.sigmoid(logits), training=True)
                 loss = -tf.reduce_sum(tf.reduce_mean(opinion, axis=(1, 2, 3)))
-            slope = tape.gradient(loss, logits)
-            sizes = (replicas.mean(tf.reduce_sum(tf.square(each))) for each in (upstream, slope))
-            others, own = (tf.sqrt(each) for each in sizes)
-            return upstream + self.critic_weight * others / (own + 1e-12) * slope
+            return tape.gradient(loss, logits)
 
         @tf.custom_gradient
         def same(logits):
             def gradient(upstream):
-                return tf.cond(self._begun, lambda: pull(upstream), lambda: upstream)
+                slope = tf.cond(self._begun, slope_of_critic, lambda: tf.zeros_like(logits))
+                # Over the whole batch, and not in the branch: replicas meet here.
+                sizes = (
+                    replicas.mean(tf.reduce_sum(tf.square(each))) for each in (upstream, slope)
+                )
+                others, own = (tf.sqrt(each) for each in sizes)
+                return upstream + self.critic_weight * others / (own + 1e-12) * slope
 
             return tf.identity(logits), gradient
 

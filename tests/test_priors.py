@@ -257,6 +257,15 @@ def test_a_flow_on_maps_draws_maps_like_the_latents_and_comes_back_from_its_part
     assert all(type(each).__module__.startswith("keras.") for each in sampler._flatten_layers())
 
 
+def test_the_flow_of_a_map_is_told_its_shape_and_precision(spots, tiny, monkeypatch):
+    told = {}
+    monkeypatch.setattr(flows.Flow, "fitted", lambda z, seed, **options: told.update(options))
+    for changes in ({}, {"latent_map": (6, 6, 2), "precision": "bfloat16"}):
+        told.clear()
+        priors.fit("flow", registry.from_settings(tiny(**changes)), spots.train)
+        assert told == {name: changes[name] for name in changes}
+
+
 # --- what cannot be fitted -----------------------------------------------------------------------
 
 

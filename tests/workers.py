@@ -24,13 +24,15 @@ from spots import SHAPE, blobs
 
 def settings_of(kind, epochs):
     return config.Settings(
-        model="MMD-AE" if kind == "MMD-AE" else kind.split("-")[0],
+        model=kind if kind in config.MODELS else kind.split("-")[0],
         image_shape=SHAPE,
         widths=(8,),
         latent_dim=3,
         classes=2 if kind.startswith(("SemiSupervised", "M2")) else 10,
         binarize="none" if "Intro" in kind else "dynamic",
         batch_norm=kind.endswith("-norm"),
+        group_norm=kind.endswith("-groups"),
+        critic_start=2 if kind == "VAE-GAN" else 0,
         corrupt="gaussian" if kind == "Autoencoder" else "none",
         clip_norm=20.0 if kind.endswith("-clip") else 0.0,
         batch_size=16,
