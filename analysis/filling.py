@@ -1,0 +1,66 @@
+"""Holes of images, filled by a model with a latent map and a flow prior."""
+
+import numpy as np
+from scipy.ndimage import maximum_filter
+
+from nn.batches import in_batches
+
+
+def known_places(holes, latent_map):
+    """Which numbers of a latent map are known, if pixels of the image are not.
+
+    Args:
+        holes: Booleans, `(n, height, width)`, True where a pixel is unknown.
+        latent_map: `(height, width, channels)`; its sides divide those of the image.
+
+    Returns:
+        Booleans, `(n, height * width * channels)`: False where a place of the map, or one beside
+        it, has an unknown pixel, because the encoder's places look beyond their own pixels.
+    """
+    rows, columns, channels = latent_map
+    n, height, width = holes.shape
+    blocks = holes.reshape(n, rows, height // rows, columns, width // columns)
+    touched = maximum_filter(blocks.any(axis=(2, 4)), size=(1, 3, 3))
+    return np.repeat(~touched[..., None], channels, axis=-1).reshape(n, -1)
+
+
+def filled(model, flow, images, holes, seed=0, **options):
+    """Images whose holes are filled with what the flow finds likely there.
+
+    The holes are closed with the mean of each image's other pixels and encoded; the places of the
+    map that saw them are drawn anew (`Flow.completed`), and only the holes are taken from the
+    result.
+
+    Args:
+        model: A trained model with a latent map.
+        flow: Its `families.flows.Flow`.
+        images: Floats in [0, 1], `(n, height, width, channels)`.
+        holes: Booleans, `(n, height, width)`, or one such array for all.
+        seed: Of the draws; another one fills differently.
+        **options: Of `Flow.completed`.
+
+    Returns:
+        Floats in [0, 1], of the images' shape.
+
+    Raises:
+        ValueError: if the model's latent is a vector, the holes have another size, or an image has
+            no known place.
+    """
+    images, holes = np.asarray(images, np.float32), np.asarray(holes, bool)
+    if not model.latent_map:
+        raise ValueError("holes can be filled by a model with a latent_map; this one has a vector")
+    if holes.shape[-2:] != images.shape[1:3]:
+        raise ValueError(
+            f"the holes have {holes.shape[-2:]} pixels, the images {images.shape[1:3]}"
+        )
+    holes = np.broadcast_to(holes, images.shape[:3])
+    known = known_places(holes, model.latent_map)
+    if not known.any(axis=1).all():
+        row = int(np.flatnonzero(~known.any(axis=1))[0])
+        raise ValueError(f"image {row}: nothing of its latent map is known outside the hole")
+    left = ~holes[..., None]
+    mean = (images * left).sum(axis=(1, 2), keepdims=True) / left.sum(axis=(1, 2), keepdims=True)
+    closed = np.where(left, images, mean).astype(np.float32)
+    z, _ = in_batches(model.encode, closed)
+    made = in_batches(model.decode, flow.completed(z, known, seed=seed, **options))
+    return np.where(left, images, made)

@@ -1,0 +1,60 @@
+"""Filling holes: what is known stays, and what is unknown is drawn."""
+
+import numpy as np
+import pytest
+
+from analysis import filling
+from families import registry
+from spots import SHAPE, blobs
+
+
+class Recorder:
+    """Stands in for a flow: sets unknown numbers to a constant."""
+
+    def completed(self, z, known, seed=0, value=0.0):
+        self.known = known
+        return np.where(known, z, np.float32(value))
+
+
+@pytest.fixture
+def model(tiny):
+    return registry.from_settings(tiny(latent_map=(6, 6, 2)))
+
+
+def test_a_place_beside_an_unknown_pixel_is_unknown_and_one_farther_away_is_not():
+    holes = np.zeros((2, 12, 24), bool)
+    holes[0, 0, 0] = True
+    holes[1, 6, 12] = True
+    known = filling.known_places(holes, (6, 6, 2)).reshape(2, 6, 6, 2)
+    expected = np.ones((2, 6, 6), bool)
+    expected[0, :2, :2] = False
+    expected[1, 2:5, 2:5] = False
+    np.testing.assert_array_equal(known[..., 0], expected)
+    np.testing.assert_array_equal(known[..., 0], known[..., 1])
+
+
+def test_only_the_hole_changes_and_what_was_in_it_does_not_matter(model):
+    images = blobs(3)[0] / np.float32(255)
+    hole = np.zeros(SHAPE[:2], bool)
+    hole[4:8, 4:8] = True
+    flow = Recorder()
+    made = filling.filled(model, flow, images, hole)
+    np.testing.assert_array_equal(made[:, ~hole], images[:, ~hole])
+    assert np.abs(made[:, hole] - images[:, hole]).max() > 0.0
+    damaged = np.where(hole[..., None], 0.5, images)
+    np.testing.assert_array_equal(filling.filled(model, flow, damaged, hole), made)
+    other = filling.filled(model, flow, images, hole, value=2.0)
+    assert np.abs(other[:, hole] - made[:, hole]).max() > 0.0
+    assert 0 < flow.known.mean() < 1
+
+
+def test_holes_that_cannot_be_filled_are_refused(model, tiny):
+    images = blobs(2)[0] / np.float32(255)
+    with pytest.raises(ValueError, match=r"the holes have \(5, 5\) pixels, the images \(12, 12\)"):
+        filling.filled(model, Recorder(), images, np.ones((5, 5), bool))
+    holes = np.zeros((2, *SHAPE[:2]), bool)
+    holes[1] = True
+    with pytest.raises(ValueError, match="image 1: nothing of its latent map is known"):
+        filling.filled(model, Recorder(), images, holes)
+    with pytest.raises(ValueError, match="a model with a latent_map; this one has a vector"):
+        filling.filled(registry.from_settings(tiny()), Recorder(), images, holes)
