@@ -87,7 +87,7 @@ def ours(training, test, out, told):
 def trained(side, rate, arguments, folder):
     """Steps, weights, and SSIM and PSNR of the test images by time, of one side."""
     import numpy as np
-    from rivals import environment
+    from rivals import KEPT_PAGES, environment
 
     import evaluate
 
@@ -100,13 +100,16 @@ def trained(side, rate, arguments, folder):
         python, _ = environment()
         asked = [python, "-m", "pip", "install", "--quiet", f"diffusers=={DIFFUSERS}"]
         subprocess.run(asked, check=True)
-        command = [python, HERE / "autoencoder_kl_torch.py"]
+        command, extra = [python, HERE / "autoencoder_kl_torch.py"], KEPT_PAGES
     else:
-        command = [sys.executable, __file__, "--one-side"]
+        command, extra = [sys.executable, __file__, "--one-side"], {}
     with tempfile.TemporaryDirectory() as out:
         words = (folder / "training.npy", folder / "test.npy", out, json.dumps(told))
         done = subprocess.run(
-            [str(each) for each in (*command, *words)], capture_output=True, text=True
+            [str(each) for each in (*command, *words)],
+            capture_output=True,
+            text=True,
+            env=os.environ | extra,
         )
         if done.returncode:
             raise RuntimeError(f"{side}: {done.stderr[-2000:]}")
