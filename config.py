@@ -253,19 +253,16 @@ class Settings:
         sides, shape = self.image_shape[:2], self.latent_map
         if len(shape) != 3:
             _refuse("latent_map", shape, "(height, width, channels), as in (8, 8, 4), or ()")
-        if any(side < small for side, small in zip(sides, shape, strict=False)):
-            _refuse("latent_map", shape, f"a map no larger than the image, {sides[0]} x {sides[1]}")
-        if any(side % small for side, small in zip(sides, shape, strict=False)) or (
-            sides[0] * shape[1] != sides[1] * shape[0]
-        ):
-            allowed = f"a map whose sides divide those of the image, {sides[0]} x {sides[1]}, alike"
+        pairs, named = list(zip(sides, shape[:2], strict=True)), f"{sides[0]} x {sides[1]}"
+        if any(small > side for side, small in pairs):
+            _refuse("latent_map", shape, f"a map no larger than the image, {named}")
+        factor, other = (side / small for side, small in pairs)
+        if factor != other or factor % 1:
+            allowed = f"a map whose sides divide those of the image, {named}, alike"
             _refuse("latent_map", shape, allowed)
-        factor = sides[0] // shape[0]
         if prod(self.stage_strides) != factor:
-            allowed = (
-                f"another map, or stages (widths, strides) whose first strides multiply to {factor}"
-            )
-            _refuse("latent_map", shape, allowed)
+            stages = f"stages (widths, strides) whose first strides multiply to {factor:g}"
+            _refuse("latent_map", shape, f"another map, or {stages}")
         if self.dense_widths:
             _refuse("dense_widths", self.dense_widths, "() with a latent_map")
         if self.model == "M2":

@@ -521,8 +521,24 @@ def _reconstructions(model, pixels, progress=False):
 
 
 def baselines(images, components, split="test", most=3000) -> pd.DataFrame:
-    """Baselines without a network: the mean training image, and PCA with as many components as
-    latent axes.
+    """Likeness of `without_network`'s images.
+
+    Args:
+        images, components, split, most: See there.
+
+    Returns:
+        One row per baseline, one column per measure of `LIKENESS`; means over images.
+    """
+    pixels = images.splits[split].images[:] / np.float32(255)
+    rows = {
+        name: {key: float(each.mean()) for key, each in likeness(pixels, made).items()}
+        for name, made in without_network(images, components, split, most).items()
+    }
+    return pd.DataFrame(rows).T
+
+
+def without_network(images, components, split="test", most=3000) -> dict:
+    """Baselines: the mean training image, and PCA with as many components as latent axes.
 
     Args:
         images: `data.ImageData`.
@@ -531,7 +547,7 @@ def baselines(images, components, split="test", most=3000) -> pd.DataFrame:
         most: Most training images for the fit of PCA.
 
     Returns:
-        One row per baseline, one column per measure of `LIKENESS`; means over images.
+        Dictionary of names to the split's images as each reconstructs them, floats in [0, 1].
     """
     chosen = np.random.default_rng(0).permutation(len(images.train))[:most]
     train_pixels = images.train.images[np.sort(chosen)].reshape(len(chosen), -1) / np.float32(255)
@@ -543,11 +559,10 @@ def baselines(images, components, split="test", most=3000) -> pd.DataFrame:
         "mean image": np.broadcast_to(pca.mean_, flat.shape),
         f"PCA, {components} components": pca.inverse_transform(pca.transform(flat)),
     }
-    rows = {}
-    for name, made in drawn.items():
-        made = np.clip(made, 0.0, 1.0).astype(np.float32).reshape(pixels.shape)
-        rows[name] = {key: float(each.mean()) for key, each in likeness(pixels, made).items()}
-    return pd.DataFrame(rows).T
+    return {
+        name: np.clip(made, 0.0, 1.0).astype(np.float32).reshape(pixels.shape)
+        for name, made in drawn.items()
+    }
 
 
 # --- command line --------------------------------------------------------------------------------

@@ -33,7 +33,7 @@ def filled(model, flow, images, holes, seed=0, **options):
 
     Args:
         model: A trained model with a latent map.
-        flow: Its `families.flows.Flow`.
+        flow: Its `families.flow_matching.Flow`.
         images: Floats in [0, 1], `(n, height, width, channels)`.
         holes: Booleans, `(n, height, width)`, or one such array for all.
         seed: Of the draws; another one fills differently.

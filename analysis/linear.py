@@ -3,6 +3,8 @@
 import numpy as np
 from sklearn.decomposition import PCA
 
+from nn.batches import as_float
+
 MOST_IMAGES = 3000  # most training images for the fit
 
 
@@ -45,7 +47,7 @@ class LinearCode:
 
         def spent(log_distortion):
             code = cls(pca, np.exp(log_distortion), shape)
-            return code._rate(known[:, code.used] / code.scales).mean()
+            return code._rate(known).mean()
 
         # Components that are constant in training are noise of the arithmetic.
         low, high = np.log(variances[0]) - 20.0, np.log(variances[0])
@@ -58,8 +60,7 @@ class LinearCode:
 
     def encode(self, images):
         """`(z_mean, z_log_var)`, each `(n, axes)`."""
-        standard = self.pca.transform(_flat(images))[:, self.used] / self.scales
-        z_mean = np.sqrt(1.0 - self.variances) * standard
+        z_mean = np.sqrt(1.0 - self.variances) * self._standard(self.pca.transform(_flat(images)))
         return z_mean, np.broadcast_to(np.log(self.variances), z_mean.shape)
 
     def decode(self, z):
@@ -70,15 +71,16 @@ class LinearCode:
 
     def rate(self, images):
         """KL of each image's posterior from N(0, I), in nats; `(n,)`."""
-        return self._rate(self.pca.transform(_flat(images))[:, self.used] / self.scales)
+        return self._rate(self.pca.transform(_flat(images)))
 
-    def _rate(self, standard):
-        kept = 1.0 - self.variances
-        return 0.5 * (kept * (np.square(standard) - 1.0) - np.log(self.variances)).sum(axis=1)
+    def _standard(self, coefficients):
+        """Those of PCA that are used, each with variance 1."""
+        return coefficients[:, self.used] / self.scales
+
+    def _rate(self, coefficients):
+        more = np.square(self._standard(coefficients)) - 1.0
+        return 0.5 * ((1.0 - self.variances) * more - np.log(self.variances)).sum(axis=1)
 
 
 def _flat(images):
-    images = np.asarray(images)
-    if images.dtype == np.uint8:
-        images = images / np.float32(255)
-    return images.reshape(len(images), -1)
+    return np.asarray(as_float(np.asarray(images))).reshape(len(images), -1)

@@ -73,7 +73,9 @@ def ours(training, test, out, told):
     spent, taken = 0.0, 0
     for point in range(1, told["points"] + 1):
         start = time.process_time()
-        while (now := spent + time.process_time() - start) < told["seconds"] * point / POINTS:
+        while (now := spent + time.process_time() - start) < told["seconds"] * point / told[
+            "points"
+        ]:
             share = min(1.0, now / told["seconds"])
             cosine = 0.01 + 0.99 * 0.5 * (1 + np.cos(np.pi * share))
             model.optimizer.learning_rate = told["rate"] * cosine

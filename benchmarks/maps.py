@@ -16,14 +16,13 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import numpy as np
 from rows import resumable
-from sklearn.decomposition import PCA
 
 import data
 import evaluate
 import train
 from analysis import features, linear, samples
-from nn import losses, metrics
-from nn.batches import as_float, in_batches
+from nn import metrics
+from nn.batches import in_batches
 
 
 def quality(real, made, seen):
@@ -46,12 +45,8 @@ def both(real, encode, decode, seen):
     }
 
 
-def rate(model, images):
-    """Mean KL of the posteriors of uint8 images from N(0, I), in nats."""
-    each = in_batches(
-        lambda batch: losses.kl_to_standard_normal(*model.encode(as_float(batch))), images
-    )
-    return float(np.mean(each))
+def rate(model, split):
+    return float(evaluate.likelihoods(model, split.images)["rate"].mean())
 
 
 def measured(key):
@@ -59,22 +54,18 @@ def measured(key):
     images, model = data.images_of(run), train.load(run)
     training, real = images.train.images, images.test.images[:] / np.float32(255)
     seen = features.Untrained(training)
-    nats = rate(model, images.validation.images)
     if key["side"] == "model":
         told = both(
             real, lambda x: in_batches(model.encode, x), lambda z: in_batches(model.decode, z), seen
         )
-        return {"numbers": model.latent_dim, "nats": rate(model, images.test.images)} | told
+        return {"numbers": model.latent_dim, "nats": rate(model, images.test)} | told
     if key["side"] == "PCA of as many nats":
+        nats = rate(model, images.validation)
         code = linear.LinearCode.fitted(training, images.validation.images, nats)
         told = both(real, code.encode, code.decode, seen)
         return {"numbers": len(code.used), "nats": code.rate(real).mean()} | told
-    flat = training[:].reshape(len(training), -1) / np.float32(255)
-    components = min(model.latent_dim, *flat.shape)
-    pca = PCA(components, svd_solver="randomized", random_state=0).fit(flat)
-    made = pca.inverse_transform(pca.transform(real.reshape(len(real), -1)))
-    made = np.clip(made, 0.0, 1.0).astype(np.float32).reshape(real.shape)
-    return {"numbers": components, "nats": np.inf} | quality(real, made, seen)
+    name, made = list(evaluate.without_network(images, model.latent_dim).items())[-1]
+    return {"numbers": int(name.split()[1]), "nats": np.inf} | quality(real, made, seen)
 
 
 def main():

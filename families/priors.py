@@ -12,7 +12,7 @@ A metric without a suffix is under N(0, I), one under another prior is `name@pri
 
 import numpy as np
 
-from families import densities, flows
+from families import densities, flow_matching, flows
 from nn.batches import as_float, in_batches, rows_at_a_time
 from sources.conditions import Conditions
 from storage import runs
@@ -25,7 +25,7 @@ KINDS = {
         densities.Mixture,
         flows.TwoStage,
         flows.Coupling,
-        flows.Flow,
+        flow_matching.Flow,
     )
 }
 NORMAL = densities.Normal.kind
@@ -90,7 +90,7 @@ def fit(kind, model, split, seed=0, columns=(), categories=(), **options):
             raise ValueError(f"a {kind} prior takes no conditions; kinds that do: {allowed}")
         table = split.table.iloc[rows].reset_index(drop=True)
         options |= {"table": table, "conditions": Conditions.learn(table, columns, categories)}
-    if kind == flows.Flow.kind and model.latent_map:
+    if kind == flow_matching.Flow.kind and model.latent_map:
         options |= {"latent_map": model.latent_map, "precision": model.precision}
     return KINDS[kind].fitted(z, seed, **options)
 
@@ -140,7 +140,7 @@ def of_run(run, name=None, condition=None, guidance=1.0):
         run: Run folder.
         name: Name of the prior; `"normal"` always exists, None is the run's own.
         condition: Dictionary of columns to values that it draws for; empty or None: none.
-        guidance: See `flows.Flow.carried`; only for a flow with a condition.
+        guidance: See `flow_matching.Flow.carried`; only for a flow with a condition.
 
     Returns:
         The prior, or None for N(0, I).
@@ -152,7 +152,7 @@ def of_run(run, name=None, condition=None, guidance=1.0):
     name = name or runs.own_prior(run) or NORMAL
     prior = None if name == NORMAL else restored(*runs.load_prior(run, name))
     options = {} if guidance == 1.0 else {"guidance": guidance}
-    if options and not (condition and isinstance(prior, flows.Flow)):
+    if options and not (condition and isinstance(prior, flow_matching.Flow)):
         raise ValueError(f"guidance = {guidance:g} needs a flow prior and a condition")
     if not condition:
         return prior

@@ -169,7 +169,7 @@ def _group_normalized(inputs, scale, offset, groups, epsilon, made):
 
     @tf.custom_gradient
     def normalized(inputs, scale, offset):
-        mean = of_group(_sums_over_pixels(made(_exact)(inputs)))
+        mean = of_group(_sums_over_pixels(tf.cast(inputs, tf.float32)))
         variance = of_group(_sums_over_pixels(made(_product)(inputs, inputs))) - tf.square(mean)
         inverse = tf.math.rsqrt(tf.maximum(variance, 0.0) + epsilon)
         slope = inverse * scale
@@ -189,10 +189,6 @@ def _group_normalized(inputs, scale, offset, groups, epsilon, made):
         return outputs, gradient
 
     return normalized(inputs, scale, offset)
-
-
-def _exact(maps):
-    return tf.cast(maps, tf.float32)
 
 
 def _product(one, other):

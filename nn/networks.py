@@ -99,22 +99,17 @@ class Layers:
         """A function from features and a name to an output of the latent's shape."""
         if not latent_map:
             return lambda x, name: self.head(latent_dim, name)(x)
-        return lambda x, name: self.map_head(x, latent_map[-1], name)
 
-    def image_head(self, channels, kernel_size, name):
-        options = self._options("glorot") | {"dtype": "float32"}
+        def flat(x, name):
+            x = self.map_head(latent_map[-1], 1, f"{name}_{MAP}")(x)
+            return keras.layers.Flatten(name=name, dtype="float32")(x)
+
+        return flat
+
+    def map_head(self, channels, kernel_size, name, initializer="glorot"):
+        """`head` at each place of a map."""
+        options = self._options(initializer) | {"dtype": "float32"}
         return Conv2D(channels, kernel_size, padding="same", name=name, **options)
-
-    def zero_head(self, x, channels):
-        """A linear output at each place of a map, in float32, that starts at 0."""
-        options = self._options("zeros") | {"dtype": "float32"}
-        return keras.layers.Conv2D(channels, 3, padding="same", **options)(x)
-
-    def map_head(self, x, channels, name):
-        """`head` of a map, at each of its places: a vector `(height * width * channels)`."""
-        options = self._options("glorot") | {"dtype": "float32"}
-        x = keras.layers.Conv2D(channels, 1, name=f"{name}_{MAP}", **options)(x)
-        return keras.layers.Flatten(name=name, dtype="float32")(x)
 
     def gaussian(self, x, head):
         """A diagonal Gaussian, `[z_mean, z_log_var]`, each made by `head(x, name)`."""
@@ -292,7 +287,7 @@ def decoder(
         x = layers.activate(layers.enlarge(x, width, kernel_size, stride, upsampling))
         if residual and not latent_map:
             x = layers.residual(x, width, kernel_size)
-    logits = layers.image_head(image_shape[2], each_stage[0][1], name="logits")(x)
+    logits = layers.map_head(image_shape[2], each_stage[0][1], name="logits")(x)
     if any(map(any, pad)):
         logits = keras.layers.Cropping2D(pad, dtype="float32")(logits)
     return keras.Model(z, logits, name="decoder")
@@ -332,9 +327,7 @@ def patch_critic(image_shape, widths=(32, 64), seed=0, precision="float32"):
     images = x = keras.Input(image_shape, name="images")
     for number, width in enumerate(widths):
         x = layers.activate(layers.conv(width, 4, stride=2)(x), norm=number > 0)
-    options = layers._options("glorot") | {"dtype": "float32"}
-    opinion = keras.layers.Conv2D(1, 3, padding="same", name="opinion", **options)(x)
-    return keras.Model(images, opinion, name="critic")
+    return keras.Model(images, layers.map_head(1, 3, "opinion")(x), name="critic")
 
 
 def untrained(image_shape, seed=0, widths=(32, 64, 128), least=4):

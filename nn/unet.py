@@ -43,7 +43,7 @@ def unet(maps, told, width=96, seed=0, precision="float32"):
         x = layers.enlarge(x, filters, 3, 2, "nearest")
         x = keras.layers.Concatenate(dtype=layers.dtype)([x, skip])
         x = _block(layers, x, filters, mixed)
-    return layers.zero_head(layers.activate(x), maps.shape[-1])
+    return layers.map_head(maps.shape[-1], 3, "velocity", "zeros")(layers.activate(x))
 
 
 def _levels(shape):

@@ -14,7 +14,7 @@ import apply
 import evaluate
 import prior as command
 import train
-from families import densities, flows, priors, registry
+from families import densities, flow_matching, flows, priors, registry
 from nn import randomness
 from sources.conditions import Conditions
 from storage import checkpoints, keep, runs
@@ -31,7 +31,7 @@ def z():
 
 
 SMALL = {"steps": 200, "width": 32, "blocks": 2}
-TRAINED = (flows.Flow, flows.Coupling, flows.TwoStage)
+TRAINED = (flow_matching.Flow, flows.Coupling, flows.TwoStage)
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +149,7 @@ def test_a_sampler_of_a_trained_prior_gives_its_draws_of_the_same_noise(kind, tr
 # --- conditions ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", [densities.Mixture, flows.Flow, flows.Coupling])
+@pytest.mark.parametrize("kind", [densities.Mixture, flow_matching.Flow, flows.Coupling])
 def test_a_condition_draws_what_the_training_data_have_of_it(kind, z):
     table = pd.DataFrame({"side": np.where(z[:, 0] + z[:, 1] < 0, "low", "high")})
     known = Conditions.learn(table, ("side",))
@@ -177,7 +177,7 @@ def test_a_condition_draws_what_the_training_data_have_of_it(kind, z):
 def test_guidance_draws_latents_that_are_farther_from_the_others(z):
     table = pd.DataFrame({"side": np.where(z[:, 0] + z[:, 1] < 0, "low", "high")})
     known = Conditions.learn(table, ("side",))
-    prior = flows.Flow.fitted(z, table=table, conditions=known, **SMALL)
+    prior = flow_matching.Flow.fitted(z, table=table, conditions=known, **SMALL)
     sides = {
         weight: prior.sample(500, condition={"side": "low"}, guidance=weight)[:, :2].sum(axis=1)
         for weight in (0.0, 1.0, 3.0)
@@ -189,7 +189,7 @@ def test_guidance_draws_latents_that_are_farther_from_the_others(z):
 
 
 def test_a_flow_stopped_at_time_0_is_noise_and_at_1_its_draw(trained):
-    prior = trained[flows.Flow]
+    prior = trained[flow_matching.Flow]
     noise = randomness.normal(randomness.key(4, 0, "draw"), (50, 3)).numpy()
     start = prior.sample(50, seed=4, until=0.0)
     np.testing.assert_allclose(start, noise * prior.scale + prior.shift, atol=1e-5)
@@ -200,7 +200,7 @@ def test_a_flow_stopped_at_time_0_is_noise_and_at_1_its_draw(trained):
 
 
 def test_variations_leave_latents_at_strength_0_and_are_draws_at_1(trained, z):
-    prior, some = trained[flows.Flow], z[:400]
+    prior, some = trained[flow_matching.Flow], z[:400]
     np.testing.assert_array_equal(prior.varied(some, 0.0), some)
     whole = prior.varied(some, 1.0, seed=4)
     np.testing.assert_allclose(whole, prior.sample(400, seed=4), atol=1e-4)
@@ -214,7 +214,7 @@ def test_variations_leave_latents_at_strength_0_and_are_draws_at_1(trained, z):
 
 
 def test_what_is_known_of_a_latent_stays_and_what_is_drawn_goes_with_it(trained, z):
-    prior, some = trained[flows.Flow], z[:400]
+    prior, some = trained[flow_matching.Flow], z[:400]
     known = np.zeros_like(some, bool)
     known[:, 0] = True
     made = prior.completed(some, known, seed=1)
@@ -228,7 +228,7 @@ def test_what_is_known_of_a_latent_stays_and_what_is_drawn_goes_with_it(trained,
 
 
 def test_noise_of_latents_is_carried_back_to_them(trained, z):
-    prior, some = trained[flows.Flow], z[:200]
+    prior, some = trained[flow_matching.Flow], z[:200]
     noise = prior.noise_of(some, evaluations=128)
     np.testing.assert_allclose(prior.of_noise(noise, evaluations=128), some, atol=0.05)
     assert np.abs(noise).mean() == pytest.approx(np.sqrt(2 / np.pi), abs=0.2)
@@ -241,7 +241,7 @@ def test_a_flow_on_maps_draws_maps_like_the_latents_and_comes_back_from_its_part
     maps = random.normal(0.0, 0.2, (512, 4, 4, 2))
     maps[:, :2] += 2.0 * signs
     z = maps.reshape(512, -1).astype(np.float32)
-    prior = flows.Flow.fitted(z, steps=300, width=16, latent_map=(4, 4, 2))
+    prior = flow_matching.Flow.fitted(z, steps=300, width=16, latent_map=(4, 4, 2))
     drawn = prior.sample(200, evaluations=16).reshape(200, 4, 4, 2)
     upper = drawn[:, :2].mean(axis=(1, 2, 3))
     assert np.mean(np.abs(np.abs(upper) - 2.0) < 0.7) > 0.8
@@ -259,7 +259,9 @@ def test_a_flow_on_maps_draws_maps_like_the_latents_and_comes_back_from_its_part
 
 def test_the_flow_of_a_map_is_told_its_shape_and_precision(spots, tiny, monkeypatch):
     told = {}
-    monkeypatch.setattr(flows.Flow, "fitted", lambda z, seed, **options: told.update(options))
+    monkeypatch.setattr(
+        flow_matching.Flow, "fitted", lambda z, seed, **options: told.update(options)
+    )
     for changes in ({}, {"latent_map": (6, 6, 2), "precision": "bfloat16"}):
         told.clear()
         priors.fit("flow", registry.from_settings(tiny(**changes)), spots.train)
@@ -272,7 +274,7 @@ def test_the_flow_of_a_map_is_told_its_shape_and_precision(spots, tiny, monkeypa
 def test_latents_that_no_density_fits_are_refused(z):
     still = z.copy()
     still[:, 1] = 2.0
-    for kind in (densities.Gaussian, densities.Mixture, flows.Flow):
+    for kind in (densities.Gaussian, densities.Mixture, flow_matching.Flow):
         with pytest.raises(ValueError, match="axis 1 of the latent is the same for every image"):
             kind.fitted(still)
     with pytest.raises(ValueError, match="use kind gaussian, whose covariance is shrunken"):
