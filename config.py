@@ -173,7 +173,8 @@ class Settings:
     instance_noise: float = _within(0.0, 0.0, 10.0)  # AAE: sd, falls to 0 over the training
     critic_widths: tuple[int, ...] = _within((32, 64), 1, 4096)  # VAE-GAN: filters of its stages
     critic_weight: float = _within(0.5, 0.0, 1e3)  # VAE-GAN: its gradient, relative to the others'
-    critic_start: int = _within(0, 0, 10**9)  # VAE-GAN: training steps before it begins
+    critic_start: int = _within(0, 0, 10**9)  # VAE-GAN: training steps before it learns
+    critic_warmup_steps: int = _within(0, 0, 10**9)  # VAE-GAN: its gradient rises from 0
     margin: float = _within(100.0, 0.0, 1e6)  # IntroVAE: nats
     margin_weight: float = _within(0.25, 0.0, 1e6)  # IntroVAE: its alpha
     gamma: float = _within(1.0, 0.0, 100.0)  # Soft- and AS-IntroVAE: of the KL in the decoder

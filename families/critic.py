@@ -26,19 +26,31 @@ class VaeGan(Alternating):
         decoder: From `networks.decoder`.
         critic: From `networks.patch_critic`.
         critic_weight: Norm of the critic's gradient, relative to that of the other terms.
-        critic_start: Training steps before the critic begins to learn and to count: first the
-            images should be about right.
+        critic_start: Training steps before the critic begins to learn: first the images should be
+            about right.
+        critic_warmup_steps: Its gradient rises linearly from 0 over so many steps, since a critic
+            that knows nothing yet only disturbs.
         **kwargs: Of `model.VAE`.
 
     References: [Larsen et al., 2016](https://arxiv.org/abs/1512.09300);
         [Rombach et al., 2022](https://arxiv.org/abs/2112.10752), Section 3.1
     """
 
-    def __init__(self, encoder, decoder, critic, critic_weight=0.5, critic_start=0, **kwargs):
+    def __init__(
+        self,
+        encoder,
+        decoder,
+        critic,
+        critic_weight=0.5,
+        critic_start=0,
+        critic_warmup_steps=0,
+        **kwargs,
+    ):
         super().__init__(encoder, decoder, **kwargs)
         self.critic = critic
         self.critic_weight = critic_weight
         self.critic_start = critic_start
+        self.critic_warmup_steps = critic_warmup_steps
 
     def players(self):
         first = self.encoder.trainable_variables + self.drawing_weights()
@@ -62,6 +74,11 @@ class VaeGan(Alternating):
     def _begun(self):
         return self.steps > self.critic_start
 
+    @property
+    def _weight(self):
+        risen = (self.steps - self.critic_start) / max(1, self.critic_warmup_steps)
+        return self.critic_weight * tf.clip_by_value(tf.cast(risen, tf.float32), 0.0, 1.0)
+
     def _pulled(self, logits):
         """The same logits; their gradient is increased by the critic's, scaled."""
 
@@ -81,7 +98,7 @@ class VaeGan(Alternating):
                     replicas.mean(tf.reduce_sum(tf.square(each))) for each in (upstream, slope)
                 )
                 others, own = (tf.sqrt(each) for each in sizes)
-                return upstream + self.critic_weight * others / (own + 1e-12) * slope
+                return upstream + self._weight * others / (own + 1e-12) * slope
 
             return tf.identity(logits), gradient
 

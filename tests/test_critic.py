@@ -70,6 +70,19 @@ def test_without_its_weight_the_critic_does_not_count(made):
     np.testing.assert_array_equal(gradient_at_logits(model, logits, upstream), upstream)
 
 
+def test_the_critics_gradient_rises_linearly_after_its_start(made):
+    model = made(critic_weight=0.25, critic_start=3, critic_warmup_steps=8)
+    random = np.random.default_rng(0)
+    logits, upstream = (
+        tf.constant(random.normal(size=(4, 12, 12, 1)), tf.float32) for _ in range(2)
+    )
+    for step, share in ((2, 0.0), (3, 0.0), (5, 0.25), (11, 1.0), (40, 1.0)):
+        model.steps.assign(step)
+        pull = gradient_at_logits(model, logits, upstream) - upstream.numpy()
+        found = np.linalg.norm(pull) / np.linalg.norm(upstream)
+        assert found == pytest.approx(0.25 * share, rel=1e-4, abs=1e-7)
+
+
 def test_before_its_start_the_critic_neither_learns_nor_counts(made):
     late, never = made(critic_start=2), made(critic_weight=0.0, critic_start=100)
     first = [each.numpy() for each in late.critic.trainable_variables]
