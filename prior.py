@@ -37,6 +37,7 @@ def parsed(words=None):
         "--components", type=int, help="of the mixture; default: chosen on held-out latents"
     )
     parser.add_argument("--steps", type=int, default=4000, help="training steps of trained kinds")
+    parser.add_argument("--width", type=int, help="of the layers of trained kinds")
     parser.add_argument(
         "--condition",
         nargs="+",
@@ -52,7 +53,7 @@ def parsed(words=None):
         "do not have. Default: frechet where there are labels",
     )
     arguments = parser.parse_args(words)
-    for name in ("seeds", "steps", "components"):
+    for name in ("seeds", "steps", "components", "width"):
         value = getattr(arguments, name)
         if value is not None and value < 1:
             parser.error(f"--{name} {value}: give 1 or more")
@@ -118,11 +119,12 @@ def fitted(run, kind, model, split, seed, options):
         # Of these weights: a training on other latents must not be taken for this one.
         digest = checkpoints.sha256(run / checkpoints.WEIGHTS)[:8]
         folder = runs.prior_folder(run, _name(kind, options["columns"]))
-        folder = folder / f"training-{digest}-{options['steps']}-{seed}"
-        chosen |= {"steps": options["steps"], "folder": folder}
-    prior = priors.fit(
-        kind, model, split, seed, options["columns"], options["categories"], **chosen
-    )
+        sizes = {name: options[name] for name in ("steps", "width") if options[name]}
+        folder /= "-".join(map(str, ["training", digest, *sizes.values(), seed]))
+        chosen |= {"folder": folder, "told": True, **sizes}
+    moves = priors.moves(runs.load_settings(run))
+    known = (options["columns"], options["categories"], moves)
+    prior = priors.fit(kind, model, split, seed, *known, **chosen)
     return prior, time.monotonic() - clock, sum(os.times()[:2]) - processor
 
 
@@ -136,7 +138,7 @@ def compared(run, model, images, kinds, seeds=1, judge=None, **options):
         kinds: Names of `priors.KINDS`.
         seeds: Seeds per kind.
         judge: `judges.Judge`, or None.
-        **options: `components`, `steps`, `columns`, `categories`.
+        **options: `components`, `steps`, `width`, `columns`, `categories`.
 
     Returns:
         `(table, fitted)`: a row for each kind and seed, including N(0, I) and the reconstructions;
@@ -214,6 +216,7 @@ def main(words=None):
     options = {
         "components": arguments.components,
         "steps": arguments.steps,
+        "width": arguments.width,
         "columns": tuple(arguments.condition),
     }
     try:

@@ -118,6 +118,7 @@ from storage.keep import Keep, OneLine, Progress
 from storage.runs import load_settings, new_run
 
 __all__ = ["OneLine", "compile_model", "fit", "load", "load_settings", "new_run"]
+EMULATED = 3.0  # slowdown from which a processor is told not to support bfloat16
 SAMPLES = 64  # latent points that are decoded after every epoch, always the same
 
 
@@ -194,14 +195,14 @@ def fit(model, images, settings, run, verbose="auto", resume=False, callbacks=()
     if settings.patience:
         checkpoints.load(model, run)
     if runs.own_prior(run) is None:
-        _fit_own_prior(model, images, run)
+        _fit_own_prior(model, images, settings, run)
     return pd.read_csv(run / "history.csv")
 
 
-def _fit_own_prior(model, images, run):
+def _fit_own_prior(model, images, settings, run):
     """Fits the prior of a trained run for its samples; prints the reason if this fails."""
     try:
-        prior = priors.own(model, images.train)
+        prior = priors.own(model, images.train, moves=priors.moves(settings))
     except ValueError as error:
         print(f"{run} keeps N(0, I) as its prior: {error}")
         return
@@ -328,6 +329,15 @@ def settings_from(arguments) -> config.Settings:
     return registry.with_model(settings, values.pop("model"), **values)
 
 
+def _warn_if_emulated(precision):
+    slowdown = distribution.bfloat16_slowdown() if precision == "bfloat16" else 0.0
+    if slowdown > EMULATED:
+        print(
+            f"This processor does not support bfloat16: convolutions take {slowdown:.0f} times as "
+            "long as in float32. Stop, and leave --set precision=bfloat16 out."
+        )
+
+
 def main(words=None):
     arguments = parsed(words)
     try:
@@ -348,6 +358,7 @@ def main(words=None):
             f"{len(images.train):,} images of {images.name} into {run}"
             + (f", shared by {replicas} replicas" if replicas > 1 else "")
         )
+        _warn_if_emulated(settings.precision)
         fit(model, images, settings, run, resume=arguments.resume is not None)
     except KeyboardInterrupt as stopped:
         print(f"\ntrain.py: {stopped or 'stopped before training started'}", file=sys.stderr)

@@ -11,6 +11,7 @@ from nn import layers, randomness, unet
 from nn.batches import in_batches
 
 EVALUATIONS = 32  # of the network per draw
+MAPS_OF_A_STEP = 64  # in training
 ROUNDS = 4  # of each step when a part of a latent is known
 DROPPED = 0.1  # share of latents whose conditions are hidden in training, for guidance
 

@@ -19,7 +19,7 @@ from nn.batches import in_batches
 from sources.conditions import Conditions
 from sources.splits import Split
 from storage import checkpoints
-from storage.keep import Keep
+from storage.keep import Keep, OneLine
 
 MOST_SEEN = 1000  # training latents whose conditions are kept
 EMA = 0.999
@@ -125,31 +125,42 @@ class Trained(keras.Model, Prior):
 
     @classmethod
     def fitted(
-        cls, z, seed=0, table=None, conditions=None, steps=4000, folder=None, told=0, **sizes
+        cls,
+        z,
+        seed=0,
+        table=None,
+        conditions=None,
+        subjects=None,
+        steps=4000,
+        batch_size=256,
+        folder=None,
+        told=False,
+        **sizes,
     ):
         """Trained on latents.
 
         Args:
-            z: Shape `(n, latent_dim)`; a tenth of them, at random, is held out.
+            z: Shape `(n, latent_dim)`; those of a tenth of the subjects, at random, are held out.
             seed: Seed of the weights, the order and every draw.
+            subjects: Whose latent each is, shape `(n,)`; None: each is one's own.
             table: n rows, with conditions.
             conditions: `Conditions`, or None.
-            steps: Of training, of 256 latents each (or as many as there are).
+            steps: Of training.
+            batch_size: Latents of a step, or as many as there are.
             folder: Folder for checkpoints, so that another call resumes the training; or None.
-            told: As `verbose` in Keras.
+            told: Whether to show progress, in one line.
             **sizes: Sizes of the network.
         """
         z = checked(z).astype(np.float32)
         model = cls(z.shape[1], conditions=conditions, seed=seed, **sizes)
         model.shift.assign(z.mean(axis=0))
         model.scale.assign(z.std(axis=0))
-        rows = np.random.default_rng(seed).permutation(len(z))
-        held = max(1, len(z) // 10)
+        rows, held = _held_out(np.arange(len(z)) if subjects is None else subjects, seed)
         table = pd.DataFrame(index=range(len(z))) if table is None else table
         if conditions:
-            model.seen = conditions(table.iloc[rows[:MOST_SEEN]])
+            model.seen = conditions(table.iloc[rows[:: -(-len(rows) // MOST_SEEN)]])
         parts = [Split(z, table).only(each) for each in (rows[held:], rows[:held])]
-        size = min(256, len(parts[0]))
+        size = min(batch_size, len(parts[0]))
         an_epoch = parts[0].steps(size)
         epochs = max(1, round(steps / an_epoch))
         patience = max(5, epochs // 10)  # few latents are soon learnt by heart
@@ -162,6 +173,7 @@ class Trained(keras.Model, Prior):
             training = parts[0].batches(size, True, seed, epoch, **known).skip(skipped)
             return training, parts[1].batches(1024, **known)
 
+        line = [OneLine(f"prior {cls.kind}")] if told else []
         if folder is None:
             training, validation = batches()
             keras.Model.fit(
@@ -171,9 +183,10 @@ class Trained(keras.Model, Prior):
                 steps_per_epoch=an_epoch,
                 validation_data=validation,
                 callbacks=[
-                    keras.callbacks.EarlyStopping(patience=patience, restore_best_weights=True)
+                    keras.callbacks.EarlyStopping(patience=patience, restore_best_weights=True),
+                    *line,
                 ],
-                verbose=told,
+                verbose=0,
                 shuffle=False,
             )
             return model
@@ -182,7 +195,7 @@ class Trained(keras.Model, Prior):
         checkpoints.require_room(folder, model)
         plan = Plan(epochs, size, patience)
         keep = Keep(model, plan, folder, an_epoch, "the same command")
-        keep.fit(batches, [keep], told)
+        keep.fit(batches, [keep, *line], 0)
         checkpoints.load(model, folder)  # the best ones
         return model
 
@@ -270,6 +283,13 @@ class Trained(keras.Model, Prior):
             given = keras.layers.Embedding(rows, width, weights=[self.seen])(chosen)
         x = self.carried(noise, given, **options) * self.scale.numpy() + self.shift.numpy()
         return keras.Model(inputs if len(inputs) > 1 else noise, x, name="sampler")
+
+
+def _held_out(subjects, seed):
+    """All rows, in random order of the subjects, and how many of the first ones are held out."""
+    codes, known = pd.factorize(np.asarray(subjects))
+    place = np.argsort(np.random.default_rng(seed).permutation(len(known)))[codes]
+    return np.argsort(place, kind="stable"), int((place < max(1, len(known) // 10)).sum())
 
 
 def dense(width, seed, zeros=False, activation=None):

@@ -28,18 +28,21 @@ KINDS = {
         flow_matching.Flow,
     )
 }
+UNMOVED = {"shift": 0, "flip": "none"}
 NORMAL = densities.Normal.kind
 CONDITIONAL = ("mixture", "coupling", "flow")
 MOST_DRAWS = 50_000  # most draws for the fit of a prior
+PASSES = 8  # most times that an augmented image is drawn
 # The prior that a run gets at the end of its training; its search is short compared with that.
 OWN_COMPONENTS, OWN_DRAWS = (1, 2, 5, 10, 20), 10_000
 
 
-def draws(model, split, seed=0, most=MOST_DRAWS):
-    """Data for the fit of a prior: one draw of the posterior of each image, or of random images.
+def draws(model, split, seed=0, most=MOST_DRAWS, moves=None):
+    """Data for the fit of a prior: a draw of the posterior of each image, or of random images.
 
-    The posteriors are those of training: of a model that binarises, of binary draws of the images.
-    Its decoder has seen no others, and the bound is measured on them.
+    The posteriors are those of training: of a model that binarises, of binary draws of the images;
+    of a run that shifts or mirrors its images, of such, up to `PASSES` of each image. Its decoder
+    has seen no others, and the bound is measured on them.
 
     Args:
         model: A trained model.
@@ -47,6 +50,7 @@ def draws(model, split, seed=0, most=MOST_DRAWS):
         seed: Seed of the rows and the draws.
         most: Most images. They are chosen at random, because the rows of a folder are in class
             order.
+        moves: Dictionary of `shift` and `flip` of the training (`config.Settings`); None: neither.
 
     Returns:
         `(z, rows)`: float32 `(n, latent_dim)`, means if the posteriors have no variance; and the
@@ -60,30 +64,37 @@ def draws(model, split, seed=0, most=MOST_DRAWS):
     def encoded(batch, rows):
         return model.encode(model.shown(as_float(batch), training=False, step=rows[0])[1])
 
-    numbers = np.arange(len(chosen)) + len(chosen) * seed
-    z_mean, z_log_var = in_batches(encoded, chosen.images, numbers, batch_size=size)
-    noise = random.normal(size=z_mean.shape)
-    return (z_mean + np.exp(0.5 * z_log_var) * noise).astype(np.float32), rows
+    moved, drawn = moves is not None and moves != UNMOVED, []
+    passes = max(1, min(PASSES, most // len(chosen))) if moved else 1
+    for number in range(passes):
+        pixels = chosen.augmented(number, seed, **moves) if moved else chosen.images
+        numbers = np.arange(len(chosen)) + len(chosen) * (seed * passes + number)
+        z_mean, z_log_var = in_batches(encoded, pixels, numbers, batch_size=size)
+        noise = random.normal(size=z_mean.shape)
+        drawn.append((z_mean + np.exp(0.5 * z_log_var) * noise).astype(np.float32))
+    return np.concatenate(drawn), np.tile(rows, passes)
 
 
-def fit(kind, model, split, seed=0, columns=(), categories=(), **options):
+def fit(kind, model, split, seed=0, columns=(), categories=(), moves=None, **options):
     """A prior fitted on a model's training latents.
 
     Args:
         kind: One of `KINDS`.
-        model, split: See `draws`.
+        model, split, moves: See `draws`.
         seed: Seed of the draws and of the fit.
         columns: Columns of the split's table to condition on; for the kinds of `CONDITIONAL`.
         categories: See `Conditions.learn`.
-        **options: Options of the kind: `components` of a mixture; `steps`, `folder` and `told` of
-            trained kinds.
+        **options: Options of the kind: `components` of a mixture; `steps`, `width`, `folder` and
+            `told` of trained kinds.
 
     Raises:
         ValueError: if the kind cannot be fitted, with a kind that can.
     """
     if kind not in KINDS:
         raise ValueError(f"there is no kind of prior {kind!r}; allowed: {', '.join(KINDS)}")
-    z, rows = draws(model, split, seed)
+    z, rows = draws(model, split, seed, moves=moves)
+    if issubclass(KINDS[kind], flows.Trained):
+        options["subjects"] = split.table["subject"].to_numpy()[rows]
     if columns:
         if kind not in CONDITIONAL:
             allowed = ", ".join(CONDITIONAL)
@@ -92,20 +103,26 @@ def fit(kind, model, split, seed=0, columns=(), categories=(), **options):
         options |= {"table": table, "conditions": Conditions.learn(table, columns, categories)}
     if kind == flow_matching.Flow.kind and model.latent_map:
         options |= {"latent_map": model.latent_map, "precision": model.precision}
+        options["batch_size"] = flow_matching.MAPS_OF_A_STEP
     return KINDS[kind].fitted(z, seed, **options)
 
 
-def own(model, split, seed=0):
+def own(model, split, seed=0, moves=None):
     """The prior that a run gets at the end of its training.
 
     A mixture of Gaussians, their number chosen on held-out latents; or one Gaussian with a shrunken
     covariance if there are too few latents. It takes a few seconds and corrects most defects of
     samples from N(0, I) (docs/results.md).
     """
-    z, _ = draws(model, split, seed, OWN_DRAWS)
+    z, _ = draws(model, split, seed, OWN_DRAWS, moves)
     if not densities.is_enough(z, components=2):
         return densities.Gaussian.fitted(z, seed)
     return densities.Mixture.fitted(z, seed, tried=OWN_COMPONENTS)
+
+
+def moves(settings) -> dict:
+    """How a run's training moves its images: `moves` of `draws`, from its `config.Settings`."""
+    return {name: getattr(settings, name) for name in UNMOVED}
 
 
 def restored(settings, arrays):

@@ -1,6 +1,7 @@
 """Devices and machines that share a training: TensorFlow's strategies, selected by name."""
 
 import os
+import time
 
 import tensorflow as tf
 
@@ -46,6 +47,30 @@ def strategy(name: str = "auto") -> tf.distribute.Strategy:
 
 def _devices(kind):
     return [each.name for each in tf.config.list_logical_devices(kind)]
+
+
+def bfloat16_slowdown() -> float:
+    """Time of a convolution with its gradients in bfloat16 here, in units of that in float32.
+
+    About 1 or less where bfloat16 is supported. On a processor without AVX-512 TensorFlow has only
+    a general product of matrices for it, several times as slow or worse. Takes half a second.
+    """
+    return _seconds(tf.bfloat16) / _seconds(tf.float32)
+
+
+def _seconds(dtype):
+    """Least of three times of a convolution with its gradients."""
+    images, kernel = tf.ones((8, 32, 32, 32), dtype), tf.ones((3, 3, 32, 32), dtype)
+    spent = []
+    for _ in range(3):
+        begun = time.perf_counter()
+        with tf.GradientTape() as tape:
+            tape.watch([images, kernel])
+            made = tf.nn.conv2d(images, kernel, 1, "SAME")
+        for gradient in tape.gradient(made, [images, kernel]):
+            gradient.numpy()
+        spent.append(time.perf_counter() - begun)
+    return min(spent)
 
 
 def is_chief(strategy) -> bool:

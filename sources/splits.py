@@ -14,6 +14,7 @@ import tensorflow as tf
 from sklearn.model_selection import StratifiedGroupKFold, train_test_split
 
 from nn import randomness
+from nn.batches import in_batches
 from sources import files
 
 NAMES = ("train", "validation", "test")
@@ -122,9 +123,8 @@ class Split:
             key = tf.stack([tf.constant(seed, tf.int64), epoch])
             rows = tf.random.experimental.stateless_shuffle(tf.range(len(self)), key)
             parts = (rows,)
-            if augmented:  # three numbers for each image: down, across, mirrored
-                key = randomness.key(seed, epoch, "augment")
-                parts = (rows, tf.gather(randomness.uniform(key, (len(self), 3)), rows))
+            if augmented:
+                parts = (rows, tf.gather(_draws(seed, epoch, len(self)), rows))
             whole = tf.data.Dataset.from_tensor_slices(parts).batch(batch_size, drop_remainder=True)
             return whole if part == ALL else whole.flat_map(slices)
 
@@ -201,6 +201,11 @@ class Split:
         pairs = tf.data.Dataset.zip(first.skip(done % rounds * part.count), others)
         return pairs.map(lambda known, others: (*known, others)), steps
 
+    def augmented(self, epoch, seed=0, shift=0, flip="none"):
+        """The images as one epoch of `batches` with these arguments has them; uint8 array."""
+        draws = _draws(seed, epoch, len(self)).numpy()
+        return in_batches(lambda *batch: _moved(*batch, shift, flip), self.images, draws)
+
     def steps(self, batch_size):
         """Full batches in an epoch; an error if the split does not fill one."""
         if batch_size > len(self):
@@ -270,6 +275,11 @@ def _untuned(batches):
     options = tf.data.Options()
     options.autotune.enabled = False
     return batches.with_options(options)
+
+
+def _draws(seed, epoch, count):
+    """Three numbers in (0, 1) for each image: how it is moved down, across, and mirrored."""
+    return randomness.uniform(randomness.key(seed, epoch, "augment"), (count, 3))
 
 
 def _moved(images, draws, shift, flip):

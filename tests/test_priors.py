@@ -265,7 +265,9 @@ def test_the_flow_of_a_map_is_told_its_shape_and_precision(spots, tiny, monkeypa
     for changes in ({}, {"latent_map": (6, 6, 2), "precision": "bfloat16"}):
         told.clear()
         priors.fit("flow", registry.from_settings(tiny(**changes)), spots.train)
-        assert told == {name: changes[name] for name in changes}
+        np.testing.assert_array_equal(told.pop("subjects"), spots.train.table["subject"])
+        assert told.pop("batch_size", None) == (64 if changes else None)
+        assert told == changes
 
 
 # --- what cannot be fitted -----------------------------------------------------------------------
@@ -350,6 +352,29 @@ def test_draws_are_of_the_posteriors_of_training_and_not_of_grey_images(spots, t
     assert set(np.unique(binary)) == {0.0, 1.0}
     np.testing.assert_allclose(z, model.encode(binary)[0], atol=1e-5)
     assert np.abs(z - model.encode(images)[0]).max() > 0.01
+
+
+def test_draws_of_a_run_that_mirrors_are_of_its_mirrored_images(spots, tiny):
+    settings = tiny(model="Autoencoder", flip="sideways", shift=1)
+    model, moves = registry.from_settings(settings), priors.moves(settings)
+    z, rows = priors.draws(model, spots.train, seed=3, moves=moves)
+    count = len(spots.train)
+    np.testing.assert_array_equal(rows, np.tile(np.arange(count), priors.PASSES))
+    for number in (0, priors.PASSES - 1):
+        images = spots.train.augmented(number, 3, shift=1, flip="sideways")
+        np.testing.assert_allclose(z[number * count :][:count], model.encode(images)[0], atol=1e-5)
+    assert np.abs(z[:count] - z[-count:]).max() > 0.01
+    assert len(priors.draws(model, spots.train, most=count + 5, moves=moves)[0]) == count
+    assert len(priors.draws(model, spots.train, moves=priors.moves(tiny()))[0]) == count
+
+
+def test_a_tenth_of_the_subjects_is_held_out_and_none_is_on_both_sides():
+    subjects = np.random.default_rng(0).choice([f"s{number}" for number in range(40)], 900)
+    rows, held = flows._held_out(subjects, seed=1)
+    np.testing.assert_array_equal(np.sort(rows), np.arange(900))
+    sides = set(subjects[rows[:held]]), set(subjects[rows[held:]])
+    assert len(sides[0]) == 4 and len(sides[1]) == 36 and not sides[0] & sides[1]
+    assert flows._held_out(np.arange(7), 0)[1] == 1
 
 
 def test_the_bound_of_binary_images_gains_what_their_latents_do(spots, tiny):

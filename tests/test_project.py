@@ -305,6 +305,7 @@ FAULTS = {
     "a process was killed": "what_dead_processes_left_is_taken_away",
     "decoded images": "a_flipped_byte_of_a_decoded_image_is_found_and_mended",
     "the run's folder": "a_folder_that_cannot_be_written_is_told_before_training",
+    "the processor does not": "bfloat16_that_is_emulated_is_told_before_training",
     "the folder holds a run": "a_folder_that_holds_a_run_is_not_overwritten",
     "the images or settings": "a_run_goes_on_only_with_its_own_settings_and_images",
     "a run is evaluated": "a_run_is_measured_on_the_images_that_it_was_trained_on",

@@ -111,6 +111,13 @@ def test_a_shift_moves_within_its_bounds_and_repeats_the_edge():
     assert len(moves) == 25
 
 
+def test_augmented_images_are_those_of_the_epoch():
+    split, options = numbered(), {"shift": 2, "flip": "sideways", "seed": 3}
+    images = split.augmented(4, **options)
+    for image, row in epoch(split, first_epoch=4, **options):
+        np.testing.assert_array_equal(image, images[row])
+
+
 @pytest.mark.parametrize(("flip", "axis"), [("sideways", 1), ("upright", 0)])
 def test_a_flip_mirrors_about_half_of_the_images(flip, axis):
     split, mirrored = numbered(), []

@@ -13,8 +13,26 @@ import config
 import data
 import train
 from families import registry
+from nn import distribution
 from spots import blobs
 from storage import checkpoints, keep, runs
+
+
+def test_bfloat16_that_is_emulated_is_told_before_training(monkeypatch, capsys):
+    """Without AVX-512 a step took 20 times as long."""
+    spent = {tf.float32: 0.01, tf.bfloat16: 0.2}
+    monkeypatch.setattr(distribution, "_seconds", spent.get)
+    train._warn_if_emulated("float32")
+    assert not capsys.readouterr().out
+    train._warn_if_emulated("bfloat16")
+    assert "convolutions take 20 times as long as in float32" in capsys.readouterr().out
+    spent[tf.bfloat16] = 0.007
+    train._warn_if_emulated("bfloat16")
+    assert not capsys.readouterr().out
+
+
+def test_the_slowdown_of_bfloat16_is_measured():
+    assert 0.05 < distribution.bfloat16_slowdown() < 1000
 
 
 def test_a_run_folder_is_complete(run, spots):
