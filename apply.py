@@ -2,13 +2,15 @@
 
     python apply.py RUN FOLDER [--out DIR] [--direction FILE --strength 2] [--between A B]
     python apply.py RUN FOLDER --to latents.parquet [--direction FILE ...] [--address HOST:PORT]
+    python apply.py RUN FOLDER [--vary 0.5] [--holes MASKS] [--between A B --path noise]
     python apply.py RUN --generate 1000 --to NEW_FOLDER
     python apply.py RUN --find Hernia [--method fisher] [--adjust age sex]
 
 The second encodes an archive of any size into a table of latents, in parts so that it can be
-resumed, on a Ray cluster if requested (`archive.py`). The third makes images instead: a folder of
-them with a table, each with its label where the model knows labels, which the folder source reads
-back.
+resumed, on a Ray cluster if requested (`archive.py`). The third needs a flow prior of the run
+(`prior.py RUN --kind flow`): variations of each image, holes filled, a path through noise. The
+fourth makes images instead: a folder of them with a table, each with its label where the model
+knows labels, which the folder source reads back.
 
 Every file is checked as in training. The first's output folder gets `latents.csv` (one row per
 image: its file, the error of its reconstruction, its latent), `reconstructions/` (the denoised
@@ -27,9 +29,10 @@ WAYS = {  # to call it, and the options that mean something there
     "FOLDER": (
         *("out", "table", "direction", "strength"),
         *("between", "frames", "path", "skip_bad_files"),
+        *("vary", "holes", "draws", "seed", "prior", "condition", "guidance", "evaluations"),
     ),
     "--to": ("to", "direction", "address"),
-    "--generate": ("to", "label", "seed", "prior", "condition", "guidance"),
+    "--generate": ("to", "label", "seed", "prior", "condition", "guidance", "evaluations"),
     "--find": ("method", "adjust"),
 }
 
@@ -55,7 +58,21 @@ def parsed(words=None):
         "--between", nargs=2, metavar=("A", "B"), help="interpolate between two files of the folder"
     )
     parser.add_argument("--frames", type=int, default=60)
-    parser.add_argument("--path", choices=("lerp", "slerp", "data"), default="slerp")
+    parser.add_argument("--path", choices=("lerp", "slerp", "data", "noise"), default="slerp")
+    parser.add_argument(
+        "--vary",
+        type=float,
+        metavar="STRENGTH",
+        help="variations of every image: 0 leaves it, 1 draws anew",
+    )
+    parser.add_argument(
+        "--holes",
+        type=Path,
+        metavar="MASKS",
+        help="fill holes, the pixels above 0 of a mask: one file for all images, or a folder with "
+        "masks of the images' names",
+    )
+    parser.add_argument("--draws", type=int, default=4, help="of --vary and --holes; default: 4")
     parser.add_argument("--skip-bad-files", action="store_true", help="rather than stop")
     parser.add_argument(
         "--generate", type=int, metavar="N", help="generate this many images instead"
@@ -88,8 +105,10 @@ def parsed(words=None):
     parser.add_argument(
         "--guidance",
         type=float,
-        default=1.0,
         help="of a flow prior with a condition: above 1 more typical images, and less varied ones",
+    )
+    parser.add_argument(
+        "--evaluations", type=int, help="of a flow prior's network, for each draw; default: 32"
     )
     parser.add_argument("--seed", type=int, default=0, help="of what is generated")
     arguments = parser.parse_args(words)
@@ -102,6 +121,8 @@ def parsed(words=None):
     for name in sum(WAYS.values(), ()):
         if name not in WAYS[way] and getattr(arguments, name) != parser.get_default(name):
             parser.error(f"--{name.replace('_', '-')} cannot be used with {way}")
+    if arguments.draws < 1:
+        parser.error(f"--draws {arguments.draws}: give 1 or more")
     return arguments
 
 
@@ -110,6 +131,7 @@ if __name__ == "__main__":
     config.import_quietly()
 
 
+import dataclasses
 import operator
 import re
 
@@ -121,15 +143,16 @@ import config
 import data
 import evaluate
 import train
-from analysis import directions, evidence, latent, plots
-from families import priors
+from analysis import directions, evidence, filling, latent, plots
+from families import flow_matching
 from nn.batches import in_batches
 from sources import decoding, files
-from storage import disk
+from storage import disk, runs
 
 THUMBNAILS = 2000  # at most, on a map
 STRENGTHS = (-4, -2, 0, 2, 4)  # of a sweep, in standard deviations
 SWEPT = 6  # images in it
+SHOWN = 8  # images in a figure of draws
 NO_DIRECTIONS = (
     "whose decoder needs a class in addition to the latent: directions and interpolations are not "
     "available. Use a VAE or a SemiSupervisedVAE for these"
@@ -182,7 +205,7 @@ def coordinates(latents) -> np.ndarray:
     return latents.filter(regex=r"^z_(mean_)?\d+$").to_numpy(np.float32)
 
 
-def between(model, latents, start, end, frames=60, kind="slerp"):
+def between(model, latents, start, end, frames=60, kind="slerp", flow=None, **options):
     """Images of the interpolation from one file to another.
 
     Args:
@@ -190,7 +213,9 @@ def between(model, latents, start, end, frames=60, kind="slerp"):
         latents: From `encode`.
         start, end: Names in its column `file`.
         frames: Images on the path, both ends included.
-        kind: `"lerp"`, `"slerp"`, or `"data"`: over the folder's own images.
+        kind: `"lerp"`, `"slerp"`, `"data"`: over the folder's own images, or `"noise"`: the slerp
+            of the noises that a flow carries to the two latents.
+        flow, **options: For `"noise"`, a `flow_matching.Flow` and options of its draws.
 
     Returns:
         Floats in [0, 1], shape `(frames, height, width, channels)`.
@@ -204,6 +229,8 @@ def between(model, latents, start, end, frames=60, kind="slerp"):
         rows.append(found[0])
     if kind == "data":
         path = latent.along(z[latent.through_data(z, *rows)], frames)
+    elif kind == "noise":
+        path = flow.of_noise(latent.slerp(*flow.noise_of(z[rows], **options), frames), **options)
     else:
         path = {"lerp": latent.lerp, "slerp": latent.slerp}[kind](z[rows[0]], z[rows[1]], frames)
     return in_batches(model.decode, path.astype(np.float32), batch_size=128)
@@ -300,6 +327,71 @@ def save_table(table, path):
             raise ValueError("Parquet needs pyarrow: pip install pyarrow, or take csv") from None
 
 
+def flow_of(run, arguments):
+    """The run's flow prior, or the one named, and the options of its draws."""
+    own = runs.own_prior(run) or ""
+    if arguments.prior is None and not own.startswith(flow_matching.Flow.kind):
+        arguments.prior = flow_matching.Flow.kind
+    asked = train.prior_of(run, arguments)
+    flow, options = (asked.prior, asked.options) if hasattr(asked, "prior") else (asked, {})
+    if not isinstance(flow, flow_matching.Flow):
+        raise ValueError(
+            f"--vary, --holes and --path noise need a flow prior, {arguments.prior} is none; fit "
+            f"one: python prior.py {run} --kind flow"
+        )
+    return flow, options
+
+
+def read_holes(run, folder, path, table):
+    """The holes of images: booleans `(n, height, width)`, True where a mask is above 0.
+
+    Args:
+        run, folder: As for `load_images`.
+        path: A mask, for all images; or a folder with masks of the images' names.
+        table: From `load_images`.
+    """
+    names, height, width = table["file"].unique(), *runs.load_settings(run).image_shape[:2]
+    reading = dataclasses.replace(
+        archive.reading_of(run), mask=True, image_shape=(height, width, 1)
+    )
+    one = path.is_file()
+    root, masks = (path.parent, [path.name] * len(names)) if one else (path, names)
+    missing = [name for name in masks if not (root / name).is_file()]
+    if missing:
+        raise FileNotFoundError(
+            f"--holes {path}: there is no {root / missing[0]}; give one mask for all images, or a "
+            f"folder with a mask for each, of the image's name ({len(missing)} are missing)"
+        )
+    for name, mask in zip(names, masks, strict=True):
+        ours, theirs = decoding.size(Path(folder) / name), decoding.size(root / mask)
+        if ours and theirs and ours != theirs:
+            raise ValueError(
+                f"--holes: {root / mask} has {theirs[0]} x {theirs[1]} pixels, and its image "
+                f"{name} {ours[0]} x {ours[1]}; a mask has the size of its image"
+            )
+    pixels, known = files.gather(root, sorted(set(masks)), reading, config.CACHE_DIR)
+    if one:
+        return np.broadcast_to(pixels[:1, ..., 0] > 0, (len(table), height, width))
+    keys = pd.MultiIndex.from_frame(known[["file", "slice"]])
+    rows = keys.get_indexer(pd.MultiIndex.from_frame(table[["file", "slice"]]))
+    return pixels[rows][..., 0] > 0
+
+
+def drawn_anew(model, images, latents, arguments, flow, options, holes=None):
+    """Draws of a flow for each image: a dictionary of names to a list of arrays."""
+    seeds, made = [arguments.seed + draw for draw in range(arguments.draws)], {}
+    if arguments.vary is not None:
+        z = coordinates(latents)
+        varied = (flow.varied(z, arguments.vary, seed, **options) for seed in seeds)
+        made["variations"] = [in_batches(model.decode, each) for each in varied]
+    if holes is not None:
+        floats = np.asarray(images[:]) / np.float32(255)
+        made["filled"] = [
+            filling.filled(model, flow, floats, holes, seed, **options) for seed in seeds
+        ]
+    return made
+
+
 def write(run, folder, out, arguments):
     """Everything that the command line asks for."""
     if len(arguments.direction) > 1:
@@ -310,12 +402,19 @@ def write(run, folder, out, arguments):
     if model.needs_class and (direction is not None or arguments.between is not None):
         raise ValueError(f"{run} is an M2, {NO_DIRECTIONS}")
     images, table = load_images(run, folder, "skip" if arguments.skip_bad_files else "stop")
+    flow, options, holes = None, {}, None
+    if arguments.holes or arguments.vary is not None or arguments.path == "noise":
+        flow, options = flow_of(run, arguments)
+    if arguments.holes:
+        holes = read_holes(run, folder, arguments.holes, table)
     latents, made = encode(model, images, table)
-    frames = (
-        None
-        if arguments.between is None
-        else between(model, latents, *arguments.between, arguments.frames, arguments.path)
+    draws = (
+        {} if flow is None else drawn_anew(model, images, latents, arguments, flow, options, holes)
     )
+    frames = None
+    if arguments.between is not None:
+        path = (arguments.frames, arguments.path, flow)
+        frames = between(model, latents, *arguments.between, *path, **options)
     out.mkdir(parents=True, exist_ok=True)
     if direction is not None:
         latents.insert(4, f"along {direction.name}", direction.project(coordinates(latents)))
@@ -326,6 +425,12 @@ def write(run, folder, out, arguments):
         save_images(moved, table, out / f"{name}_{arguments.strength:g}")
     save_table(latents, out / f"latents.{arguments.table}")
     save_images(made, table, out / "reconstructions")
+    for name, sets in draws.items():
+        for number, pictures in enumerate(sets):
+            save_images(pictures, table, out / name / f"{number + 1}")
+        first = {"image": images[:SHOWN], "reconstruction": made[:SHOWN]}
+        first |= {f"draw {number + 1}": each[:SHOWN] for number, each in enumerate(sets)}
+        plots.save(plots.image_rows(first), out / f"{name}.png")
     if len(latents) > 2 and model.latent_dim > 1:
         shown = np.linspace(0, len(latents) - 1, min(len(latents), THUMBNAILS)).astype(int)
         points, share = latent.plane(coordinates(latents))
@@ -363,8 +468,7 @@ def make(run, arguments):
     if arguments.generate < 1:
         raise ValueError(f"--generate {arguments.generate}: ask for at least one image")
     options = {} if arguments.label is None else {"label": arguments.label}
-    condition = dict(map(train.parse_condition, arguments.condition))
-    prior = priors.of_run(run, arguments.prior, condition, arguments.guidance)
+    prior = train.prior_of(run, arguments)
     table = generate(model, arguments.generate, folder, seed=arguments.seed, prior=prior, **options)
     name = "N(0, I)" if prior is None else f"the run's prior {arguments.prior or prior.kind}"
     print(f"{len(table)} images of {name} written to {folder}")

@@ -38,9 +38,8 @@ def parsed(words=None):
         metavar="COLUMN=VALUE",
         help="what the sampler draws, of a prior that was fitted with it",
     )
-    parser.add_argument(
-        "--guidance", type=float, default=1.0, help="of a flow prior with a condition"
-    )
+    parser.add_argument("--guidance", type=float, help="of a flow prior with a condition")
+    parser.add_argument("--evaluations", type=int, help="of a flow prior's network, for each draw")
     arguments = parser.parse_args(words)
     return arguments
 
@@ -59,7 +58,6 @@ import numpy as np
 import tensorflow as tf
 
 import train
-from families import priors
 from storage import disk
 
 ONNX = ("onnx", "onnxruntime", "tf2onnx")
@@ -202,8 +200,7 @@ def main(words=None):
     arguments = parsed(words)
     folder = arguments.to or arguments.run / "exported"
     try:
-        condition = dict(map(train.parse_condition, arguments.condition))
-        prior = priors.of_run(arguments.run, arguments.prior, condition, arguments.guidance)
+        prior = train.prior_of(arguments.run, arguments)
         written = export(train.load(arguments.run), folder, arguments.formats, prior)
     except (ValueError, OSError, ImportError) as error:
         sys.exit(f"export.py: {error}")

@@ -32,6 +32,14 @@ def parse_condition(text: str):
     return name, parse_value(value)
 
 
+def prior_of(run, arguments):
+    """The prior of a run that a command line asks for, with the options of its draws; or None."""
+    condition = dict(map(parse_condition, arguments.condition))
+    options = {name: getattr(arguments, name) for name in ("guidance", "evaluations")}
+    options = {name: value for name, value in options.items() if value is not None}
+    return priors.of_run(run, arguments.prior, condition, **options)
+
+
 def given(arguments) -> dict:
     """The settings given on the command line, each checked by itself.
 

@@ -130,18 +130,17 @@ def restored(settings, arrays):
     return KINDS[settings["kind"]].of_parts(settings, arrays)
 
 
-class Conditional:
-    """A prior that draws for one condition.
+class Asked:
+    """A prior with fixed options of its draws.
 
     Args:
-        prior: Prior that was fitted with conditions.
-        condition: Dictionary of columns to values.
-        **options: Of its draws: `guidance` of a flow.
+        prior: A fitted prior.
+        **options: `condition`, a dictionary of columns to values, of one that was fitted with
+            conditions; `guidance` and `evaluations` of a flow.
     """
 
-    def __init__(self, prior, condition, **options):
-        self.prior, self.kind = prior, prior.kind
-        self.options = {"condition": condition, **options}
+    def __init__(self, prior, **options):
+        self.prior, self.kind, self.options = prior, prior.kind, options
 
     def sample(self, n, seed=0):
         return self.prior.sample(n, seed, **self.options)
@@ -150,14 +149,15 @@ class Conditional:
         return self.prior.sampler(**self.options)
 
 
-def of_run(run, name=None, condition=None, guidance=1.0):
+def of_run(run, name=None, condition=None, **options):
     """A prior of a run.
 
     Args:
         run: Run folder.
         name: Name of the prior; `"normal"` always exists, None is the run's own.
         condition: Dictionary of columns to values that it draws for; empty or None: none.
-        guidance: See `flow_matching.Flow.carried`; only for a flow with a condition.
+        **options: `guidance` of a flow with a condition, and `evaluations` of any flow: see
+            `flow_matching.Flow.carried`.
 
     Returns:
         The prior, or None for N(0, I).
@@ -168,14 +168,15 @@ def of_run(run, name=None, condition=None, guidance=1.0):
     """
     name = name or runs.own_prior(run) or NORMAL
     prior = None if name == NORMAL else restored(*runs.load_prior(run, name))
-    options = {} if guidance == 1.0 else {"guidance": guidance}
-    if options and not (condition and isinstance(prior, flow_matching.Flow)):
-        raise ValueError(f"guidance = {guidance:g} needs a flow prior and a condition")
-    if not condition:
-        return prior
-    if prior is None or prior.conditions is None:
+    for each, value in options.items():
+        if not isinstance(prior, flow_matching.Flow):
+            raise ValueError(f"{each} = {value:g} needs a flow prior; the prior {name} is none")
+    if "guidance" in options and not condition:
+        raise ValueError(f"guidance = {options['guidance']:g} needs a condition")
+    if condition and (prior is None or prior.conditions is None):
         raise ValueError(
             f"the prior {name} was fitted without conditions; fit one with prior.py --condition "
             "and name it with --prior"
         )
-    return Conditional(prior, condition, **options)
+    options |= {"condition": condition} if condition else {}
+    return Asked(prior, **options) if options else prior

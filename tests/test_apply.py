@@ -13,6 +13,7 @@ from analysis import latent
 from analysis.directions import Direction
 from families import priors, registry
 from sources import files
+from storage import runs
 
 
 @pytest.fixture
@@ -166,6 +167,105 @@ def test_between_uses_the_folders_own_images(run, folder):
     z = apply.coordinates(latents)
     rows = latent.through_data(z, 0, len(z) - 1)
     assert rows[0] == 0 and rows[-1] == len(z) - 1
+
+
+@pytest.fixture(scope="module")
+def map_run(tmp_path_factory, spots, tiny):
+    """A run whose latent is a map, with a flow prior."""
+    place = tmp_path_factory.mktemp("maps") / "run"
+    settings = tiny(latent_map=(6, 6, 2), epochs=1)
+    model = registry.from_settings(settings)
+    train.fit(model, spots, settings, place, verbose=0)
+    flow = priors.fit("flow", model, spots.train, steps=20, width=8)
+    runs.save_prior(place, "flow", *flow.parts())
+    return place
+
+
+def picture(path):
+    return np.asarray(Image.open(path)) / np.float32(255)
+
+
+def test_variations_are_drawn_by_the_flow_and_saved_by_draw(map_run, folder, tmp_path):
+    out = tmp_path / "out"
+    words = ["--vary", "0.5", "--draws", "2", "--seed", "7", "--evaluations", "6"]
+    apply.main([str(map_run), str(folder), *words, "--out", str(out)])
+    model, flow = train.load(map_run), priors.of_run(map_run, "flow")
+    latents, made = apply.encode(model, *apply.load_images(map_run, folder))
+    row = list(latents["file"]).index("4.png")
+    z = flow.varied(apply.coordinates(latents), 0.5, seed=8, evaluations=6)
+    expected = model.decode(z).numpy()[row, ..., 0]
+    assert np.abs(picture(out / "variations" / "2" / "4.png") - expected).max() < 0.01
+    assert np.abs(expected - made[row, ..., 0]).max() > 0.01
+    assert (out / "variations.png").is_file()
+
+
+@pytest.mark.parametrize("each_its_own", [False, True])
+def test_holes_are_filled_and_nothing_else_is_changed(map_run, folder, tmp_path, each_its_own):
+    hole = np.zeros((12, 12), np.uint8)
+    hole[3:6, 4:8] = 255
+    if each_its_own:
+        for path in folder.rglob("*.png"):
+            mask = tmp_path / "masks" / path.relative_to(folder)
+            mask.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(hole if path.name != "5.png" else 0 * hole).save(mask)
+    else:
+        Image.fromarray(hole).save(tmp_path / "hole.png")
+    masks = tmp_path / ("masks" if each_its_own else "hole.png")
+    out = tmp_path / "out"
+    words = ["--holes", str(masks), "--draws", "2", "--out", str(out)]
+    apply.main([str(map_run), str(folder), *words])
+    for name in ("4.png", "5.png"):
+        image, *draws = (
+            picture(each)
+            for each in (folder / name, *(out / "filled" / str(draw) / name for draw in (1, 2)))
+        )
+        filled = hole > 0 if name == "4.png" or not each_its_own else hole > 255
+        for made in draws:
+            np.testing.assert_array_equal(made[~filled], image[~filled])
+            assert not filled.any() or np.abs(made - image)[filled].max() > 0.01
+        assert np.any(draws[0] != draws[1]) == filled.any()
+    assert (out / "filled.png").is_file()
+
+
+def test_a_path_through_noise_begins_and_ends_with_the_two_files(map_run, folder):
+    words = ["--between", "2.png", "5.png", "--path", "noise", "--frames", "5"]
+    apply.main([str(map_run), str(folder), *words, "--evaluations", "64"])
+    with Image.open(map_run / "applied" / "between.gif") as gif:
+        assert gif.n_frames == 5
+    model, flow = train.load(map_run), priors.of_run(map_run, "flow")
+    latents, made = apply.encode(model, *apply.load_images(map_run, folder))
+    options = {"flow": flow, "evaluations": 64}
+    frames = apply.between(model, latents, "2.png", "5.png", 5, "noise", **options)
+    for frame, name in ((frames[0], "2.png"), (frames[-1], "5.png")):
+        expected = made[list(latents["file"]).index(name)]
+        np.testing.assert_allclose(frame, expected, atol=0.01)
+
+
+def test_what_a_flow_cannot_do_is_said_before_anything_is_written(
+    map_run, run, folder, tmp_path, monkeypatch
+):
+    def refused(run, *words):
+        with pytest.raises(SystemExit) as stop:
+            apply.main([str(run), str(folder), "--out", str(tmp_path / "out"), *map(str, words)])
+        assert not (tmp_path / "out").exists()
+        return str(stop.value)
+
+    assert "has no prior 'flow'" in refused(run, "--vary", 0.5)
+    assert "needs a flow prior; the prior normal" in refused(
+        run, "--vary", 0.5, "--prior", "normal", "--evaluations", 8
+    )
+    assert "need a flow prior, normal is none" in refused(run, "--vary", 0.5, "--prior", "normal")
+    assert "strength = 1.5 is not valid" in refused(map_run, "--vary", 1.5)
+    assert "needs at least 2" in refused(map_run, "--vary", 0.5, "--evaluations", 0)
+    assert "was fitted without conditions" in refused(
+        map_run, "--vary", 0.5, "--condition", "half=1"
+    )
+    (tmp_path / "masks").mkdir()
+    assert "(7 are missing)" in refused(map_run, "--holes", tmp_path / "masks")
+    Image.fromarray(np.zeros((9, 12), np.uint8)).save(tmp_path / "other.png")
+    assert "has 12 x 9 pixels, and its image" in refused(map_run, "--holes", tmp_path / "other.png")
+    Image.fromarray(np.full((12, 12), 255, np.uint8)).save(tmp_path / "all.png")
+    assert "nothing of its latent map is known" in refused(map_run, "--holes", tmp_path / "all.png")
 
 
 @pytest.fixture(scope="module")

@@ -473,15 +473,21 @@ def test_guidance_is_an_option_of_a_flow_with_a_condition(run, spots, monkeypatc
     words = ["--kind", "flow", "--condition", "half", "--by", "nats", "--steps", "2"]
     command.main([str(run), *words])
     asked = {"half": 1}
-    plain, more = (priors.of_run(run, "flow-half", asked, each) for each in (1.0, 3.0))
+    more = priors.of_run(run, "flow-half", asked, guidance=3.0)
     known = more.prior.sample(5, 0, asked, guidance=3.0)
     np.testing.assert_array_equal(more.sample(5), known)
     noise = randomness.normal(randomness.key(0, 0, "draw"), (5, 3))
     np.testing.assert_allclose(more.sampler()(noise), known, atol=1e-4)
-    assert plain.sample(5).shape == (5, 3)
-    for name, condition in (("flow-half", None), (None, None)):
-        with pytest.raises(ValueError, match="guidance = 3 needs a flow prior and a condition"):
-            priors.of_run(run, name, condition, 3.0)
+    assert priors.of_run(run, "flow-half", asked).sample(5).shape == (5, 3)
+    with pytest.raises(ValueError, match="guidance = 3 needs a condition"):
+        priors.of_run(run, "flow-half", guidance=3.0)
+    with pytest.raises(ValueError, match="guidance = 3 needs a flow prior; the prior .* is none"):
+        priors.of_run(run, guidance=3.0)
+    few = priors.of_run(run, "flow-half", evaluations=4)
+    np.testing.assert_array_equal(few.sample(5), few.prior.sample(5, evaluations=4))
+    assert np.abs(few.sample(5) - few.prior.sample(5)).max() > 1e-4
+    with pytest.raises(ValueError, match="evaluations = 0: Heun's method needs at least 2"):
+        priors.of_run(run, "flow-half", evaluations=0).sample(5)
     words = ["--generate", "3", "--prior", "flow-half", "--condition", "half=1", "--guidance", "2"]
     apply.main([str(run), *words, "--to", str(tmp_path / "made")])
     assert len(list((tmp_path / "made").rglob("*.png"))) == 3
