@@ -82,7 +82,8 @@ def _words():
 
 MODELS = (
     *("Autoencoder", "VAE", "InfoVAE", "MMD-AE", "BetaTCVAE", "IWAE"),
-    *("SemiSupervisedVAE", "M2", "AAE", "VAE-GAN", "IntroVAE", "SoftIntroVAE", "ASIntroVAE"),
+    *("SemiSupervisedVAE", "M2", "ConditionalVAE", "ConditionalIWAE", "AAE", "VAE-GAN"),
+    *("IntroVAE", "SoftIntroVAE", "ASIntroVAE"),
 )
 MOST_ITEMS = 64  # longest tuple; no network has more stages
 
@@ -166,6 +167,10 @@ class Settings:
     classify_from: str = _among("mean", "mean", "sample")
 
     # Adversarial models
+    conditions: tuple[str, ...] = _words()  # Conditional...: columns that its networks are told
+    told_in: str = _among("input", "input", "stages")  # where the networks are told them
+    hidden_share: float = _within(0.1, 0.0, 1.0)  # of each condition in training
+    leak_weight: float = _within(0.0, 0.0, 1e7)  # nats per unit of `losses.hsic`
     stochastic: bool = True  # AAE: whether its encoder has a variance
     discriminator_widths: tuple[int, ...] = _within((256, 256), 1, 16384)
     adversarial_weight: float = _within(30.0, 0.0, 1e6)  # AAE: of the adversarial term

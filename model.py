@@ -31,7 +31,7 @@ class Pass(NamedTuple):
     deterministic encoder. `training` and `step` determine the random numbers of the pass.
     `by_class` holds the results per class of a model that decodes an image in several classes
     (`semisupervised.M2`); `conditions`, `(batch, width)`, the values of the table for each image
-    (`sources.conditions`), or None.
+    (`sources.conditions`), or None; `told` what the networks were told of them.
     """
 
     images: tf.Tensor
@@ -45,6 +45,7 @@ class Pass(NamedTuple):
     step: tf.Tensor | int
     by_class: tuple | None = None
     conditions: tf.Tensor | None = None
+    told: tf.Tensor | None = None
 
 
 @keras.saving.register_keras_serializable("latent_atlas")
@@ -81,6 +82,7 @@ class Autoencoder(Configured):
     """
 
     uses_labels = False  # whether `train.fit` gives it the labels of its images
+    conditions = None  # `sources.conditions.Conditions` of a model that is told of its images
     needs_class = False  # whether decoding needs a class in addition to a latent
 
     def __init__(
@@ -149,7 +151,7 @@ class Autoencoder(Configured):
     @property
     def precision(self):
         """`"float32"` or `"bfloat16"`, in which the networks compute."""
-        return self.encoder.layers[1].compute_dtype
+        return next(each.compute_dtype for each in self.encoder.layers if each.weights)
 
     @property
     def image_shape(self):
@@ -176,12 +178,13 @@ class Autoencoder(Configured):
         images, labels = parts(batch)
         images, rows = as_float(images), rows_of_parts(batch)
         targets, shown = self.shown(images, training, step, rows)
-        z_mean, z_log_var = self._posterior(shown, training)
-        z = self.draw(z_mean, z_log_var, self.key("noise", training, step, rows))
-        logits = self.logits_of(z, training)
         given = batch.get("conditions") if isinstance(batch, dict) else None
+        told = self.told(given, training, step)
+        z_mean, z_log_var = self._posterior(shown, training, told)
+        z = self.draw(z_mean, z_log_var, self.key("noise", training, step, rows))
+        logits = self.logits_of(z, training, told)
         both = (images, targets, labels, z_mean, z_log_var, z, logits, training, step)
-        return Pass(*both, conditions=given)
+        return Pass(*both, conditions=given, told=told)
 
     def shown(self, images, training, step, rows=None):
         """What the likelihood and the encoder get of images `(batch, height, width, channels)`.
@@ -199,11 +202,15 @@ class Autoencoder(Configured):
         key = self.key("corrupt", training, step, rows)
         return targets, randomness.corrupted(targets, self.corrupt, self.corrupt_level, key)
 
+    def told(self, conditions, training, step):
+        """What the networks are told of a batch's conditions: here nothing."""
+        return None
+
     def draw(self, z_mean, z_log_var, key):
         """The latent that is decoded: here the encoder's output itself."""
         return z_mean
 
-    def logits_of(self, z, training):
+    def logits_of(self, z, training, told=None):
         """Logits of the pixels, `(batch, height, width, channels)`."""
         return self.decoder(z, training=training)
 
@@ -271,7 +278,7 @@ class Autoencoder(Configured):
     def _binarized(self, images, key):
         return images if self.binarize == "none" else randomness.binary(images, key)
 
-    def _posterior(self, images, training):
+    def _posterior(self, images, training, told=None):
         outputs = self.encoder(images, training=training)
         return outputs if isinstance(outputs, tuple | list) else (outputs, None)
 
@@ -325,7 +332,11 @@ class Autoencoder(Configured):
 
         A deterministic encoder has no variance: its `z_log_var` is minus infinity.
         """
-        z_mean, z_log_var = self._posterior(as_float(tf.convert_to_tensor(images)), training=False)
+        return self._encoded(images)
+
+    def _encoded(self, images, told=None):
+        images = as_float(tf.convert_to_tensor(images))
+        z_mean, z_log_var = self._posterior(images, training=False, told=told)
         if z_log_var is None:
             z_log_var = tf.fill(tf.shape(z_mean), -math.inf)
         return z_mean, z_log_var
@@ -470,13 +481,13 @@ class VAE(Autoencoder):
 
     def log_weights(self, result, draws, key, log_prior=None):
         """Importance weights of new draws of a pass's posteriors; `(draws, batch)`."""
-        z_mean, z_log_var, targets = (
-            tf.concat([each] * draws, axis=0)
-            for each in (result.z_mean, result.z_log_var, result.targets)
+        z_mean, z_log_var, targets, told = (
+            None if each is None else tf.concat([each] * draws, axis=0)
+            for each in (result.z_mean, result.z_log_var, result.targets, result.told)
         )
         z = self.draw(z_mean, z_log_var, key)
         posterior = result._replace(z_mean=z_mean, z_log_var=z_log_var)
-        logits = self.logits_of(z, result.training)
+        logits = self.logits_of(z, result.training, told)
         weights = self.log_weight(targets, posterior, z, logits, log_prior)
         return tf.reshape(weights, (draws, -1))
 

@@ -133,7 +133,7 @@ def trial(settings, run, told=None) -> dict:
     _refuse_other(run, settings)
     if not over(run):
         images = data.load(settings)
-        model = registry.from_settings(settings)
+        model = registry.from_settings(settings, registry.conditions_of(settings, images))
         begun = checkpoints.begun(run)
         told = [_telling(told)] if told else []
         train.fit(model, images, settings, run, verbose=0, resume=begun, callbacks=told)

@@ -110,6 +110,7 @@ if __name__ == "__main__":
     config.import_quietly()
 
 import importlib.util
+import json
 
 import keras
 import pandas as pd
@@ -121,11 +122,13 @@ from analysis import judges, plots
 from families import priors, registry
 from nn import distribution
 from sources import splits
-from storage import checkpoints, runs
+from sources.conditions import Conditions
+from storage import checkpoints, disk, runs
 from storage.keep import Keep, OneLine, Progress
 from storage.runs import load_settings, new_run
 
 __all__ = ["OneLine", "compile_model", "fit", "load", "load_settings", "new_run"]
+CONDITIONS = "conditions.json"  # what a conditional model is told, as learned on its images
 EMULATED = 3.0  # slowdown from which a processor is told not to support bfloat16
 SAMPLES = 64  # latent points that are decoded after every epoch, always the same
 
@@ -188,6 +191,8 @@ def fit(model, images, settings, run, verbose="auto", resume=False, callbacks=()
         checkpoints.require_room(run, model)
     if chief and not resume:
         runs.begin(run, settings, images)
+        if model.conditions is not None:
+            disk.write_json(run / CONDITIONS, json.loads(model.conditions.to_json()))
 
     keep = Keep(model, settings, run, steps, f"python train.py --resume {run}")
     if resume and chief:
@@ -226,6 +231,7 @@ def _batches(model, images, settings, first_epoch=0, skipped=0):
     size = settings.batch_size
     options = {"seed": settings.seed, "shift": settings.shift, "flip": settings.flip}
     options["first_epoch"] = first_epoch
+    told = {"conditions": model.conditions} if model.conditions else {}
     label = images.label if model.uses_labels else None
     if model.uses_labels:
         _require_classes(images, settings)
@@ -234,12 +240,12 @@ def _batches(model, images, settings, first_epoch=0, skipped=0):
     def training(part):
         """Endless batches, or slices of them, and how many batches make an epoch."""
         if label is None:
-            batches = images.train.batches(size, shuffle=True, part=part, **options)
+            batches = images.train.batches(size, shuffle=True, part=part, **options, **told)
             return batches, images.train.steps(size)
         return images.train.mixed_batches(size, part=part, **options)
 
     batches, steps = training(splits.ALL)
-    validation = images.validation.batches(size, labels=label)
+    validation = images.validation.batches(size, labels=label, **told)
     strategy = model.distribute_strategy
     if strategy.num_replicas_in_sync == 1:
         return batches.skip(skipped), validation, steps
@@ -309,9 +315,19 @@ def load(run):
     """
     settings = load_settings(run)
     checkpoints.require_plausible(run, registry.count_weights(settings))
-    model = registry.from_settings(settings)
+    model = registry.from_settings(settings, _conditions_of(run))
     checkpoints.load(model, run)
     return model
+
+
+def _conditions_of(run):
+    path = Path(run) / CONDITIONS
+    try:
+        return Conditions.from_json(path.read_text())
+    except FileNotFoundError:
+        return None
+    except (ValueError, LookupError, TypeError) as error:
+        raise ValueError(f"{path} cannot be read ({error}); train the run anew") from error
 
 
 class Samples(keras.callbacks.Callback):
@@ -358,7 +374,7 @@ def main(words=None):
             registry.require_fit(settings)
             images = data.load(settings)
         with strategy.scope():
-            model = registry.from_settings(settings)
+            model = registry.from_settings(settings, registry.conditions_of(settings, images))
         run = arguments.resume or arguments.out or new_run(arguments.experiment)
         replicas = strategy.num_replicas_in_sync
         print(

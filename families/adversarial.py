@@ -337,7 +337,7 @@ class Introspective(Alternating):
     def final_decoder(self):
         return self.ema_decoder
 
-    def logits_of(self, z, training):
+    def logits_of(self, z, training, told=None):
         decoder = self.decoder if training else self.final_decoder
         return decoder(z, training=training)
 

@@ -5,8 +5,9 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import model as models
-from families import adversarial, critic, semisupervised
+from families import adversarial, conditional, critic, semisupervised
 from nn import networks
+from sources.conditions import Conditions
 
 
 def _pair(settings, kind):
@@ -14,13 +15,22 @@ def _pair(settings, kind):
     return _encoder_and_decoder(settings, getattr(kind, "stochastic", False))
 
 
-def _encoder_and_decoder(settings, stochastic):
+def _encoder_and_decoder(settings, stochastic, **options):
+    options |= {"latent_map": settings.latent_map}
     return {
-        "encoder": networks.encoder(
-            **_shared(settings), stochastic=stochastic, latent_map=settings.latent_map
-        ),
-        "decoder": _decoder(settings, settings.latent_dim, latent_map=settings.latent_map),
+        "encoder": networks.encoder(**_shared(settings), stochastic=stochastic, **options),
+        "decoder": _decoder(settings, settings.latent_dim, **options),
     }
+
+
+def _told(settings, kind, conditions):
+    if settings.conditions and conditions is None:
+        raise ValueError(
+            f"settings: a {settings.model} is told of {', '.join(settings.conditions)}; build it "
+            "with conditions=registry.conditions_of(settings, images)"
+        )
+    options = {"told": conditions.width, "told_in": settings.told_in} if conditions else {}
+    return _encoder_and_decoder(settings, kind.stochastic, **options) | {"conditions": conditions}
 
 
 def _decoder(settings, latent_dim, **options):
@@ -111,6 +121,8 @@ REGISTRY = {
         semisupervised.SemiSupervisedVAE, _with_classifier, ("classes", "class_widths")
     ),
     "M2": Entry(semisupervised.M2, _by_class, ("classes", "class_widths")),
+    "ConditionalVAE": Entry(conditional.ConditionalVAE, _told, ("conditions", "told_in")),
+    "ConditionalIWAE": Entry(conditional.ConditionalIWAE, _told, ("conditions", "told_in")),
     "AAE": Entry(
         adversarial.AdversarialAutoencoder,
         _with_discriminator,
@@ -187,11 +199,12 @@ def with_model(settings, model, **changes):
 MOST_WEIGHTS = 500_000_000  # 2 GB; three times as much with the optimizer's state
 
 
-def count_weights(settings) -> int:
+def count_weights(settings, told=0) -> int:
     """Approximate number of weights of the settings' model, computed before it is built.
 
     Args:
         settings: `config.Settings`.
+        told: Numbers of the conditions that its networks are told.
 
     Returns:
         Not less than the true number, and at most a quarter more (for models of more than
@@ -222,9 +235,13 @@ def count_weights(settings) -> int:
         encoder += _dense(flat, *settings.dense_widths)
         if settings.model != "M2":
             encoder += 2 * _dense(features, latent_dim)
-        drawn = latent_dim + (labels if settings.model == "M2" else 0)
+        drawn = latent_dim + told + (labels if settings.model == "M2" else 0)
         decoder += _dense(drawn, *reversed(settings.dense_widths), flat)
     total = encoder + decoder
+    if told:
+        by_stage = 4 * sum(settings.widths) + settings.widths[0]
+        inputs = settings.widths[0] + settings.widths[-1]
+        total += (told + 1) * (by_stage if settings.told_in == "stages" else inputs)
     if settings.model.endswith("IntroVAE"):
         total += decoder  # its running mean
     if settings.model == "AAE":
@@ -246,13 +263,42 @@ def _dense(*units):
     return sum((before + 1) * after for before, after in pairwise(units))
 
 
-def from_settings(settings):
-    """The model of a `config.Settings`, with initial weights, not compiled.
+def conditions_of(settings, images):
+    """What a conditional model is told of images, learned on their training split.
+
+    Args:
+        settings: `config.Settings`.
+        images: `data.ImageData`.
+
+    Returns:
+        `sources.conditions.Conditions`; None for a model that is told nothing.
 
     Raises:
-        ValueError: if it would have more than `MOST_WEIGHTS` weights.
+        ValueError: if the settings name no column, or one that cannot be a condition.
     """
-    weights = count_weights(settings)
+    if not issubclass(REGISTRY[settings.model].kind, conditional.Conditional):
+        return None
+    if not settings.conditions:
+        known = [each for each in images.train.table if each not in ("file", "subject")]
+        raise ValueError(
+            f"settings: a {settings.model} needs conditions, columns of the images' table; there "
+            f"are: {', '.join(known) or 'none'}"
+        )
+    return Conditions.learn(images.train.table, settings.conditions, (images.label,))
+
+
+def from_settings(settings, conditions=None):
+    """The model of a `config.Settings`, with initial weights, not compiled.
+
+    Args:
+        settings: `config.Settings`.
+        conditions: From `conditions_of`, of a conditional model.
+
+    Raises:
+        ValueError: if it would have more than `MOST_WEIGHTS` weights, or its conditions are not
+            given.
+    """
+    weights = count_weights(settings, conditions.width if conditions else 0)
     if weights > MOST_WEIGHTS:
         raise ValueError(
             f"these settings describe a model of about {weights:,} weights, more than "
@@ -260,7 +306,8 @@ def from_settings(settings):
         )
     entry = REGISTRY[settings.model]
     arguments = {name: getattr(settings, name) for name in entry.kind.arguments()}
-    return entry.kind(**entry.networks(settings, entry.kind), **arguments)
+    told = {"conditions": conditions} if entry.networks is _told else {}
+    return entry.kind(**entry.networks(settings, entry.kind, **told), **arguments)
 
 
 def on_latents(m1, classes, latent_dim=32, widths=(500,), dropout=0.0, **kwargs):

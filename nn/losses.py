@@ -268,6 +268,35 @@ def mmd(x, y, kernel="imq"):
     return tf.where(tf.minimum(tf.shape(x)[0], tf.shape(y)[0]) > 1, value, 0.0)
 
 
+def hsic(x, y):
+    """Hilbert-Schmidt independence criterion of paired samples: 0 if they are independent.
+
+    Eq. 4 of [Gretton et al., 2007](https://papers.nips.cc/paper/3201-a-kernel-statistical-test-of-independence)
+    divided as a correlation is, `HSIC(x, y) / sqrt(HSIC(x, x) HSIC(y, y))`, which is the centred
+    kernel alignment of [Cortes et al., 2012](https://jmlr.org/papers/v13/cortes12a.html): it is the
+    squared MMD between the pairs and the same samples paired at random. The kernels are
+    `exp(-d2 / m)`, with `d2` the squared distance and `m` its mean over the batch.
+
+    Args:
+        x: Shape `(batch, axes)`.
+        y: Shape `(batch, other axes)`.
+
+    Returns:
+        Scalar in [0, 1], no unit; 0 if all rows of one are alike. Of independent samples it is of
+        the order of `1 / batch`.
+    """
+
+    def centred(a):
+        squares = tf.reduce_sum(tf.square(a[:, None, :] - a[None, :, :]), axis=-1)
+        kernel = tf.exp(-squares / (tf.stop_gradient(tf.reduce_mean(squares)) + 1e-12))
+        kernel -= tf.reduce_mean(kernel, axis=0, keepdims=True)
+        return kernel - tf.reduce_mean(kernel, axis=1, keepdims=True)
+
+    first, second = centred(x), centred(y)
+    sizes = tf.reduce_sum(tf.square(first)) * tf.reduce_sum(tf.square(second))
+    return tf.reduce_sum(first * second) * tf.math.rsqrt(sizes + 1e-12)
+
+
 def dssim(images, reconstructions):
     """Structural dissimilarity `(1 - SSIM) / 2` of each pair; shape `(batch,)`, in [0, 1].
 

@@ -130,6 +130,19 @@ class Layers:
             x = Dropout(self.dropout, seed=self.seed, name=name, dtype=self.dtype)(x)
         return x
 
+    def tell(self, x, given, scale=False):
+        """Adds a function of conditions `(batch, width)` to each map, after scaling it if requested
+        ([Perez et al., 2018](https://arxiv.org/abs/1709.07871), Eq. 2); starts as the identity."""
+
+        def value():
+            each = keras.layers.Dense(x.shape[-1], **self._options("zeros"))(given)
+            return keras.layers.Reshape((1, 1, x.shape[-1]), dtype=self.dtype)(each)
+
+        if scale:
+            scaled = keras.layers.Multiply(dtype=self.dtype)([x, value()])
+            x = keras.layers.Add(dtype=self.dtype)([x, scaled])
+        return keras.layers.Add(dtype=self.dtype)([x, value()])
+
     def residual(self, x, width, kernel_size):
         """Two convolutions with a skip connection (He et al., 2016).
 
@@ -162,12 +175,14 @@ def padding(image_shape, strides, stages):
     return tuple((each // 2, each - each // 2) for each in extra)
 
 
-def _convolutions(layers, x, widths, kernel_sizes, strides, residual):
+def _convolutions(layers, x, widths, kernel_sizes, strides, residual, tell=None):
     pad = padding(x.shape[1:], strides, len(widths))
     if any(map(any, pad)):
         x = keras.layers.ZeroPadding2D(pad, dtype=layers.dtype)(x)
-    for width, kernel_size, stride in stages(widths, kernel_sizes, strides):
+    for number, (width, kernel_size, stride) in enumerate(stages(widths, kernel_sizes, strides)):
         x = layers.activate(layers.conv(width, kernel_size, stride)(x))
+        if tell:
+            x = tell(x, number)
         if residual:
             x = layers.residual(x, width, kernel_size)
     return x
@@ -186,8 +201,14 @@ def _features(
     dropout=0.0,
     seed=0,
     precision="float32",
+    told=None,
+    told_in="input",
 ):
     """Input and features of an encoder, without its heads.
+
+    Args:
+        told: Tensor of conditions `(batch, numbers)`, or None.
+        others: See `encoder`.
 
     Returns:
         `(layers, images, maps, features)`: a `Layers` for more layers, the input tensor, the maps
@@ -195,12 +216,22 @@ def _features(
     """
     layers = Layers(name, seed, precision, batch_norm, group_norm, dropout)
     images = keras.Input(image_shape, name="images")
-    maps = _convolutions(layers, images, widths, kernel_sizes, strides, residual)
+    tell = _telling(layers, told, told_in)
+    maps = _convolutions(layers, images, widths, kernel_sizes, strides, residual, tell)
     x = keras.layers.Flatten(dtype=layers.dtype)(maps)
     return layers, images, maps, layers.denses(x, dense_widths)
 
 
-def encoder(image_shape, latent_dim, stochastic=True, latent_map=(), **stages):
+def _telling(layers, told, told_in):
+    """Function from the maps of a stage and its number to maps that were told; or None."""
+    if told is None:
+        return None
+    if told_in == "stages":
+        return lambda x, number: layers.tell(x, told, scale=True)
+    return lambda x, number: x if number else layers.tell(x, told)
+
+
+def encoder(image_shape, latent_dim, stochastic=True, latent_map=(), told=0, **stages):
     """Network from images to the posterior's parameters.
 
     Strided convolutions with LeakyReLU, each followed by a residual block if requested, then dense
@@ -212,6 +243,10 @@ def encoder(image_shape, latent_dim, stochastic=True, latent_map=(), **stages):
         stochastic: Whether there is a posterior variance.
         latent_map: `(height, width, channels)` of a latent that is a map: that of the last stage,
             as a vector of `latent_dim = height * width * channels` numbers.
+        told: Numbers of the conditions that it is told; default: 0.
+        told_in: Where: `"input"`, added to the maps of the first stage, which is about what further
+            channels of the image would do, at a fraction of their cost; or `"stages"`, a scale and
+            a shift of the maps of every stage. Default: `"input"`.
         widths: Filters of each stage; default: `(32, 64)`.
         kernel_sizes, strides: One for each stage, or one for all; default: `(3,)`, `(2,)`.
         dense_widths: Units of dense layers between the convolutions and the latent; default: none.
@@ -221,13 +256,15 @@ def encoder(image_shape, latent_dim, stochastic=True, latent_map=(), **stages):
         precision: `"float32"`, the default, or `"bfloat16"` (the heads stay float32).
 
     Returns:
-        Functional model: float32 `(batch, *image_shape)` in [0, 1] to `[z_mean, z_log_var]`, or
-        to `z_mean` alone, each `(batch, latent_dim)`; `z_log_var` lies in `LOG_VAR_RANGE`.
+        Functional model: float32 `(batch, *image_shape)` in [0, 1], with `told` a list of these and
+        the conditions `(batch, told)`, to `[z_mean, z_log_var]`, or to `z_mean` alone, each
+        `(batch, latent_dim)`; `z_log_var` lies in `LOG_VAR_RANGE`.
     """
-    layers, images, maps, x = _features("encoder", image_shape, **stages)
+    given = keras.Input((told,), name="conditions") if told else None
+    layers, images, maps, x = _features("encoder", image_shape, **stages, told=given)
     head, x = layers.heads(latent_dim, latent_map), maps if latent_map else x
     outputs = layers.gaussian(x, head) if stochastic else head(x, "z_mean")
-    return keras.Model(images, outputs, name="encoder")
+    return keras.Model([images, given] if told else images, outputs, name="encoder")
 
 
 def decoder(
@@ -245,6 +282,8 @@ def decoder(
     precision="float32",
     upsampling="transpose",
     latent_map=(),
+    told=0,
+    told_in="input",
 ):
     """Network from latents to logits of pixels: the mirrored encoder of the same arguments.
 
@@ -253,14 +292,17 @@ def decoder(
 
     Args:
         latent_map: See `encoder`; without a stage's stride a convolution keeps the map's size.
+        told, told_in: See `encoder`. At the input the conditions are concatenated to the latent, or
+            added to its first maps.
         upsampling: `"transpose"`, transposed convolutions, fast; or `"nearest"`, repeated pixels
             and then a convolution, without checkerboard artefacts in sharp images
             ([Odena et al., 2016](https://distill.pub/2016/deconv-checkerboard/)).
         others: See `encoder`.
 
     Returns:
-        Functional model: float32 `(batch, latent_dim)` to float32 logits `(batch, *image_shape)`;
-        the images are their sigmoid.
+        Functional model: float32 `(batch, latent_dim)`, with `told` a list of these and the
+        conditions `(batch, told)`, to float32 logits `(batch, *image_shape)`; the images are their
+        sigmoid.
     """
     layers = Layers("decoder", seed, precision, batch_norm, group_norm, dropout)
     pad = padding(image_shape, strides, len(widths))
@@ -269,11 +311,15 @@ def decoder(
     small = [(side + sum(each)) // factor for side, each in zip(image_shape[:2], pad, strict=True)]
 
     z = keras.Input((latent_dim,), name="z")
+    given = keras.Input((told,), name="conditions") if told else None
+    tell = _telling(layers, given, told_in)
     if latent_map:
         x = keras.layers.Reshape(latent_map, dtype=layers.dtype, name=MAP)(z)
         x = layers.activate(layers.conv(widths[-1], each_stage[-1][1])(x))
+        x = tell(x, 0) if told else x
     else:
-        x = layers.denses(z, (*reversed(dense_widths), math.prod(small) * widths[-1]))
+        x = keras.layers.Concatenate(dtype=layers.dtype)([z, given]) if told else z
+        x = layers.denses(x, (*reversed(dense_widths), math.prod(small) * widths[-1]))
         x = keras.layers.Reshape((*small, widths[-1]), dtype=layers.dtype)(x)
     outputs_of = [
         widths[0],
@@ -285,12 +331,14 @@ def decoder(
         if residual and latent_map:
             x = layers.residual(x, own, kernel_size)
         x = layers.activate(layers.enlarge(x, width, kernel_size, stride, upsampling))
+        if told and told_in == "stages":
+            x = tell(x, 1)
         if residual and not latent_map:
             x = layers.residual(x, width, kernel_size)
     logits = layers.map_head(image_shape[2], each_stage[0][1], name="logits")(x)
     if any(map(any, pad)):
         logits = keras.layers.Cropping2D(pad, dtype="float32")(logits)
-    return keras.Model(z, logits, name="decoder")
+    return keras.Model([z, given] if told else z, logits, name="decoder")
 
 
 def classifier(image_shape, classes, widths=(32, 64), dense_width=128, dropout=0.3, seed=0):

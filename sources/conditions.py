@@ -3,6 +3,7 @@
 import json
 from dataclasses import asdict, dataclass
 
+import keras
 import numpy as np
 import pandas as pd
 
@@ -28,6 +29,7 @@ class Column:
     high: float = 0.0
 
 
+@keras.saving.register_keras_serializable("latent_atlas")
 @dataclass(frozen=True)
 class Conditions:
     """Columns of a table as float32: categories one-hot, numbers standardised, missing ones marked.
@@ -71,6 +73,18 @@ class Conditions:
         """Number of values per row."""
         return len(self.features)
 
+    @property
+    def missing(self) -> np.ndarray:
+        """The values of a row in which every column is missing; float32 `(width,)`."""
+        sizes = [len(each.values) or 1 for each in self.columns]
+        return np.concatenate([[0.0] * size + [1.0] for size in sizes]).astype(np.float32)
+
+    @property
+    def owners(self) -> np.ndarray:
+        """Number of the column that each value belongs to, `(width,)`."""
+        sizes = [len(each.values) or 1 for each in self.columns]
+        return np.repeat(np.arange(len(sizes)), np.array(sizes, int) + 1)
+
     def __call__(self, table) -> np.ndarray:
         """The conditions of every row; float32 `(n, width)`.
 
@@ -88,6 +102,13 @@ class Conditions:
             made[-1][missing] = 0.0
             made.append(missing[:, None])
         return np.concatenate(made, axis=1).astype(np.float32)
+
+    def get_config(self):
+        return {"columns": self.to_json()}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls.from_json(config["columns"])
 
     def to_json(self) -> str:
         """Text that `from_json` reads."""

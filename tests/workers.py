@@ -38,6 +38,7 @@ def settings_of(kind, epochs):
         batch_size=16,
         epochs=epochs,
         seed=1,
+        conditions=("half",) if kind.startswith("Conditional") else (),
     )
 
 
@@ -55,7 +56,7 @@ def main(folder, epochs, resume, strategy, *kinds):
         spots = splits.few_labels(every, 10) if kind.endswith("-few") else every
         settings = settings_of(kind, int(epochs))
         with strategy.scope():
-            model = registry.from_settings(settings)
+            model = registry.from_settings(settings, registry.conditions_of(settings, spots))
         run = Path(folder) / kind
         try:
             train.fit(model, spots, settings, run, verbose=0, resume=resume == "yes")
