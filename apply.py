@@ -3,14 +3,16 @@
     python apply.py RUN FOLDER [--out DIR] [--direction FILE --strength 2] [--between A B]
     python apply.py RUN FOLDER --to latents.parquet [--direction FILE ...] [--address HOST:PORT]
     python apply.py RUN FOLDER [--vary 0.5] [--holes MASKS] [--between A B --path noise]
+    python apply.py RUN FOLDER --change Hernia=1 --change age=+10 [--known TABLE]
     python apply.py RUN --generate 1000 --to NEW_FOLDER
     python apply.py RUN --find Hernia [--method fisher] [--adjust age sex]
 
 The second encodes an archive of any size into a table of latents, in parts so that it can be
 resumed, on a Ray cluster if requested (`archive.py`). The third needs a flow prior of the run
 (`prior.py RUN --kind flow`): variations of each image, holes filled, a path through noise. The
-fourth makes images instead: a folder of them with a table, each with its label where the model
-knows labels, which the folder source reads back.
+fourth needs a conditional model: each image under another condition. The fifth makes images: a
+folder of them with a table, each with its label where the model knows labels, which the folder
+source reads back.
 
 Every file is checked as in training. The first's output folder gets `latents.csv` (one row per
 image: its file, the error of its reconstruction, its latent), `reconstructions/` (the denoised
@@ -29,7 +31,18 @@ WAYS = {  # to call it, and the options that mean something there
     "FOLDER": (
         *("out", "table", "direction", "strength"),
         *("between", "frames", "path", "skip_bad_files"),
-        *("vary", "holes", "draws", "seed", "prior", "condition", "guidance", "evaluations"),
+        *(
+            "change",
+            "known",
+            "vary",
+            "holes",
+            "draws",
+            "seed",
+            "prior",
+            "condition",
+            "guidance",
+            "evaluations",
+        ),
     ),
     "--to": ("to", "direction", "address"),
     "--generate": ("to", "label", "seed", "prior", "condition", "guidance", "evaluations"),
@@ -71,6 +84,20 @@ def parsed(words=None):
         metavar="MASKS",
         help="fill holes, the pixels above 0 of a mask: one file for all images, or a folder with "
         "masks of the images' names",
+    )
+    parser.add_argument(
+        "--change",
+        action="append",
+        default=[],
+        metavar="COLUMN=VALUE",
+        help="every image under another condition; +10 or -10 is added to its own",
+    )
+    parser.add_argument(
+        "--known",
+        type=Path,
+        metavar="TABLE",
+        help="CSV with the images' own conditions and their names in a column file; without it "
+        "they count as missing",
     )
     parser.add_argument("--draws", type=int, default=4, help="of --vary and --holes; default: 4")
     parser.add_argument("--skip-bad-files", action="store_true", help="rather than stop")
@@ -121,6 +148,8 @@ def parsed(words=None):
     for name in sum(WAYS.values(), ()):
         if name not in WAYS[way] and getattr(arguments, name) != parser.get_default(name):
             parser.error(f"--{name.replace('_', '-')} cannot be used with {way}")
+    if arguments.known and not arguments.change:
+        parser.error("--known is for --change COLUMN=VALUE; give both")
     if arguments.draws < 1:
         parser.error(f"--draws {arguments.draws}: give 1 or more")
     return arguments
@@ -143,7 +172,7 @@ import config
 import data
 import evaluate
 import train
-from analysis import directions, evidence, filling, latent, plots
+from analysis import counterfactual, directions, evidence, filling, latent, plots
 from families import flow_matching
 from nn.batches import in_batches
 from sources import decoding, files
@@ -377,6 +406,44 @@ def read_holes(run, folder, path, table):
     return pixels[rows][..., 0] > 0
 
 
+def known_conditions(model, table, path=None):
+    """The conditions of images: a table of their rows, in their order.
+
+    Args:
+        model: A conditional model.
+        table: From `load_images`.
+        path: CSV with a column `file` and the conditions; None: all are missing.
+    """
+    names = [each.name for each in model.conditions.columns]
+    if path is None:
+        return pd.DataFrame({name: [None] * len(table) for name in names}, dtype=object)
+    rows = pd.read_csv(path)
+    lacking = [name for name in ("file", *names) if name not in rows]
+    if lacking:
+        raise ValueError(f"--known {path}: there is no column {lacking[0]!r}")
+    if rows["file"].duplicated().any():
+        twice = rows["file"][rows["file"].duplicated()].iloc[0]
+        raise ValueError(f"--known {path}: {twice} has several rows")
+    found = table[["file"]].merge(rows, on="file", how="left")
+    unknown = ~table["file"].isin(rows["file"])
+    if unknown.any():
+        print(f"{path}: {unknown.sum()} of {len(table)} images have no row; theirs are missing")
+    return found[names]
+
+
+def under_change(model, images, table, arguments):
+    """Images under other conditions: `(kept, made)`, see `counterfactual.decoded`."""
+    if model.conditions is None:
+        raise ValueError(
+            f"--change needs a conditional model, and the run's is a {type(model).__name__}: train "
+            "with --model ConditionalVAE --set conditions=COLUMN"
+        )
+    changes = dict(map(train.parse_change, arguments.change))
+    known = known_conditions(model, table, arguments.known)
+    both = known, counterfactual.changed(known, changes)
+    return counterfactual.decoded(model, images, *map(model.conditions, both))
+
+
 def drawn_anew(model, images, latents, arguments, flow, options, holes=None):
     """Draws of a flow for each image: a dictionary of names to a list of arrays."""
     seeds, made = [arguments.seed + draw for draw in range(arguments.draws)], {}
@@ -411,6 +478,7 @@ def write(run, folder, out, arguments):
     draws = (
         {} if flow is None else drawn_anew(model, images, latents, arguments, flow, options, holes)
     )
+    change = under_change(model, images, table, arguments) if arguments.change else None
     frames = None
     if arguments.between is not None:
         path = (arguments.frames, arguments.path, flow)
@@ -431,6 +499,14 @@ def write(run, folder, out, arguments):
         first = {"image": images[:SHOWN], "reconstruction": made[:SHOWN]}
         first |= {f"draw {number + 1}": each[:SHOWN] for number, each in enumerate(sets)}
         plots.save(plots.image_rows(first), out / f"{name}.png")
+    if change is not None:
+        kept, other = change
+        whole = counterfactual.added(images, kept, other)
+        save_images(whole, table, out / "changed")
+        title = ", ".join(arguments.change)
+        rows = {"image": images, "changed": whole, "change": plots.coloured(other - kept)}
+        first = {name: each[:SHOWN] for name, each in rows.items()}
+        plots.save(plots.image_rows(first, title=title), out / "changed.png")
     if len(latents) > 2 and model.latent_dim > 1:
         shown = np.linspace(0, len(latents) - 1, min(len(latents), THUMBNAILS)).astype(int)
         points, share = latent.plane(coordinates(latents))

@@ -28,8 +28,15 @@ def parse_condition(text: str):
     """A column and its value, from `COLUMN=VALUE`; a number where it looks like one."""
     name, sign, value = text.partition("=")
     if not sign:
-        raise ValueError(f"--condition {text}: write it as COLUMN=VALUE")
+        raise ValueError(f"{text}: write it as COLUMN=VALUE")
     return name, parse_value(value)
+
+
+def parse_change(text: str):
+    """A column and its new value, or what is added to it as text, from `COLUMN=VALUE`."""
+    name, value = parse_condition(text)
+    amount = text.partition("=")[2].strip()
+    return name, amount if amount[:1] in ("+", "-") else value
 
 
 def prior_of(run, arguments):

@@ -380,6 +380,28 @@ def auc_within(scores, labels, folds=None) -> float:
     return float(won / pairs) if pairs else float("nan")
 
 
+def auc_interval(scores, labels, subjects, draws=1000, seed=0):
+    """AUC of some scores with its 95 % interval, by a bootstrap over subjects.
+
+    Args:
+        scores, labels: See `auc_within`.
+        subjects: Whose row each is, shape `(n,)`.
+        draws: Of the bootstrap.
+        seed: Of the draws.
+
+    Returns:
+        `(auc, low, high)`.
+    """
+    scores, labels = np.asarray(scores, np.float64), np.asarray(labels, bool)
+    _, groups = np.unique(np.asarray(subjects), return_inverse=True)
+    random = np.random.default_rng(seed)
+    drawn = [
+        auc_within(scores[rows], labels[rows]) for rows in _resampled(labels, groups, draws, random)
+    ]
+    auc = auc_within(scores, labels)
+    return (auc, *map(float, _interval(auc, np.array(drawn))))
+
+
 def auc_by_third(scores, labels, sizes, folds=None) -> list[float]:
     """AUC of the small, the middle and the large third of the rows with the label, against the
     rest.

@@ -680,6 +680,21 @@ def difference_maps(images, names, absolute=False, width=9.0):
     return figure
 
 
+def coloured(changes, limit=None):
+    """Differences of images as colours: red is brighter, blue darker, white no change.
+
+    Args:
+        changes: Shape `(n, height, width, channels)`; channels are averaged.
+        limit: Difference of the darkest colours; default: the largest there is.
+
+    Returns:
+        Floats in [0, 1], `(n, height, width, 3)`.
+    """
+    grey = np.asarray(changes, np.float64).mean(axis=-1)
+    limit = limit or max(float(np.abs(grey).max()), 1e-3)
+    return plt.get_cmap("RdBu_r")(0.5 + 0.5 * grey / limit)[..., :3]
+
+
 @styled
 def projections(scores, groups, xlabel, width=5.0, title=None):
     """Histograms of one number in several groups, on one axis.

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pandas as pd
 
+YES_OR_NO = ("False", "True")
 MOST_VALUES = 64  # most values of a category
 
 
@@ -139,7 +140,7 @@ def _learnt(table, name, category):
     if _is_number(known) and not category:
         numbers = known.astype(float)
         return Column(name, (), *(float(f(numbers)) for f in (np.mean, np.std, np.min, np.max)))
-    values = sorted(known.astype(str).unique())
+    values = sorted(_text(known).unique())
     if len(values) > MOST_VALUES:
         raise ValueError(
             f"conditions: {name} has {len(values)} different values; a category has {MOST_VALUES} "
@@ -152,8 +153,17 @@ def _is_number(column):
     return pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
 
 
+def _text(known):
+    """Categories as text; whole numbers have no point, though a column with a gap holds floats."""
+    if pd.api.types.is_float_dtype(known) and (known == known.round()).all():
+        known = known.astype("Int64")
+    return known.astype(str)
+
+
 def _one_hot(each, column):
-    text = column.dropna().astype(str).reindex(column.index)
+    text = _text(column.dropna()).reindex(column.index)
+    if each.values == YES_OR_NO:
+        text = text.replace(dict(zip("01", YES_OR_NO, strict=True)))
     new = sorted(set(text.dropna()) - set(each.values))
     if new:
         raise ValueError(

@@ -269,6 +269,58 @@ def test_what_a_flow_cannot_do_is_said_before_anything_is_written(
 
 
 @pytest.fixture(scope="module")
+def told_run(tmp_path_factory, spots, tiny):
+    place = tmp_path_factory.mktemp("told") / "run"
+    settings = tiny(model="ConditionalVAE", conditions=("half",), epochs=20, learning_rate=5e-3)
+    model = registry.from_settings(settings, registry.conditions_of(settings, spots))
+    train.fit(model, spots, settings, place, verbose=0)
+    return place
+
+
+def test_every_image_is_shown_under_another_condition(told_run, folder, tmp_path):
+    images, table = apply.load_images(told_run, folder)
+    halves = [0, 1, 0, 1, 0, 1]
+    known = pd.DataFrame({"file": table["file"][:6], "half": halves})
+    known.sample(frac=1.0, random_state=0).to_csv(tmp_path / "known.csv", index=False)
+    out = tmp_path / "out"
+    words = ["--change", "half=1", "--known", str(tmp_path / "known.csv"), "--out", str(out)]
+    apply.main([str(told_run), str(folder), *words])
+    model = train.load(told_run)
+    before = model.conditions(pd.DataFrame({"half": [*halves, None]}))
+    after = model.conditions(pd.DataFrame({"half": [1] * 7}))
+    z = model.encode(images, before)[0]
+    change = (model.decode(z, after) - model.decode(z, before)).numpy()
+    for row, name in enumerate(table["file"]):
+        expected = np.clip(images[row] / 255 + change[row], 0, 1)[..., 0]
+        assert np.abs(picture(out / "changed" / name) - expected).max() < 0.01
+    for row, half in enumerate(halves):  # nothing is asked of those that have it
+        assert (np.abs(change[row]).max() > 0.01) == (half == 0)
+    assert (out / "changed.png").is_file()
+
+
+def test_a_change_that_cannot_be_made_is_said_before_anything_is_written(
+    told_run, run, folder, tmp_path
+):
+    def refused(run, *words):
+        with pytest.raises(SystemExit) as stop:
+            apply.main([str(run), str(folder), "--out", str(tmp_path / "out"), *map(str, words)])
+        assert not (tmp_path / "out").exists()
+        return str(stop.value)
+
+    assert "needs a conditional model, and the run's is a VAE" in refused(run, "--change", "half=1")
+    assert "no column 'age' to change" in refused(told_run, "--change", "age=+10")
+    assert "half = '7' was not seen in training; known: 0, 1" in refused(
+        told_run, "--change", "half=7"
+    )
+    assert "half = +1: nothing can be added" in refused(told_run, "--change", "half=+1")
+    table = tmp_path / "known.csv"
+    table.write_text("name,half\n2.png,1\n")
+    assert "there is no column 'file'" in refused(told_run, "--change", "half=1", "--known", table)
+    table.write_text("file,half\n2.png,1\n2.png,0\n")
+    assert "2.png has several rows" in refused(told_run, "--change", "half=1", "--known", table)
+
+
+@pytest.fixture(scope="module")
 def labelled_run(tmp_path_factory, spots, tiny):
     place = tmp_path_factory.mktemp("labelled") / "m2"
     settings = tiny(model="M2", classes=2, epochs=1)
