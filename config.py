@@ -364,7 +364,8 @@ def _checked(each, value):
             if not isinstance(value, str):
                 _refuse(name, value, "a word in quotes")
             return value
-        value = (value,) if isinstance(value, str) else value
+        if isinstance(value, str):  # as --set gives them
+            value = tuple(word.strip() for word in value.split(",") if word.strip())
         if not isinstance(value, tuple | list) or not all(isinstance(one, str) for one in value):
             _refuse(name, value, 'words in quotes, as in ("PA", "AP")')
         return tuple(value)

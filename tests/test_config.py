@@ -191,3 +191,9 @@ def test_a_variable_that_is_no_number_is_named():
         text=True,
     )
     assert "the environment variable ATLAS_EPOCHS = 'few'; give a whole number" in done.stderr
+
+
+def test_words_may_be_separated_by_commas():
+    made = config.Settings(conditions="Hernia, age,view")
+    assert made.conditions == ("Hernia", "age", "view")
+    assert config.Settings(findings="No Finding").findings == ("No Finding",)
