@@ -1,6 +1,6 @@
 """Fits priors on a run's latents and compares their samples.
 
-    python prior.py RUN [--kind NAME ...] [--seeds N] [--by frechet|nats]
+    python prior.py RUN [--kind NAME ...] [--seeds N] [--by frechet|wasserstein|nats]
     python prior.py RUN --kind mixture flow --condition COLUMN [COLUMN ...]
 
 Fits priors of several kinds on the latents of the training images, compares their samples with the
@@ -18,7 +18,7 @@ from pathlib import Path
 import config
 
 COMPARED = ("gaussian", "mixture", "coupling", "flow")
-BY = {"frechet": "lower", "nats": "higher"}
+BY = {"frechet": "lower", "wasserstein": "lower", "nats": "higher"}
 
 
 def parsed(words=None):
@@ -49,8 +49,9 @@ def parsed(words=None):
         "--by",
         choices=BY,
         help="how to choose: frechet, a distance in the features of a classifier of the labels, "
-        "which is trained once; or nats, the density of held-out latents, which flow and two-stage "
-        "do not have. Default: frechet where there are labels",
+        "which is trained once; wasserstein, between small patches of images; or nats, the density "
+        "of held-out latents, which flow and two-stage do not have. Default: frechet where there "
+        "are labels, else nats, or wasserstein if some kind has none",
     )
     arguments = parser.parse_args(words)
     for name in ("seeds", "steps", "components", "width"):
@@ -228,7 +229,9 @@ def main(words=None):
         options["categories"] = (images.label,)  # a class is a number, and no quantity
         labelled = images.label is not None and len(images.classes) > 1
         enough = labelled and len(images.validation) >= LEAST
-        by, judge = arguments.by or ("frechet" if enough else "nats"), None
+        exact = all(priors.KINDS[kind].exact for kind in arguments.kind)
+        by = arguments.by or ("frechet" if enough else "nats" if exact else "wasserstein")
+        judge = None
         if by == "frechet":
             if not enough:
                 raise ValueError(

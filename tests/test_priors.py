@@ -1,6 +1,7 @@
 """Priors on latents: their densities and draws are what they say, and they lie beside a run."""
 
 import json
+from dataclasses import replace
 
 import keras
 import numpy as np
@@ -458,6 +459,15 @@ def test_a_frechet_distance_needs_labels_and_enough_images(run, spots, monkeypat
     monkeypatch.setattr(command.data, "images_of", lambda run: spots)
     with pytest.raises(SystemExit, match="needs labels and 200 validation images; spots has"):
         command.main([str(run), "--by", "frechet"])
+
+
+def test_a_kind_without_a_density_is_compared_by_its_samples(run, spots, monkeypatch):
+    unlabelled = replace(spots, label=None, classes=())
+    monkeypatch.setattr(command.data, "images_of", lambda run: unlabelled)
+    command.main([str(run), "--kind", "gaussian", "flow", "--steps", "2"])
+    table = pd.read_csv(run / "priors" / "priors.csv").set_index("prior")
+    best = table.drop("reconstructions")["wasserstein"].idxmin()
+    assert runs.own_prior(run) == {"N(0, I)": "normal"}.get(best, best)
 
 
 def test_a_class_is_a_category_though_it_is_a_number(run, spots, monkeypatch, tmp_path, capsys):
