@@ -17,7 +17,7 @@ from skimage.transform import resize
 from sklearn.datasets import load_digits
 
 import config
-from sources import decoding, files, phantoms, splits
+from sources import decoding, files, heads, masks, phantoms, splits
 from sources.splits import ImageData, Split, as_uint8, from_arrays, from_table
 from storage import runs
 from storage.runs import Origin
@@ -51,6 +51,8 @@ def load(settings, origin=None) -> ImageData:
             raise ValueError(
                 f"{images.name}: the {name} split is empty; give more images or another split_seed"
             )
+    if settings.lesion_free:
+        images = splits.without_lesions(images)
     if settings.labels_per_class:
         images = splits.few_labels(images, settings.labels_per_class, settings.label_seed)
     if images.embedded:
@@ -417,11 +419,14 @@ def gallery(settings, origin) -> ImageData:
         return from_table(images, table, places, "photos", note=phantoms.PHOTO_NOTE, embedded=True)
     layout = f"images ({', '.join(files.KINDS)}), nested or not"
     root = _folder("IMAGES_DIR", origin.paths["IMAGES_DIR"], layout)
-    names = files.listed(root)
+    names, inside = files.listed(root), origin.paths.get("MASKS_DIR")
+    if inside is not None and inside.absolute().is_relative_to(root.absolute()):
+        below = inside.absolute().relative_to(root.absolute()).as_posix()
+        names = [name for name in names if not name.startswith(f"{below}/")]
     if not names:
         raise FileNotFoundError(f"IMAGES_DIR: there are no images in {root}. Expected: {layout}")
     images, table, bits = _read(root, names, settings, origin)
-    table["subject"] = table["file"]
+    table["subject"] = subjects_of(table["file"], settings)
     label, classes = None, ()
     if settings.labels == "folders":
         folders = table["file"].map(lambda name: str(Path(name).parent))
@@ -429,14 +434,50 @@ def gallery(settings, origin) -> ImageData:
         label, table["folder"] = "folder", folders.map(classes.index)
     elif settings.labels == "csv":
         table, label, classes = _with_csv(table, settings, origin.paths.get("LABELS_CSV"))
-    if settings.stratify:
+    if settings.split_column:
+        places, how = _given_split(table, settings, origin.paths.get("LABELS_CSV"))
+    elif settings.stratify:
         places = _stratified(table, settings.stratify, settings.split_seed)
         how = f"60 / 20 / 20 % by subject, stratified by {settings.stratify}"
     else:
         places = splits.by_hash(table["subject"], settings.split_seed)
         how = "70 / 15 / 15 % in expectation, by a hash of the subject or file"
     note = f"{len(table):,} images of {root.name}, split {how} (split seed {settings.split_seed})"
-    return from_table(images, table, places, root.name, label, classes, note, bits=bits)
+    found = None
+    if inside is not None:
+        reading = decoding.Reading.of(settings, bits)
+        found = masks.gather(inside, root, table, reading, config.CACHE_DIR)
+    if settings.normalize == "subject":
+        images = heads.normalized(images, table["subject"])
+        table = table.drop(columns="digest")  # of the pixels as they were
+        note += "; grey levels by subject, black outside of the head"
+    known = {"masks": found, "bits": bits}
+    return from_table(images, table, places, root.name, label, classes, note, **known)
+
+
+def subjects_of(names, settings):
+    """Subject of each file of a folder, as `settings.subjects` says; names as text."""
+    if settings.subjects == "files":
+        return names
+    return names.map(lambda name: name.split("/")[0])
+
+
+def _given_split(table, settings, path):
+    """The split that a column of LABELS_CSV gives, and how it is told."""
+    column = settings.split_column
+    if settings.labels != "csv" or column not in table:
+        raise ValueError(
+            f"settings: split_column = {column!r} needs labels = \"csv\" and such a column in "
+            f"LABELS_CSV ({path})"
+        )
+    places = table[column].to_numpy()
+    wrong = sorted({str(each) for each in places} - {*splits.NAMES})
+    if wrong:
+        raise ValueError(
+            f"{path}: column {column} has {wrong[0]!r}; give {', '.join(splits.NAMES)} for every "
+            "file"
+        )
+    return places, f"by the column {column} of {path.name}"
 
 
 def _csv(path, **options):
