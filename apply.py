@@ -125,7 +125,7 @@ from analysis import directions, evidence, latent, plots
 from families import priors
 from nn.batches import in_batches
 from sources import decoding, files
-from storage import disk
+from storage import disk, runs
 
 THUMBNAILS = 2000  # at most, on a map
 STRENGTHS = (-4, -2, 0, 2, 4)  # of a sweep, in standard deviations
@@ -151,7 +151,9 @@ def load_images(run, folder, on_bad_file="stop"):
         ValueError: if there is nothing to read, or something that cannot be read.
     """
     names = archive.names_in(folder)
-    return files.gather(folder, names, archive.reading_of(run), config.CACHE_DIR, on_bad_file)
+    reading = archive.reading_of(run)
+    images, table = files.gather(folder, names, reading, config.CACHE_DIR, on_bad_file)
+    return data.prepared(images, table, runs.load_settings(run)), table
 
 
 def encode(model, images, table):

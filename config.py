@@ -53,6 +53,7 @@ PATHS_OF = {
     "digits": (),
     "mnist": ("MNIST_PATH",),
     "brain": ("OASIS_DIR",),
+    "brain-lesions": (),
     "chest": ("CHEST_DIR",),
     "gallery": ("IMAGES_DIR", "LABELS_CSV", "MASKS_DIR"),
 }
@@ -103,11 +104,13 @@ class Settings:
     """
 
     # Images
-    dataset: str = _among("digits", "digits", "mnist", "brain", "chest", "gallery")
+    dataset: str = _among(
+        "digits", "digits", "mnist", "brain", "brain-lesions", "chest", "gallery"
+    )
     # Height, width, channels; a single number is a square with the channels of the dataset.
     image_shape: tuple[int, ...] = _within((32, 32, 1), 1, 4096)
     binarize: str = _among("none", "none", "dynamic")  # dynamic: sampled again at every step
-    # What a denoiser must undo.
+    # What a denoiser must undo; a Denoiser's is coarse noise unless another is set.
     corrupt: str = _among("none", "none", "gaussian", "mask", "coarse")
     corrupt_level: float = _within(0.3, 0.0, 1.0)  # sd of the noise, or share of masked pixels
     split_seed: int = _within(0, 0, 2**31 - 1)  # not `seed`: runs of several seeds share a split
@@ -239,9 +242,8 @@ class Settings:
             allowed = '"none" for every model but Autoencoder, VAE and Denoiser'
             _refuse("corrupt", self.corrupt, allowed)
         if self.model == "Denoiser":
-            if self.corrupt == "none":
-                allowed = "what a Denoiser must undo: gaussian, mask or coarse"
-                _refuse("corrupt", self.corrupt, allowed)
+            if self.corrupt == "none":  # it would learn to copy
+                object.__setattr__(self, "corrupt", "coarse")
             if self.latent_map:
                 _refuse("latent_map", self.latent_map, "() for a Denoiser: it has no latent")
         if self.model.endswith("IntroVAE"):
@@ -493,6 +495,22 @@ EXPERIMENTS = {
         beta=0.005 if OASIS_DIR else 0.02,
         epochs=80 if OASIS_DIR else 100,
         batch_size=32 if OASIS_DIR else 16,
+        learning_rate=2e-3,
+        schedule="cosine",
+    ),
+    # Slices of the template, some with a lesion of a known mask; a denoiser learns on the others.
+    "brain-lesions": Settings(
+        dataset="brain-lesions",
+        image_shape=(64, 64, 1),
+        lesion_free=True,
+        model="Denoiser",
+        corrupt="coarse",
+        corrupt_level=0.25,
+        widths=(16, 32, 48, 64),
+        reconstruction="gaussian",
+        flip="upright",  # left and right are above and below
+        epochs=16,
+        batch_size=16,
         learning_rate=2e-3,
         schedule="cosine",
     ),

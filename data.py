@@ -91,6 +91,51 @@ def images_of(run) -> ImageData:
     return load(settings, origin)
 
 
+def of_folder(run, folder, masks_folder=None, on_bad_file="stop") -> Split:
+    """New images as a run was trained on: in its shape, with its grey levels and its subjects.
+
+    Args:
+        run: Run folder.
+        folder: Of images of any kind that `files` reads, nested or not.
+        masks_folder: Of masks of lesions under the images' names, or None.
+        on_bad_file: `"stop"` with a list of names and reasons, or `"skip"`.
+
+    Raises:
+        ValueError, FileNotFoundError: for what is wrong with the folders, which are named.
+    """
+    settings, origin = runs.load_settings(run), runs.origin_of(run)
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder} is not a folder")
+    names = files.listed(folder)
+    if not names:
+        raise ValueError(f"{folder} contains no image; looked for {', '.join(files.KINDS)}")
+    reading = decoding.Reading.of(settings, origin.bits if origin else 0)
+    reading = files.with_bits(folder, names, reading, config.CACHE_DIR)
+    images, table = files.gather(folder, names, reading, config.CACHE_DIR, on_bad_file)
+    table["subject"] = subjects_of(table["file"], settings)
+    found = None
+    if masks_folder is not None:
+        known = (masks_folder, folder, table, reading, config.CACHE_DIR)
+        found = masks.gather(*known, name="--masks")
+        table[masks.LESION_PIXELS] = masks.lesion_pixels(found)
+    return Split(prepared(images, table, settings), table, masks=found)
+
+
+def prepared(images, table, settings):
+    """Images of files with the grey levels that `settings.normalize` asks for.
+
+    Args:
+        images: uint8, `(n, height, width, channels)`.
+        table: One row per image, with `file`, and `subject` where it is known.
+        settings: `config.Settings`.
+    """
+    if settings.normalize == "none":
+        return images
+    known = table["subject"] if "subject" in table else subjects_of(table["file"], settings)
+    return heads.normalized(images, known)
+
+
 def _ask_what_was_meant(dataset):
     """Refuses to use embedded images if a variable looks like a misspelt path."""
     for name, meant in config.misspelt(dataset).items():
@@ -275,6 +320,18 @@ def brain(settings, origin) -> ImageData:
     return from_table(images, table, places, "OASIS", note=note, bits=bits)
 
 
+def brain_lesions(settings, origin) -> ImageData:
+    """Slices of the brain template, some of them with a lesion whose mask is known."""
+    images, masks, table = phantoms.brains_with_lesions(
+        settings.image_shape[0], subjects=200, seed=settings.split_seed
+    )
+    # Many subjects validate: those without a lesion calibrate alarms, the others choose.
+    places = splits.by_hash(table["subject"], settings.split_seed, shares=(0.3, 0.2))
+    note = phantoms.LESION_NOTE
+    name = "brain template with lesions"
+    return from_table(images, table, places, name, note=note, masks=masks, embedded=True)
+
+
 FINDINGS = (
     "Atelectasis",
     "Cardiomegaly",
@@ -345,8 +402,14 @@ def chest(settings, origin) -> ImageData:
 
 
 def chest_phantom(size, seed=0, subjects=600, images=3, confound=0.0) -> ImageData:
-    """Simulated chests with known factors, split by subject; see `phantoms.chests`."""
+    """Simulated chests with known factors, split by subject; see `phantoms.chests`.
+
+    The masks are those of the hernias.
+    """
     pictures, table = phantoms.chests(size, subjects, images, seed, confound)
+    hernias = np.zeros_like(pictures)
+    ill = table["Hernia"].to_numpy(bool)
+    hernias[ill] = phantoms.hernia_twins(table[ill], size)[1]
     return from_table(
         pictures,
         table,
@@ -355,6 +418,7 @@ def chest_phantom(size, seed=0, subjects=600, images=3, confound=0.0) -> ImageDa
         "Hernia",
         ("no", "yes"),
         phantoms.CHEST_NOTE,
+        hernias,
         embedded=True,
         factors=phantoms.CHEST_FACTORS,
     )
@@ -447,8 +511,8 @@ def gallery(settings, origin) -> ImageData:
     if inside is not None:
         reading = decoding.Reading.of(settings, bits)
         found = masks.gather(inside, root, table, reading, config.CACHE_DIR)
-    if settings.normalize == "subject":
-        images = heads.normalized(images, table["subject"])
+    if settings.normalize != "none":
+        images = prepared(images, table, settings)
         table = table.drop(columns="digest")  # of the pixels as they were
         note += "; grey levels by subject, black outside of the head"
     known = {"masks": found, "bits": bits}
@@ -467,7 +531,7 @@ def _given_split(table, settings, path):
     column = settings.split_column
     if settings.labels != "csv" or column not in table:
         raise ValueError(
-            f"settings: split_column = {column!r} needs labels = \"csv\" and such a column in "
+            f'settings: split_column = {column!r} needs labels = "csv" and such a column in '
             f"LABELS_CSV ({path})"
         )
     places = table[column].to_numpy()
@@ -544,4 +608,11 @@ def _with_csv(table, settings, path):
     return table, settings.label_column, tuple(map(str, classes))
 
 
-SOURCES = {"digits": digits, "mnist": mnist, "brain": brain, "chest": chest, "gallery": gallery}
+SOURCES = {
+    "digits": digits,
+    "mnist": mnist,
+    "brain": brain,
+    "brain-lesions": brain_lesions,
+    "chest": chest,
+    "gallery": gallery,
+}

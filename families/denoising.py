@@ -28,9 +28,9 @@ class Denoiser(models.Autoencoder):
 
     has_latent = False
 
-    def __init__(self, encoder, decoder, corrupt="coarse", **kwargs):
-        super().__init__(encoder, decoder, corrupt=corrupt, **kwargs)
-        if corrupt == "none":
+    def __init__(self, encoder, decoder, **kwargs):
+        super().__init__(encoder, decoder, **kwargs)
+        if self.corrupt == "none":
             raise ValueError('corrupt = "none": a Denoiser would learn to copy; give it noise')
 
     def monitor(self, result):

@@ -76,11 +76,9 @@ def _by_class(settings, kind):
 
 
 def _denoiser(settings, kind):
-    shape = settings.image_shape
-    network = unet.denoiser(
-        shape, settings.widths, settings.residual, settings.seed, settings.precision
-    )
-    return {"encoder": unet.whole(shape), "decoder": network}
+    names = ("image_shape", "widths", "residual", "dropout", "seed", "precision")
+    network = unet.denoiser(**{name: getattr(settings, name) for name in names})
+    return {"encoder": unet.whole(settings.image_shape), "decoder": network}
 
 
 def _shared(settings):

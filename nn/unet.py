@@ -1,4 +1,4 @@
-"""U-Nets: the velocity of a flow on latent maps, to which a vector is told; a denoiser of images."""
+"""U-Nets: the velocity of a flow on latent maps, which is told a vector; a denoiser of images."""
 
 import keras
 
@@ -47,18 +47,20 @@ def unet(maps, told, width=96, seed=0, precision="float32"):
     return layers.map_head(maps.shape[-1], 3, "velocity", "zeros")(layers.activate(x))
 
 
-def denoiser(image_shape, widths=(24, 48, 96, 128), residual=False, seed=0, precision="float32"):
+def denoiser(
+    image_shape, widths=(24, 48, 96, 128), residual=False, dropout=0.0, seed=0, precision="float32"
+):
     """U-Net from corrupted images to logits of clean ones, for any image size.
 
-    Each level has two convolutions with group norm and LeakyReLU on the way down, and two on the way
-    up, where the maps of the way down are put beside its own. They carry every detail, so nothing
-    is squeezed through a latent: this is no autoencoder unless its input is corrupted.
+    Each level has two convolutions with group norm and LeakyReLU on the way down, and two on the
+    way up, where the maps of the way down are put beside its own. They carry every detail: nothing
+    is squeezed through a latent, and without corruption the network would learn to copy.
 
     Args:
         image_shape: `(height, width, channels)`.
         widths: Filters of the levels; each after the first halves the sides.
         residual: Whether the two convolutions of a level have a skip connection.
-        seed, precision: See `networks.encoder`.
+        dropout, seed, precision: See `networks.encoder`.
 
     Returns:
         Functional model: float32 `(batch, height * width * channels)`, the images as vectors, to
@@ -66,7 +68,7 @@ def denoiser(image_shape, widths=(24, 48, 96, 128), residual=False, seed=0, prec
 
     References: [Ronneberger et al., 2015](https://arxiv.org/abs/1505.04597)
     """
-    layers = Layers("denoiser", seed, precision, group_norm=True)
+    layers = Layers("denoiser", seed, precision, group_norm=True, dropout=dropout)
     pad = networks.padding(image_shape, (2,), len(widths) - 1)
 
     def level(x, filters):

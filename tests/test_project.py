@@ -28,7 +28,7 @@ FLOORS = [
     ("analysis",),
     ("train",),
     ("evaluate", "archive", "export"),
-    ("apply", "sweep", "prior", "audit"),
+    ("apply", "sweep", "prior", "audit", "anomaly"),
 ]
 PLACES = [place for floor in FLOORS for place in floor]
 MODULES = {
@@ -109,6 +109,7 @@ COMMANDS = {
     ("export.py", "--help"): "saved_model",
     ("sweep.py", "--help"): "--over",
     ("prior.py", "--help"): "--kind",
+    ("anomaly.py", "--help"): "--alarm",
 }
 
 
