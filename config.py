@@ -104,9 +104,7 @@ class Settings:
     """
 
     # Images
-    dataset: str = _among(
-        "digits", "digits", "mnist", "brain", "brain-lesions", "chest", "gallery"
-    )
+    dataset: str = _among("digits", "digits", "mnist", "brain", "brain-lesions", "chest", "gallery")
     # Height, width, channels; a single number is a square with the channels of the dataset.
     image_shape: tuple[int, ...] = _within((32, 32, 1), 1, 4096)
     binarize: str = _among("none", "none", "dynamic")  # dynamic: sampled again at every step

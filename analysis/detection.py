@@ -129,6 +129,26 @@ def auroc(scores, ill) -> float:
     return float(roc_auc_score(ill, scores))
 
 
+def aurocs(scores, ill, weights) -> np.ndarray:
+    """`auroc` of many resamplings at once.
+
+    Args:
+        scores, ill: `(n,)` each.
+        weights: How often each counts, `(draws, n)`.
+
+    Returns:
+        `(draws,)`, NaN where a draw has no ill or no healthy ones.
+    """
+    order = np.argsort(scores, kind="stable")
+    ranked, ill = np.asarray(scores)[order], np.asarray(ill, bool)[order]
+    starts = np.flatnonzero(np.r_[True, ranked[1:] != ranked[:-1]])  # of groups of equal scores
+    weights = np.asarray(weights, np.float64)[:, order]
+    sick, well = (np.add.reduceat(weights * chosen, starts, axis=1) for chosen in (ill, ~ill))
+    below = np.cumsum(well, axis=1) - 0.5 * well  # half of what is equal
+    pairs = sick.sum(axis=1) * well.sum(axis=1)
+    return np.where(pairs > 0, (sick * below).sum(axis=1) / np.maximum(pairs, 1e-12), np.nan)
+
+
 def of_subjects(scores, subjects) -> pd.Series:
     """The score of each subject: the highest of its images'."""
     return pd.Series(np.asarray(scores)).groupby(np.asarray(subjects), sort=False).max()
@@ -173,18 +193,11 @@ def measured(maps, scores, masks, subjects, threshold=None, seed=0) -> dict:
         found["best_dice"] = _interval(best_dice(counts)[0], best_dice(counts, draws)[0])
         if threshold is not None:
             found["dice"] = _interval(dice(counts, threshold), dice(counts, threshold, draws))
-    slices = [_resampled_auroc(scores, ill, draw[codes]) for draw in draws]
-    found["slice_auroc"] = _interval(auroc(scores, ill), slices)
+    found["slice_auroc"] = _interval(auroc(scores, ill), aurocs(scores, ill, draws[:, codes]))
     worst = of_subjects(scores, codes).sort_index().to_numpy()
     of_ill = of_subjects(ill, codes).sort_index().to_numpy()
-    whole = [_resampled_auroc(worst, of_ill, draw) for draw in draws]
-    found["subject_auroc"] = _interval(auroc(worst, of_ill), whole)
+    found["subject_auroc"] = _interval(auroc(worst, of_ill), aurocs(worst, of_ill, draws))
     return found
-
-
-def _resampled_auroc(scores, ill, times):
-    rows = np.repeat(np.arange(len(times)), times)
-    return auroc(np.asarray(scores)[rows], ill[rows])
 
 
 def _interval(value, drawn):
