@@ -18,7 +18,9 @@ from pathlib import Path
 import config
 
 SCORES = ("signed", "absolute", "squared", "ssim", "gradient", "restoration", "flow")
-DRAWS = 8  # of noise, over which a denoiser is averaged
+# Of coarse noise, over which a denoiser is averaged; and its strength in units of that in training,
+# chosen on validation patients (FLAIR slices): without noise large lesions are not taken out.
+DRAWS, STRENGTH = 4, 1.4
 
 
 def parsed(words=None):
@@ -119,23 +121,20 @@ class Looked(NamedTuple):
         return Looked(self.split.only(rows), self.region[rows], mark)
 
 
-def scores_of(model, run, settings, names=SCORES) -> dict:
-    """The scores that a model has.
+def scores_of(model, run) -> dict:
+    """The scores that a model has, of those in `SCORES`.
 
     Args:
         model: A trained model.
         run: Its folder, for its flow prior.
-        settings: Its `config.Settings`.
-        names: Of `SCORES`; those that need what the model lacks are left out.
 
     Returns:
         Dictionary of names to functions from images, floats in [0, 1], to maps.
     """
     noise = None
     if not model.has_latent and model.corrupt == "coarse":
-        noise = anomaly.coarse_noise(model.corrupt_level, DRAWS)
-    flip = "none" if model.has_latent else settings.flip
-    made = partial(anomaly.denoised, model.reconstruct, noise=noise, flip=flip)
+        noise = anomaly.coarse_noise(STRENGTH * model.corrupt_level, DRAWS)
+    made = partial(anomaly.denoised, model.reconstruct, noise=noise)
     found = {
         kind: lambda images, kind=kind: anomaly.residual(images, made(images), kind)
         for kind in anomaly.RESIDUALS
@@ -150,7 +149,7 @@ def scores_of(model, run, settings, names=SCORES) -> dict:
     if model.has_latent and model.latent_map and (runs.prior_folder(run, "flow")).is_dir():
         flow = priors.of_run(run, "flow")
         found["flow"] = lambda images: anomaly.residual(images, anomaly.flowed(model, flow, images))
-    return {name: found[name] for name in names if name in found}
+    return found
 
 
 class Maps:
@@ -288,7 +287,7 @@ def overlay(image, scores, limit):
 def write(arguments):
     """Everything that the command line asks for."""
     run, out, rate = arguments.run, arguments.out, arguments.alarm
-    settings, model = runs.load_settings(run), train.load(run)
+    model = train.load(run)
     images = data.images_of(run)
     moved = runs.changed(run, images)
     if moved:
@@ -306,8 +305,8 @@ def write(arguments):
         looked, whose = Looked.of(split, margin), str(arguments.folder)
 
     weights = checkpoints.sha256(run / checkpoints.WEIGHTS)
-    maps = Maps(out / "maps", f"{weights} {margin} {DRAWS}")
-    own = scores_of(model, run, settings)
+    maps = Maps(out / "maps", f"{weights} {margin} {DRAWS} {STRENGTH}")
+    own = scores_of(model, run)
     name = arguments.score
     if name is None:
         cheap = {each: own[each] for each in ("signed", "absolute", "squared", "ssim")}

@@ -58,7 +58,7 @@ def _ssim(x, y, shape):
     return metrics.ssim_map(x, y)[:, : shape[1], : shape[2]]
 
 
-def denoised(reconstruct, images, noise=None, flip="none"):
+def denoised(reconstruct, images, noise=None):
     """What a denoiser leaves of images, averaged over several draws of noise.
 
     Args:
@@ -66,23 +66,14 @@ def denoised(reconstruct, images, noise=None, flip="none"):
         images: Floats in [0, 1], `(n, height, width, channels)`.
         noise: Function from the number of a draw and a batch to the corrupted batch, and the number
             of draws: `coarse_noise`. None: the images as they are.
-        flip: Whether to average over the image and its mirror image too, if the model was trained
-            on both: `"sideways"`, `"upright"`, or `"none"`.
 
     Returns:
         Floats in [0, 1], of the images' shape.
     """
     corrupt, draws = noise or ((lambda number, batch: batch), 1)
-    axes = {"sideways": [2], "upright": [1]}.get(flip)
 
     def mean(batch):
-        total = tf.zeros_like(batch)
-        for number in range(draws):
-            shown = corrupt(number, batch)
-            total += reconstruct(shown)
-            if axes:
-                total += tf.reverse(reconstruct(tf.reverse(shown, axes)), axes)
-        return total / (2.0 * draws if axes else float(draws))
+        return sum(reconstruct(corrupt(number, batch)) for number in range(draws)) / draws
 
     return in_batches(mean, np.asarray(images, np.float32))
 

@@ -103,7 +103,7 @@ def measured(key, folder, origin):
     model, images = of_run(run, settings, origin)
     choosing = anomaly.Looked.of(images.validation, MARGIN)
     looked = anomaly.Looked.of(images.test, MARGIN)
-    known = anomaly.scores_of(model, run, settings)
+    known = anomaly.scores_of(model, run)
     known |= scores.Baselines(images.train.images[:]).scores()
     own = {key["score"]: known[key["score"]]}
     maps = anomaly.Maps(
