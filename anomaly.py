@@ -81,6 +81,7 @@ from sources.masks import LESION_PIXELS
 from storage import checkpoints, disk, runs
 
 PART = 256  # images whose maps are kept in one file
+REMEMBERED = 2**28  # bytes of reconstructions
 FEWEST_TO_CHOOSE = 3  # subjects
 SHOWN = 8  # images in the figure
 LIMIT = 0.999  # quantile of healthy pixels, at half of the scale of all maps
@@ -134,7 +135,7 @@ def scores_of(model, run) -> dict:
     noise = None
     if not model.has_latent and model.corrupt == "coarse":
         noise = anomaly.coarse_noise(STRENGTH * model.corrupt_level, DRAWS)
-    made = partial(anomaly.denoised, model.reconstruct, noise=noise)
+    made = remembered(partial(anomaly.denoised, model.reconstruct, noise=noise))
     found = {
         kind: lambda images, kind=kind: anomaly.residual(images, made(images), kind)
         for kind in anomaly.RESIDUALS
@@ -150,6 +151,27 @@ def scores_of(model, run) -> dict:
         flow = priors.of_run(run, "flow")
         found["flow"] = lambda images: anomaly.residual(images, anomaly.flowed(model, flow, images))
     return found
+
+
+def remembered(function, most=REMEMBERED):
+    """A function of arrays that computes nothing twice: several scores share reconstructions.
+
+    Args:
+        function: From an array to an array.
+        most: Bytes of results that are remembered; what is beyond is computed again.
+    """
+    known, held = {}, [0]
+
+    def called(array):
+        key = hashlib.sha256(np.ascontiguousarray(array)).digest()
+        if key in known:
+            return known[key]
+        made = function(array)
+        if held[0] + made.nbytes <= most:
+            known[key], held[0] = made, held[0] + made.nbytes
+        return made
+
+    return called
 
 
 class Maps:

@@ -128,6 +128,7 @@ from sources import decoding, files
 from storage import disk, runs
 
 THUMBNAILS = 2000  # at most, on a map
+FLAT = 1e-3  # added to the variance of an image, so that flat ones have a score
 STRENGTHS = (-4, -2, 0, 2, 4)  # of a sweep, in standard deviations
 SWEPT = 6  # images in it
 NO_DIRECTIONS = (
@@ -166,13 +167,16 @@ def encode(model, images, table):
 
     Returns:
         `(latents, reconstructions)`: a table of n rows with `file`, `slice`, `error` (mean squared
-        error in squared grey levels), `ssim` (low for outliers; the error is small for every flat
-        image), and `z_0`, `z_1`, ...; and floats in [0, 1], shape as the images'.
+        error in squared grey levels), `ssim`, `unexplained` (the error in units of the image's own
+        variance, high for outliers: of flat images the error alone may be small), and `z_0`,
+        `z_1`, ...; and floats in [0, 1], shape as the images'.
     """
     z_mean, _, made = in_batches(model.describe, images, batch_size=128)
-    like = evaluate.likeness(np.asarray(images[:]) / np.float32(255), made)
+    pixels = np.asarray(images[:]) / np.float32(255)
+    like = evaluate.likeness(pixels, made)
     known = table[["file", "slice"]].reset_index(drop=True)
     known = known.assign(error=like["mse"], ssim=like["ssim"])
+    known["unexplained"] = like["mse"] / (pixels.var(axis=(1, 2, 3)) + FLAT)
     axes = pd.DataFrame(z_mean, columns=[f"z_{axis}" for axis in range(z_mean.shape[1])])
     return pd.concat([known, axes], axis=1), made
 
@@ -320,7 +324,7 @@ def write(run, folder, out, arguments):
     )
     out.mkdir(parents=True, exist_ok=True)
     if direction is not None:
-        latents.insert(4, f"along {direction.name}", direction.project(coordinates(latents)))
+        latents.insert(5, f"along {direction.name}", direction.project(coordinates(latents)))
         moved = directions.sweep(
             model.decode, coordinates(latents), direction, [arguments.strength]
         )[0]
@@ -337,10 +341,10 @@ def write(run, folder, out, arguments):
         plots.save(plots.thumbnails(points[shown], images[shown], title=title), out / "map.png")
     if frames is not None:
         plots.save_gif(frames, out / "between.gif", scale=None)
-    worst = latents.sort_values("ssim")[["file", "ssim"]].head(3)
+    worst = latents.sort_values("unexplained", ascending=False)[["file", "unexplained"]].head(3)
     print(f"{len(latents)} images of {folder}, written to {out}")
     listed = ", ".join(f"{name} {value:.3f}" for name, value in worst.to_numpy())
-    print(f"lowest SSIM with their reconstructions: {listed}")
+    print(f"least like their reconstructions (error over variance): {listed}")
 
 
 def keep(run, folder, arguments):

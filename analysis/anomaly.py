@@ -156,22 +156,19 @@ def restored(bound, images, steps=40, rate=1e-3, weight=5.0):
     """
 
     def restore(batch):
-        x = batch
-
         def total(x):
             change = x - batch
             down, across = change[:, 1:] - change[:, :-1], change[:, :, 1:] - change[:, :, :-1]
             # Smooth at 0, where the absolute value has no slope.
-            varied = sum(
-                tf.reduce_sum(tf.sqrt(each**2 + 1e-6), (1, 2, 3)) for each in (down, across)
-            )
-            return bound(x) + weight * varied
+            varied = (tf.reduce_sum(tf.sqrt(each**2 + 1e-6), (1, 2, 3)) for each in (down, across))
+            return bound(x) + weight * sum(varied)
 
-        for _ in tf.range(steps):
-            x = tf.clip_by_value(x - rate * _slope(total, x), 0.0, 1.0)
-        return x
+        def step(number, x):
+            return number + 1, tf.clip_by_value(x - rate * _slope(total, x), 0.0, 1.0)
 
-    return in_batches(tf.autograph.experimental.do_not_convert(restore), images)
+        return tf.while_loop(lambda number, x: number < steps, step, (0, batch))[1]
+
+    return in_batches(restore, images)
 
 
 def flowed(model, flow, images, share=0.4, seed=0):

@@ -14,6 +14,7 @@ Intervals are a bootstrap over test patients. Can be interrupted and resumed.
 import argparse
 import sys
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -95,16 +96,18 @@ def of_run(run, settings, origin):
     return train.load(run), images
 
 
-def measured(key, folder, origin):
-    """A row of the table."""
-    kind, seed = key["model"], key["seed"]
-    settings = replace(SETTINGS[kind], seed=seed)
+def opened(kind, seed, folder, origin):
+    """Scores and baselines of a run, images that choose, test images, and the run's folder."""
     run = folder / f"{kind}-{seed}"
-    model, images = of_run(run, settings, origin)
-    choosing = anomaly.Looked.of(images.validation, MARGIN)
-    looked = anomaly.Looked.of(images.test, MARGIN)
+    model, images = of_run(run, replace(SETTINGS[kind], seed=seed), origin)
     known = anomaly.scores_of(model, run)
     known |= scores.Baselines(images.train.images[:]).scores()
+    looked = (anomaly.Looked.of(each, MARGIN) for each in (images.validation, images.test))
+    return known, *looked, run
+
+
+def measured(key, known, choosing, looked, run, folder):
+    """A row of the table."""
     own = {key["score"]: known[key["score"]]}
     maps = anomaly.Maps(
         folder / "maps", f"{checkpoints.sha256(run / checkpoints.WEIGHTS)} {MARGIN}"
@@ -143,7 +146,12 @@ def main():
     ]
     baselines = ("brightness", "local contrast", "mean image", f"PCA-{scores.COMPONENTS}")
     todo += [{"model": arguments.models[0], "seed": 0, "score": name} for name in baselines]
-    found = resumable(arguments.to, todo, lambda key: measured(key, arguments.runs, origin))
+    runs_of = cache(lambda kind, seed: opened(kind, seed, arguments.runs, origin))
+    found = resumable(
+        arguments.to,
+        todo,
+        lambda key: measured(key, *runs_of(key["model"], key["seed"]), arguments.runs),
+    )
     print(found.round(3).to_string(index=False))
 
 
