@@ -180,17 +180,26 @@ class Maps:
     Args:
         folder: That they are kept in.
         mark: What the scores depend on beside the images.
+        told: Whether to show how far long ones are.
     """
 
-    def __init__(self, folder, mark):
-        self.folder, self.mark = Path(folder), mark
+    def __init__(self, folder, mark, told=False):
+        self.folder, self.mark, self.told = Path(folder), mark, told
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def __call__(self, name, score, looked):
-        """Maps `(n, height, width)`, median-filtered, 0 where pixels do not count."""
+        """Maps `(n, height, width)`, median-filtered, 0 where pixels do not count.
+
+        Args:
+            name: Of the score; with the mark it must say which function it is.
+            score: Function from images to maps.
+            looked: `Looked`.
+        """
         key = hashlib.sha256(f"{self.mark} {name} {looked.mark}".encode()).hexdigest()[:16]
         made, images = [], looked.split.images
-        bar = keras.utils.Progbar(len(images), unit_name="image", verbose=len(images) > PART)
+        bar = keras.utils.Progbar(
+            len(images), unit_name="image", verbose=self.told and len(images) > PART
+        )
         for first in range(0, len(images), PART):
             path, rows = self.folder / f"{key}-{first}.npy", slice(first, first + PART)
             region = looked.region[rows]
@@ -327,7 +336,7 @@ def write(arguments):
         looked, whose = Looked.of(split, margin), str(arguments.folder)
 
     weights = checkpoints.sha256(run / checkpoints.WEIGHTS)
-    maps = Maps(out / "maps", f"{weights} {margin} {DRAWS} {STRENGTH}")
+    maps = Maps(out / "maps", f"{weights} {margin} {DRAWS} {STRENGTH}", told=True)
     own = scores_of(model, run)
     name = arguments.score
     if name is None:
@@ -379,14 +388,19 @@ def write(arguments):
     curves = None
     if looked.ill.any():
         base = anomaly.Baselines(images.train.images[:])
-        table = measures({name: score} | base.scores(), maps, looked, choosing)
+        kind_of = "signed" if name == "signed" else "absolute"
+        others = {  # by these names their maps are kept
+            each if each == "brightness" else f"{each}, {kind_of}": function
+            for each, function in base.scores(kind_of).items()
+        }
+        table = measures({name: score} | others, maps, looked, choosing)
         save(table, out / "measures.csv")
         shown = table[["score", *(each for each in table if each.count("_") == 1)]]
         print(shown.round(3).to_string(index=False))
-        beaten(table, name, base, maps, looked, found)
+        beaten(name, others, maps, looked, found)
         curves = {name: of_images} | {
             each: anomaly.of_images(maps(each, function, looked))
-            for each, function in base.scores().items()
+            for each, function in others.items()
         }
         curves = {each: (values, looked.ill) for each, values in curves.items()}
     plots.save(
@@ -412,10 +426,10 @@ def numbers(kind, looked, maps):
     return kind(pixels, maps, looked.subjects)
 
 
-def beaten(table, name, base, maps, looked, found):
+def beaten(name, others, maps, looked, found):
     """Says which baselines the score beats, by the interval of the difference."""
     lost = []
-    for each, function in base.scores().items():
+    for each, function in others.items():
         other = maps(each, function, looked)
         gap = detection.difference(found, other, looked.split.masks, looked.subjects)
         if not gap.low > 0.0:

@@ -268,14 +268,19 @@ class Baselines:
         self.pca = PCA(count, svd_solver="randomized", random_state=seed)
         self.pca.fit(known.reshape(len(known), -1))
 
-    def scores(self):
-        """Dictionary of names to functions from images, floats in [0, 1], to maps."""
+    def scores(self, kind="signed"):
+        """Dictionary of names to functions from images, floats in [0, 1], to maps.
+
+        Args:
+            kind: Of the residuals and of the contrast, see `residual`: that of the score that they
+                stand beside.
+        """
         return {
             "brightness": brightness,
-            "local contrast": contrast,
-            "mean image": lambda images: residual(images, self.mean),
+            "local contrast": lambda images: residual(contrast(images)[..., None], 0.0, kind),
+            "mean image": lambda images: residual(images, self.mean, kind),
             f"PCA-{self.pca.n_components_}": lambda images: residual(
-                images, self.projected(images)
+                images, self.projected(images), kind
             ),
         }
 
