@@ -62,8 +62,10 @@ SETTINGS = {
         SHARED,
         model="VAE",
         widths=(32, 64, 64, 64),
+        batch_norm=True,  # without it, and without warm-up, the posterior collapses
         latent_dim=32,
         sigma=0.1,
+        kl_warmup_steps=500,
         epochs=40,
         learning_rate=1e-3,
     ),
@@ -89,10 +91,10 @@ def patients(folder, path):
 def of_run(run, settings, origin):
     """The model of a run, trained here if there is none, and its images."""
     images = data.load(settings, origin)
-    if not (run / checkpoints.WEIGHTS).exists():
+    history = run / "history.csv"
+    if not history.exists() or len(pd.read_csv(history)) < settings.epochs:
         model = registry.from_settings(settings)
-        resume = checkpoints.begun(run)
-        train.fit(model, images, settings, run, verbose=0, resume=resume)
+        train.fit(model, images, settings, run, verbose=0, resume=checkpoints.begun(run))
     return train.load(run), images
 
 
