@@ -179,6 +179,7 @@ from sources import decoding, files
 from storage import disk, runs
 
 THUMBNAILS = 2000  # at most, on a map
+FLAT = 1e-3  # added to the variance of an image, so that flat ones have a score
 STRENGTHS = (-4, -2, 0, 2, 4)  # of a sweep, in standard deviations
 SWEPT = 6  # images in it
 SHOWN = 8  # images in a figure of draws
@@ -203,7 +204,9 @@ def load_images(run, folder, on_bad_file="stop"):
         ValueError: if there is nothing to read, or something that cannot be read.
     """
     names = archive.names_in(folder)
-    return files.gather(folder, names, archive.reading_of(run), config.CACHE_DIR, on_bad_file)
+    reading = archive.reading_of(run)
+    images, table = files.gather(folder, names, reading, config.CACHE_DIR, on_bad_file)
+    return data.prepared(images, table, runs.load_settings(run)), table
 
 
 def encode(model, images, table):
@@ -216,13 +219,16 @@ def encode(model, images, table):
 
     Returns:
         `(latents, reconstructions)`: a table of n rows with `file`, `slice`, `error` (mean squared
-        error in squared grey levels), `ssim` (low for outliers; the error is small for every flat
-        image), and `z_0`, `z_1`, ...; and floats in [0, 1], shape as the images'.
+        error in squared grey levels), `ssim`, `unexplained` (the error in units of the image's own
+        variance, high for outliers: of flat images the error alone may be small), and `z_0`,
+        `z_1`, ...; and floats in [0, 1], shape as the images'.
     """
     z_mean, _, made = in_batches(model.describe, images, batch_size=128)
-    like = evaluate.likeness(np.asarray(images[:]) / np.float32(255), made)
+    pixels = np.asarray(images[:]) / np.float32(255)
+    like = evaluate.likeness(pixels, made)
     known = table[["file", "slice"]].reset_index(drop=True)
     known = known.assign(error=like["mse"], ssim=like["ssim"])
+    known["unexplained"] = like["mse"] / (pixels.var(axis=(1, 2, 3)) + FLAT)
     axes = pd.DataFrame(z_mean, columns=[f"z_{axis}" for axis in range(z_mean.shape[1])])
     return pd.concat([known, axes], axis=1), made
 
@@ -485,7 +491,7 @@ def write(run, folder, out, arguments):
         frames = between(model, latents, *arguments.between, *path, **options)
     out.mkdir(parents=True, exist_ok=True)
     if direction is not None:
-        latents.insert(4, f"along {direction.name}", direction.project(coordinates(latents)))
+        latents.insert(5, f"along {direction.name}", direction.project(coordinates(latents)))
         moved = directions.sweep(
             model.decode, coordinates(latents), direction, [arguments.strength]
         )[0]
@@ -516,10 +522,10 @@ def write(run, folder, out, arguments):
         plots.save(plots.thumbnails(points[shown], images[shown], title=title), out / "map.png")
     if frames is not None:
         plots.save_gif(frames, out / "between.gif", scale=None)
-    worst = latents.sort_values("ssim")[["file", "ssim"]].head(3)
+    worst = latents.sort_values("unexplained", ascending=False)[["file", "unexplained"]].head(3)
     print(f"{len(latents)} images of {folder}, written to {out}")
     listed = ", ".join(f"{name} {value:.3f}" for name, value in worst.to_numpy())
-    print(f"lowest SSIM with their reconstructions: {listed}")
+    print(f"least like their reconstructions (error over variance): {listed}")
 
 
 def keep(run, folder, arguments):

@@ -84,7 +84,13 @@ class Task:
         Raises:
             ValueError: if a direction is of another latent, or two have one name.
         """
-        latent_dim = runs.load_settings(self.run).latent_dim
+        settings = runs.load_settings(self.run)
+        if settings.normalize != "none":
+            raise ValueError(
+                f"{self.run} has normalize = {settings.normalize!r}, which needs all images of a "
+                "subject at once; an archive is read in parts. Use apply.py without --to"
+            )
+        latent_dim = settings.latent_dim
         whole = {str(Path(path).resolve()): None for path in self.directions}
         names = [Direction.load(path, latent_dim).name for path in whole]
         if len(set(names)) < len(names):

@@ -37,20 +37,25 @@ OASIS_DIR = _path("OASIS_DIR", None)  # "~/data/keras_png_slices_data"; None: a 
 CHEST_DIR = _path("CHEST_DIR", None)  # with images/ and Data_Entry_2017.csv; None: a phantom
 IMAGES_DIR = _path("IMAGES_DIR", None)  # any folder of images; None: crops of colour photos
 LABELS_CSV = _path("LABELS_CSV", None)  # for IMAGES_DIR: a table with a column of file names
+MASKS_DIR = _path("MASKS_DIR", None)  # for IMAGES_DIR: masks of lesions under the same names
 
 # Every training writes a folder here.
 RUNS_DIR = Path(os.environ.get("RUNS_DIR") or Path(__file__).parent / "runs").expanduser()
 # Decoded image files are kept here, so that no file is decoded twice.
 CACHE_DIR = Path(os.environ.get("CACHE_DIR") or Path(__file__).parent / "cache").expanduser()
 
-PATHS = ("MNIST_PATH", "OASIS_DIR", "CHEST_DIR", "IMAGES_DIR", "LABELS_CSV", "CACHE_DIR")
+PATHS = (
+    *("MNIST_PATH", "OASIS_DIR", "CHEST_DIR", "IMAGES_DIR"),
+    *("LABELS_CSV", "MASKS_DIR", "CACHE_DIR"),
+)
 # Paths of the images of each `Settings.dataset`; the embedded digits have none.
 PATHS_OF = {
     "digits": (),
     "mnist": ("MNIST_PATH",),
     "brain": ("OASIS_DIR",),
+    "brain-lesions": (),
     "chest": ("CHEST_DIR",),
-    "gallery": ("IMAGES_DIR", "LABELS_CSV"),
+    "gallery": ("IMAGES_DIR", "LABELS_CSV", "MASKS_DIR"),
 }
 PLACES = ("DIR", "PATH", "FOLDER", "FILE", "DIRECTORY", "DATA", "ROOT", "CSV")  # ends of names
 CHANNELS = {"gallery": 3}  # of each dataset's images; others have 1
@@ -83,7 +88,7 @@ def _words():
 MODELS = (
     *("Autoencoder", "VAE", "InfoVAE", "MMD-AE", "BetaTCVAE", "IWAE"),
     *("SemiSupervisedVAE", "M2", "ConditionalVAE", "ConditionalIWAE", "AAE", "VAE-GAN"),
-    *("IntroVAE", "SoftIntroVAE", "ASIntroVAE"),
+    *("IntroVAE", "SoftIntroVAE", "ASIntroVAE", "Denoiser"),
 )
 MOST_ITEMS = 64  # longest tuple; no network has more stages
 
@@ -99,11 +104,12 @@ class Settings:
     """
 
     # Images
-    dataset: str = _among("digits", "digits", "mnist", "brain", "chest", "gallery")
+    dataset: str = _among("digits", "digits", "mnist", "brain", "brain-lesions", "chest", "gallery")
     # Height, width, channels; a single number is a square with the channels of the dataset.
     image_shape: tuple[int, ...] = _within((32, 32, 1), 1, 4096)
     binarize: str = _among("none", "none", "dynamic")  # dynamic: sampled again at every step
-    corrupt: str = _among("none", "none", "gaussian", "mask")  # what a denoiser must undo
+    # What a denoiser must undo; a Denoiser's is coarse noise unless another is set.
+    corrupt: str = _among("none", "none", "gaussian", "mask", "coarse")
     corrupt_level: float = _within(0.3, 0.0, 1.0)  # sd of the noise, or share of masked pixels
     split_seed: int = _within(0, 0, 2**31 - 1)  # not `seed`: runs of several seeds share a split
     shift: int = _within(0, 0, 64)  # augmentation: most pixels in each direction
@@ -120,7 +126,11 @@ class Settings:
     labels: str = _among("none", "none", "folders", "csv")  # gallery: where labels come from
     file_column: str = _word("file")  # of LABELS_CSV: the image's path below IMAGES_DIR
     label_column: str = _word("label")
-    subject_column: str = _word("")  # a subject stays in one split; "": each file is one
+    subject_column: str = _word("")  # a subject stays in one split; "": as `subjects` says
+    subjects: str = _among("files", "files", "folders")  # gallery: the first folder of each name
+    split_column: str = _word("")  # of LABELS_CSV: train, validation or test; "": by a hash
+    normalize: str = _among("none", "none", "subject")  # grey levels inside each subject's head
+    lesion_free: bool = False  # train only on images without a lesion, where there are masks
 
     # Few labels
     labels_per_class: int = _within(0, 0, 10**6)  # training images that keep theirs; 0: all
@@ -231,8 +241,14 @@ class Settings:
             _refuse("group_norm", True, "False with batch_norm")
         if self.binarize == "dynamic" and self.reconstruction != "bernoulli":
             _refuse("reconstruction", self.reconstruction, 'bernoulli with binarize="dynamic"')
-        if self.corrupt != "none" and self.model not in ("Autoencoder", "VAE"):
-            _refuse("corrupt", self.corrupt, '"none" for every model but Autoencoder and VAE')
+        if self.corrupt != "none" and self.model not in ("Autoencoder", "VAE", "Denoiser"):
+            allowed = '"none" for every model but Autoencoder, VAE and Denoiser'
+            _refuse("corrupt", self.corrupt, allowed)
+        if self.model == "Denoiser":
+            if self.corrupt == "none":  # it would learn to copy
+                object.__setattr__(self, "corrupt", "coarse")
+            if self.latent_map:
+                _refuse("latent_map", self.latent_map, "() for a Denoiser: it has no latent")
         if self.model.endswith("IntroVAE"):
             if self.batch_norm:
                 _refuse(
@@ -483,6 +499,22 @@ EXPERIMENTS = {
         beta=0.005 if OASIS_DIR else 0.02,
         epochs=80 if OASIS_DIR else 100,
         batch_size=32 if OASIS_DIR else 16,
+        learning_rate=2e-3,
+        schedule="cosine",
+    ),
+    # Slices of the template, some with a lesion of a known mask; a denoiser learns on the others.
+    "brain-lesions": Settings(
+        dataset="brain-lesions",
+        image_shape=(64, 64, 1),
+        lesion_free=True,
+        model="Denoiser",
+        corrupt="coarse",
+        corrupt_level=0.25,
+        widths=(16, 32, 48, 64),
+        reconstruction="gaussian",
+        flip="upright",  # left and right are above and below
+        epochs=16,
+        batch_size=16,
         learning_rate=2e-3,
         schedule="cosine",
     ),

@@ -17,7 +17,7 @@ from skimage.transform import resize
 from sklearn.datasets import load_digits
 
 import config
-from sources import decoding, files, phantoms, splits
+from sources import decoding, files, heads, masks, phantoms, splits
 from sources.splits import ImageData, Split, as_uint8, from_arrays, from_table
 from storage import runs
 from storage.runs import Origin
@@ -51,6 +51,8 @@ def load(settings, origin=None) -> ImageData:
             raise ValueError(
                 f"{images.name}: the {name} split is empty; give more images or another split_seed"
             )
+    if settings.lesion_free:
+        images = splits.without_lesions(images)
     if settings.labels_per_class:
         images = splits.few_labels(images, settings.labels_per_class, settings.label_seed)
     if images.embedded:
@@ -87,6 +89,51 @@ def images_of(run) -> ImageData:
             print(f"{own}, which {run} was trained on, is missing; using {name} = {other}")
             origin.paths[name] = other
     return load(settings, origin)
+
+
+def of_folder(run, folder, masks_folder=None, on_bad_file="stop") -> Split:
+    """New images as a run was trained on: in its shape, with its grey levels and its subjects.
+
+    Args:
+        run: Run folder.
+        folder: Of images of any kind that `files` reads, nested or not.
+        masks_folder: Of masks of lesions under the images' names, or None.
+        on_bad_file: `"stop"` with a list of names and reasons, or `"skip"`.
+
+    Raises:
+        ValueError, FileNotFoundError: for what is wrong with the folders, which are named.
+    """
+    settings, origin = runs.load_settings(run), runs.origin_of(run)
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder} is not a folder")
+    names = files.listed(folder)
+    if not names:
+        raise ValueError(f"{folder} contains no image; looked for {', '.join(files.KINDS)}")
+    reading = decoding.Reading.of(settings, origin.bits if origin else 0)
+    reading = files.with_bits(folder, names, reading, config.CACHE_DIR)
+    images, table = files.gather(folder, names, reading, config.CACHE_DIR, on_bad_file)
+    table["subject"] = subjects_of(table["file"], settings)
+    found = None
+    if masks_folder is not None:
+        known = (masks_folder, folder, table, reading, config.CACHE_DIR)
+        found = masks.gather(*known, name="--masks")
+        table[masks.LESION_PIXELS] = masks.lesion_pixels(found)
+    return Split(prepared(images, table, settings), table, masks=found)
+
+
+def prepared(images, table, settings):
+    """Images of files with the grey levels that `settings.normalize` asks for.
+
+    Args:
+        images: uint8, `(n, height, width, channels)`.
+        table: One row per image, with `file`, and `subject` where it is known.
+        settings: `config.Settings`.
+    """
+    if settings.normalize == "none":
+        return images
+    known = table["subject"] if "subject" in table else subjects_of(table["file"], settings)
+    return heads.normalized(images, known)
 
 
 def _ask_what_was_meant(dataset):
@@ -273,6 +320,18 @@ def brain(settings, origin) -> ImageData:
     return from_table(images, table, places, "OASIS", note=note, bits=bits)
 
 
+def brain_lesions(settings, origin) -> ImageData:
+    """Slices of the brain template, some of them with a lesion whose mask is known."""
+    images, masks, table = phantoms.brains_with_lesions(
+        settings.image_shape[0], subjects=200, seed=settings.split_seed
+    )
+    # Many subjects validate: those without a lesion calibrate alarms, the others choose.
+    places = splits.by_hash(table["subject"], settings.split_seed, shares=(0.3, 0.2))
+    note = phantoms.LESION_NOTE
+    name = "brain template with lesions"
+    return from_table(images, table, places, name, note=note, masks=masks, embedded=True)
+
+
 FINDINGS = (
     "Atelectasis",
     "Cardiomegaly",
@@ -343,8 +402,14 @@ def chest(settings, origin) -> ImageData:
 
 
 def chest_phantom(size, seed=0, subjects=600, images=3, confound=0.0) -> ImageData:
-    """Simulated chests with known factors, split by subject; see `phantoms.chests`."""
+    """Simulated chests with known factors, split by subject; see `phantoms.chests`.
+
+    The masks are those of the hernias.
+    """
     pictures, table = phantoms.chests(size, subjects, images, seed, confound)
+    hernias = np.zeros_like(pictures)
+    ill = table["Hernia"].to_numpy(bool)
+    hernias[ill] = phantoms.hernia_twins(table[ill], size)[1]
     return from_table(
         pictures,
         table,
@@ -353,6 +418,7 @@ def chest_phantom(size, seed=0, subjects=600, images=3, confound=0.0) -> ImageDa
         "Hernia",
         ("no", "yes"),
         phantoms.CHEST_NOTE,
+        hernias,
         embedded=True,
         factors=phantoms.CHEST_FACTORS,
     )
@@ -417,11 +483,14 @@ def gallery(settings, origin) -> ImageData:
         return from_table(images, table, places, "photos", note=phantoms.PHOTO_NOTE, embedded=True)
     layout = f"images ({', '.join(files.KINDS)}), nested or not"
     root = _folder("IMAGES_DIR", origin.paths["IMAGES_DIR"], layout)
-    names = files.listed(root)
+    names, inside = files.listed(root), origin.paths.get("MASKS_DIR")
+    if inside is not None and inside.absolute().is_relative_to(root.absolute()):
+        below = inside.absolute().relative_to(root.absolute()).as_posix()
+        names = [name for name in names if not name.startswith(f"{below}/")]
     if not names:
         raise FileNotFoundError(f"IMAGES_DIR: there are no images in {root}. Expected: {layout}")
     images, table, bits = _read(root, names, settings, origin)
-    table["subject"] = table["file"]
+    table["subject"] = subjects_of(table["file"], settings)
     label, classes = None, ()
     if settings.labels == "folders":
         folders = table["file"].map(lambda name: str(Path(name).parent))
@@ -429,14 +498,50 @@ def gallery(settings, origin) -> ImageData:
         label, table["folder"] = "folder", folders.map(classes.index)
     elif settings.labels == "csv":
         table, label, classes = _with_csv(table, settings, origin.paths.get("LABELS_CSV"))
-    if settings.stratify:
+    if settings.split_column:
+        places, how = _given_split(table, settings, origin.paths.get("LABELS_CSV"))
+    elif settings.stratify:
         places = _stratified(table, settings.stratify, settings.split_seed)
         how = f"60 / 20 / 20 % by subject, stratified by {settings.stratify}"
     else:
         places = splits.by_hash(table["subject"], settings.split_seed)
         how = "70 / 15 / 15 % in expectation, by a hash of the subject or file"
     note = f"{len(table):,} images of {root.name}, split {how} (split seed {settings.split_seed})"
-    return from_table(images, table, places, root.name, label, classes, note, bits=bits)
+    found = None
+    if inside is not None:
+        reading = decoding.Reading.of(settings, bits)
+        found = masks.gather(inside, root, table, reading, config.CACHE_DIR)
+    if settings.normalize != "none":
+        images = prepared(images, table, settings)
+        table = table.drop(columns="digest")  # of the pixels as they were
+        note += "; grey levels by subject, black outside of the head"
+    known = {"masks": found, "bits": bits}
+    return from_table(images, table, places, root.name, label, classes, note, **known)
+
+
+def subjects_of(names, settings):
+    """Subject of each file of a folder, as `settings.subjects` says; names as text."""
+    if settings.subjects == "files":
+        return names
+    return names.map(lambda name: name.split("/")[0])
+
+
+def _given_split(table, settings, path):
+    """The split that a column of LABELS_CSV gives, and how it is told."""
+    column = settings.split_column
+    if settings.labels != "csv" or column not in table:
+        raise ValueError(
+            f'settings: split_column = {column!r} needs labels = "csv" and such a column in '
+            f"LABELS_CSV ({path})"
+        )
+    places = table[column].to_numpy()
+    wrong = sorted({str(each) for each in places} - {*splits.NAMES})
+    if wrong:
+        raise ValueError(
+            f"{path}: column {column} has {wrong[0]!r}; give {', '.join(splits.NAMES)} for every "
+            "file"
+        )
+    return places, f"by the column {column} of {path.name}"
 
 
 def _csv(path, **options):
@@ -503,4 +608,11 @@ def _with_csv(table, settings, path):
     return table, settings.label_column, tuple(map(str, classes))
 
 
-SOURCES = {"digits": digits, "mnist": mnist, "brain": brain, "chest": chest, "gallery": gallery}
+SOURCES = {
+    "digits": digits,
+    "mnist": mnist,
+    "brain": brain,
+    "brain-lesions": brain_lesions,
+    "chest": chest,
+    "gallery": gallery,
+}

@@ -261,6 +261,11 @@ def report(
         without labels no purity, and one whose true factors are not known no scores of
         disentanglement.
     """
+    if not model.has_latent:
+        raise ValueError(
+            f"a {type(model).__name__} has no latent, and so no bound and no samples; "
+            "measure it with anomaly.py"
+        )
     chosen = images.splits[split]
     per_image = likelihoods(model, chosen.images, progress)
     per_image |= _reconstructions(model, chosen.images, progress)

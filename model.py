@@ -67,8 +67,8 @@ class Autoencoder(Configured):
             (`judges.feature_maps`). It is used in training only and not saved with the model.
         binarize: `"dynamic"` samples binary images at each step, pixel = 1 with the grey value as
             probability; encoder and likelihood use those, SSIM compares with the grey image.
-        corrupt: `"gaussian"` adds noise to the encoder's input and clips it to [0, 1], `"mask"`
-            sets pixels to 0; the target stays clean.
+        corrupt: `"gaussian"` adds noise to the encoder's input and clips it to [0, 1], `"coarse"`
+            smooth noise (`randomness.coarse`), `"mask"` sets pixels to 0; the target stays clean.
         corrupt_level: Standard deviation of that noise, or share of pixels.
         seed: Seed of all random numbers of the model.
 
@@ -81,6 +81,7 @@ class Autoencoder(Configured):
     References: [Vincent et al., 2008](https://doi.org/10.1145/1390156.1390294) for denoising.
     """
 
+    has_latent = True  # whether its latent says anything: a denoiser's is the image itself
     uses_labels = False  # whether `train.fit` gives it the labels of its images
     conditions = None  # `sources.conditions.Conditions` of a model that is told of its images
     needs_class = False  # whether decoding needs a class in addition to a latent
@@ -151,7 +152,7 @@ class Autoencoder(Configured):
     @property
     def precision(self):
         """`"float32"` or `"bfloat16"`, in which the networks compute."""
-        return next(each.compute_dtype for each in self.encoder.layers if each.weights)
+        return next(each.compute_dtype for each in self.decoder.layers if each.weights)
 
     @property
     def image_shape(self):

@@ -205,16 +205,16 @@ def fit(model, images, settings, run, verbose="auto", resume=False, callbacks=()
     if resume and chief:
         keep.catch_up()
     every = [keep, Progress(), *callbacks]
-    if chief:
+    if chief and model.has_latent:
         every = [Samples(run), *every]  # samples are written before the checkpoint
-        if importlib.util.find_spec("tensorboard"):
-            every.append(keras.callbacks.TensorBoard(run / "logs", write_graph=False))
+    if chief and importlib.util.find_spec("tensorboard"):
+        every.append(keras.callbacks.TensorBoard(run / "logs", write_graph=False))
     keep.fit(lambda *done: _batches(model, images, settings, *done)[:2], every, verbose)
     if not chief:
         return pd.DataFrame(keep.rows)
     if settings.patience:
         checkpoints.load(model, run)
-    if runs.own_prior(run) is None:
+    if model.has_latent and runs.own_prior(run) is None:
         _fit_own_prior(model, images, settings, run)
     return pd.read_csv(run / "history.csv")
 

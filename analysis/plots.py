@@ -779,6 +779,78 @@ def cosine_table(table, width=None):
     return figure
 
 
+@styled
+def anomalies(images, made, maps, limit, masks=None, label="score", heads=None, width=9.6):
+    """Images, their reconstructions, and maps of what is abnormal in one colour scale.
+
+    Args:
+        images, made: Floats in [0, 1], shape `(n, height, width, channels)`.
+        maps: Shape `(n, height, width)`; values at or below 0 are black.
+        limit: Value at the end of the colour scale, the same in all figures that are compared.
+        masks: Not 0 where there is a lesion, `(n, height, width, 1)`, outlined on images and maps;
+            or None.
+        label: What the maps show.
+        heads: Titles of the columns, or None.
+        width: Inches.
+    """
+    n, high, wide = maps.shape
+    names = ("image", "reconstruction", "map")
+    figure, axes = new_figure(width, (width - 1.2) / n * high / wide * 3 + 0.4, 3, n)
+    grey = {"cmap": "gray", "vmin": 0.0, "vmax": 1.0}
+    for row, (kind, rule) in enumerate(
+        ((images, grey), (made, grey), (maps, {"cmap": "inferno", "vmin": 0.0, "vmax": limit}))
+    ):
+        for column in range(n):
+            axis, picture = axes[row, column], np.asarray(kind[column], np.float32)
+            picture = picture.squeeze(-1) if picture.shape[-1] == 1 and row < 2 else picture
+            shown = axis.imshow(picture, **rule, interpolation="nearest")
+            if masks is not None and row != 1 and masks[column].any():
+                outline = np.asarray(masks[column]).reshape(high, wide) != 0
+                axis.contour(outline, levels=[0.5], colors=["#39ff8f"], linewidths=0.8)
+            axis.set(xticks=[], yticks=[])
+            axis.spines[:].set_visible(False)
+            if not column:
+                axis.set_ylabel(names[row])
+            if not row and heads is not None:
+                axis.set_title(heads[column], fontsize=9, loc="center")
+    figure.colorbar(shown, ax=list(axes[2]), label=label, fraction=0.05, aspect=8)
+    return figure
+
+
+@styled
+def alarm(groups, curves=None, threshold=None, width=9.0):
+    """Scores of subjects with the alarm's threshold, and ROC curves of images.
+
+    Args:
+        groups: Dictionary of names to scores of subjects.
+        curves: Dictionary of names to `(scores, ill)` of images, `(n,)` each; None: no curves.
+        threshold: Of the alarm, drawn; or None.
+        width: Inches.
+    """
+    figure, axes = new_figure(width, 0.42 * width, 1, 1 if curves is None else 2)
+    axis, values = axes[0, 0], np.concatenate(list(groups.values()))
+    bins = np.linspace(values.min(), max(values.max(), threshold or values.max()), 31)
+    for colour, (name, scores) in zip(COLOURS, groups.items(), strict=False):
+        axis.hist(scores, bins, color=colour, alpha=0.5, label=f"{name} ({len(scores)})")
+    if threshold is not None:
+        axis.axvline(threshold, color=INK, linewidth=1, linestyle="--", label="alarm above")
+    axis.set(xlabel="score of a subject", ylabel="subjects")
+    # Below the axis: names of groups may be as long as a sentence.
+    axis.legend(loc="upper left", bbox_to_anchor=(0.0, -0.16), fontsize=8)
+    if curves is None:
+        return figure
+    axis = axes[0, 1]
+    axis.plot([0, 1], [0, 1], color="#bbbbbb", linewidth=1)
+    for colour, (name, (scores, ill)) in zip(COLOURS, curves.items(), strict=False):
+        order = np.argsort(-np.asarray(scores), kind="stable")
+        found = np.asarray(ill, bool)[order]
+        wrong, right = np.cumsum(~found) / (~found).sum(), np.cumsum(found) / found.sum()
+        axis.plot(np.r_[0, wrong], np.r_[0, right], color=colour, label=name)
+    axis.set(xlabel="lesion-free images above", ylabel="images with a lesion above", aspect="equal")
+    axis.legend(loc="lower right", fontsize=8)
+    return figure
+
+
 def save_gif(images, path, seconds=4.0, hold=0.5, loop=True, scale=1):
     """Writes frames as an animated GIF.
 

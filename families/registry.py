@@ -5,8 +5,8 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import model as models
-from families import adversarial, conditional, critic, semisupervised
-from nn import networks
+from families import adversarial, conditional, critic, denoising, semisupervised
+from nn import networks, unet
 from sources.conditions import Conditions
 
 
@@ -85,6 +85,12 @@ def _by_class(settings, kind):
     return {"encoder": encoder, "posterior": posterior, "decoder": decoder}
 
 
+def _denoiser(settings, kind):
+    names = ("image_shape", "widths", "residual", "dropout", "seed", "precision")
+    network = unet.denoiser(**{name: getattr(settings, name) for name in names})
+    return {"encoder": unet.whole(settings.image_shape), "decoder": network}
+
+
 def _shared(settings):
     names = (
         "image_shape",
@@ -132,6 +138,7 @@ REGISTRY = {
     "IntroVAE": Entry(adversarial.IntroVAE),
     "SoftIntroVAE": Entry(adversarial.SoftIntroVAE),
     "ASIntroVAE": Entry(adversarial.ASIntroVAE),
+    "Denoiser": Entry(denoising.Denoiser, _denoiser),
 }
 
 
@@ -210,6 +217,8 @@ def count_weights(settings, told=0) -> int:
         Not less than the true number, and at most a quarter more (for models of more than
         thousands).
     """
+    if settings.model == "Denoiser":
+        return _count_denoiser(settings)
     stages = networks.stages(settings.widths, settings.kernel_sizes, settings.stage_strides)
     height, width, channels = settings.image_shape
     pads = networks.padding(settings.image_shape, settings.stage_strides, len(stages))
@@ -256,6 +265,19 @@ def count_weights(settings, told=0) -> int:
         total += _dense(features, labels) + _dense(features + labels, *settings.class_widths)
         total += 2 * _dense(units, latent_dim)
     return total + 100
+
+
+def _count_denoiser(settings):
+    """Weights of `unet.denoiser`."""
+
+    def level(before, own):
+        convolutions = 9 * (before + own) * own + (18 * own**2 if settings.residual else 0)
+        return convolutions + (8 if settings.residual else 4) * own
+
+    widths, channels = settings.widths, settings.image_shape[2]
+    total = sum(level(*pair) for pair in pairwise((channels, *widths)))
+    total += sum(4 * below * own + level(2 * own, own) for own, below in pairwise(widths))
+    return total + 9 * widths[0] * channels + channels + 100
 
 
 def _dense(*units):

@@ -22,7 +22,8 @@ class PartsKey(NamedTuple):
     rows: tuple
 
 
-CORRUPTIONS = ("none", "gaussian", "mask")
+CORRUPTIONS = ("none", "gaussian", "mask", "coarse")
+KNOTS = 8  # of coarse noise along the shorter side of an image
 
 
 def key(seed: int, step, stream: str, parts=None):
@@ -118,10 +119,13 @@ def corrupted(images, kind, level, key):
     Args:
         images: Floats in [0, 1].
         kind: One of `CORRUPTIONS`: `"gaussian"` noise, clipped to [0, 1]; `"mask"`: pixels set to
-            0; `"none"`.
+            0; `"coarse"`: smooth noise (`coarse`) on what is not black, clipped; `"none"`.
         level: Standard deviation of that noise, or share of pixels.
         key: See `key`.
     """
+    if kind == "coarse":
+        noise = level * coarse(key, tf.shape(images), images.shape)
+        return tf.clip_by_value(images + tf.where(images > 0.0, noise, 0.0), 0.0, 1.0)
     if kind == "gaussian":
         noise = level * normal(key, tf.shape(images))
         return tf.clip_by_value(images + noise, 0.0, 1.0)
@@ -129,3 +133,36 @@ def corrupted(images, kind, level, key):
         kept = uniform(key, tf.shape(images)) >= level
         return images * tf.cast(kept, tf.float32)
     return images
+
+
+def coarse(key, shape, known):
+    """Noise as smooth as large spots: normal numbers on a grid, interpolated between its knots.
+
+    The grid has `KNOTS` knots along the shorter side and lies at another place in every image, so
+    that no pixel is always a knot. All channels get the same noise.
+    [Kascenas et al., 2022](https://openreview.net/forum?id=Bm8-t_ggzNd) train denoisers with it to
+    find lesions.
+
+    Args:
+        key: See `key`.
+        shape: Of the images, `(batch, height, width, channels)`, a tensor or not.
+        known: The same as far as it is known; height and width must be.
+
+    Returns:
+        float32 `(batch, height, width, 1)`, of unit variance at the knots.
+    """
+    height, width = known[1:3]
+    cell = max(1.0, min(height, width) / KNOTS)
+    down, across = (math.ceil(side / cell) + 2 for side in (height, width))
+    # One draw, so that replicas can share it: the grid's numbers, and two for its place.
+    drawn = normal(key, (shape[0], down * across + 2))
+    grid = tf.reshape(drawn[:, 2:], (-1, down, across))
+    place = 0.5 + 0.5 * tf.math.erf(drawn[:, :2] / math.sqrt(2.0))  # uniform in (0, 1)
+
+    def weights(side, knots, first):
+        at = tf.range(side, dtype=tf.float32) / cell + first[:, None]
+        away = tf.abs(at[:, :, None] - tf.range(knots, dtype=tf.float32))
+        return tf.nn.relu(1.0 - away)
+
+    rows, columns = weights(height, down, place[:, 0]), weights(width, across, place[:, 1])
+    return tf.matmul(tf.matmul(rows, grid), columns, transpose_b=True)[..., None]

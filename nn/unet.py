@@ -1,7 +1,8 @@
-"""A U-Net on maps, to which a vector is told: the velocity of a flow on latent maps."""
+"""U-Nets: the velocity of a flow on latent maps, which is told a vector; a denoiser of images."""
 
 import keras
 
+from nn import networks
 from nn.networks import Layers
 
 LEAST_SIDE = 4  # of the lowest level's maps
@@ -44,6 +45,65 @@ def unet(maps, told, width=96, seed=0, precision="float32"):
         x = keras.layers.Concatenate(dtype=layers.dtype)([x, skip])
         x = _block(layers, x, filters, mixed)
     return layers.map_head(maps.shape[-1], 3, "velocity", "zeros")(layers.activate(x))
+
+
+def denoiser(
+    image_shape, widths=(24, 48, 96, 128), residual=False, dropout=0.0, seed=0, precision="float32"
+):
+    """U-Net from corrupted images to logits of clean ones, for any image size.
+
+    Each level has two convolutions with group norm and LeakyReLU on the way down, and two on the
+    way up, where the maps of the way down are put beside its own. They carry every detail: nothing
+    is squeezed through a latent, and without corruption the network would learn to copy.
+
+    Args:
+        image_shape: `(height, width, channels)`.
+        widths: Filters of the levels; each after the first halves the sides.
+        residual: Whether the two convolutions of a level have a skip connection.
+        dropout, seed, precision: See `networks.encoder`.
+
+    Returns:
+        Functional model: float32 `(batch, height * width * channels)`, the images as vectors, to
+        float32 logits `(batch, *image_shape)`.
+
+    References: [Ronneberger et al., 2015](https://arxiv.org/abs/1505.04597)
+    """
+    layers = Layers("denoiser", seed, precision, group_norm=True, dropout=dropout)
+    pad = networks.padding(image_shape, (2,), len(widths) - 1)
+
+    def level(x, filters):
+        inner = layers.activate(layers.conv(filters, 3)(x))
+        inner = layers.activate(layers.conv(filters, 3)(inner))
+        return layers.residual(inner, filters, 3) if residual else inner
+
+    pixels = keras.Input((image_shape[0] * image_shape[1] * image_shape[2],), name="z")
+    x = keras.layers.Reshape(image_shape, dtype=layers.dtype, name=networks.MAP)(pixels)
+    if any(map(any, pad)):
+        x = keras.layers.ZeroPadding2D(pad, dtype=layers.dtype)(x)
+    skips = []
+    for filters in widths[:-1]:
+        x = level(x, filters)
+        skips.append(x)
+        x = keras.layers.AveragePooling2D(2, dtype=layers.dtype)(x)
+    x = level(x, widths[-1])
+    for filters, skip in zip(reversed(widths[:-1]), reversed(skips), strict=True):
+        x = layers.enlarge(x, filters, 2, 2, "transpose")
+        x = level(keras.layers.Concatenate(dtype=layers.dtype)([x, skip]), filters)
+    logits = layers.map_head(image_shape[2], 3, "logits")(x)
+    if any(map(any, pad)):
+        logits = keras.layers.Cropping2D(pad, dtype="float32")(logits)
+    return keras.Model(pixels, logits, name="decoder")
+
+
+def whole(image_shape):
+    """The encoder of a model without a latent: the image itself as a vector.
+
+    Returns:
+        Functional model: `(batch, *image_shape)` to `(batch, height * width * channels)`.
+    """
+    images = keras.Input(image_shape, name="images")
+    flat = keras.layers.Flatten(name="z_mean", dtype="float32")(images)
+    return keras.Model(images, flat, name="encoder")
 
 
 def _levels(shape):

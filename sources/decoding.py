@@ -81,6 +81,25 @@ def missing_readers() -> list[str]:
     return [name for name in READERS if importlib.util.find_spec(name) is None]
 
 
+def size(path) -> tuple[int, ...]:
+    """Sides of a file's image in pixels, from its header only. Raises `BadFile`, as `read` does.
+
+    Of a picture width and height, of a volume its three sides.
+    """
+    with _only_bad_files(path):
+        if suffix(path) in VOLUMES:
+            header, _ = _nifti(path, whole=False)
+            return tuple(map(int, header.get_data_shape()))
+        if suffix(path) in DICOM:
+            import pydicom
+
+            header = pydicom.dcmread(path, stop_before_pixels=True)
+            return int(header.Columns), int(header.Rows)
+        with Image.open(path, formats=FORMATS) as image:
+            turned = image.getexif().get(274, 1) > 4  # rotated by a quarter when it is read
+            return image.size[::-1] if turned else image.size
+
+
 def count(path, reading):
     """Number of images in a file, from its header only. Raises `BadFile`, as `read` does."""
     if suffix(path) not in VOLUMES:

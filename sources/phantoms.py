@@ -6,6 +6,8 @@ Unlike patients, their factors are known, and the same image can be rendered wit
 changed.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 import pandas as pd
 from scipy import ndimage
@@ -21,6 +23,11 @@ BRAIN_NOTE = (
     "a brain template (MNI152, one averaged brain) under random smooth warps, 100 subjects with 8 "
     "axial slices each; split by a hash of the subject, 70 / 15 / 15 % in expectation"
 )
+LESION_NOTE = (
+    "a brain template (MNI152, one averaged brain) under random smooth warps, 200 subjects with 8 "
+    "axial slices each, bright or dark blobs as lesions in 30 % of them; split by a hash of the "
+    "subject, 50 / 30 / 20 % in expectation"
+)
 PHOTO_NOTE = (
     "80 crops of 8 colour photos that come with scikit-image; split by photo: 6 to train on, one "
     "to validate, one to test"
@@ -30,6 +37,12 @@ PHOTO_NOTE = (
 # any latent direction was measured.
 HERNIA_SIZES = (0.03, 0.28)
 HERNIA_SHARE = 0.3  # of subjects
+# Lesions of the brain template, chosen before any score was measured: radius as a share of the
+# image's width, and how much brighter or darker they are.
+LESION_SIZES = (0.05, 0.12)
+LESION_GREYS = (0.15, 0.4)
+LESION_SHARE = 0.3  # of subjects
+TISSUE = 0.1  # grey level above which a pixel can be lesion
 MASK_THRESHOLD = 4 / 255  # grey levels by which a twin must differ to count as changed
 
 
@@ -296,6 +309,73 @@ def brains(size=64, subjects=100, slices=8, seed=0):
         `(images, table)`: uint8 `(n, size, size, 1)`; columns `file`, `subject`, `slice`, `level`
         (height of the slice in the template, mm), `scale`, `gamma`.
     """
+    return _brains(size, subjects, slices, seed)[:2]
+
+
+def brains_with_lesions(size=64, subjects=100, slices=8, seed=0, share=LESION_SHARE):
+    """The same slices, with a lesion in some of the subjects.
+
+    A lesion is an irregular blob, brighter or darker than the tissue, over some of the subject's
+    slices; it pushes the tissue around it outwards, so that the brain beside it is deformed too.
+
+    Args:
+        size, subjects, slices, seed: See `brains`; without their lesions the images are the same.
+        share: Of subjects with a lesion.
+
+    Returns:
+        `(images, masks, table)`: uint8 `(n, size, size, 1)` each, masks 1 inside of lesions; and
+        the table of `brains` with `lesion_size` (radius, as a share of the image's width, 0
+        without) and `lesion_grey` (how much brighter it is, in grey levels of [0, 1]).
+    """
+    images, table, masks, lesions = _brains(size, subjects, slices, seed, share)
+    return images, masks, table.join(lesions.reindex(table["subject"]).reset_index(drop=True))
+
+
+class _Lesion(NamedTuple):
+    """A lesion of one subject: places and radius in half widths of the image, slices as numbers."""
+
+    radius: float
+    grey: float
+    x: float
+    y: float
+    slice: float
+    spans: float  # slices, from its middle to its end
+    waves: np.ndarray
+
+    @classmethod
+    def drawn(cls, random, slices):
+        angle, away = random.uniform(0, 2 * np.pi), 0.42 * np.sqrt(random.uniform())
+        return cls(
+            radius=random.uniform(*LESION_SIZES) * 2,
+            grey=random.choice([-1.0, 1.0]) * random.uniform(*LESION_GREYS),
+            x=away * np.cos(angle),
+            y=away * np.sin(angle) * 0.8,
+            slice=random.uniform(1, slices - 2),
+            spans=random.uniform(1.2, 2.5),
+            waves=random.uniform(-1, 1, 4),
+        )
+
+    def within(self, number):
+        """Radius in a slice, 0 beyond its end."""
+        return self.radius * np.sqrt(max(0.0, 1.0 - ((number - self.slice) / self.spans) ** 2))
+
+    def of_slice(self, number, across, down):
+        """How much of each pixel is lesion, in [0, 1], and where its tissue comes from."""
+        radius = self.within(number)
+        if radius == 0.0:
+            return np.zeros_like(across), across, down
+        x, y = across - self.x, down - self.y
+        away, angle = np.hypot(x, y), np.arctan2(y, x)
+        a, b, c, d = self.waves
+        bumps = 0.16 * (a * np.cos(2 * angle) + b * np.sin(2 * angle) + c * np.cos(3 * angle))
+        share = _inside(away - radius * (1 + bumps + 0.08 * d * np.sin(4 * angle)), 0.03)
+        # Tissue is pushed outwards: what is seen at a distance was nearer before.
+        nearer = 1 - 0.45 * np.exp(-((away / (1.3 * radius)) ** 2))
+        return share, self.x + x * nearer, self.y + y * nearer
+
+
+def _brains(size, subjects, slices, seed, share=0.0):
+    """Images and table of `brains`; masks, and a table of the lesions by subject."""
     from nilearn.datasets import load_mni152_template
 
     volume = load_mni152_template(resolution=2)
@@ -303,32 +383,45 @@ def brains(size=64, subjects=100, slices=8, seed=0):
     values = values / np.percentile(values[values > 0], 99.5)
     levels = np.linspace(-4, 40, slices)  # mm: from the basal ganglia to above the ventricles
     heights = (levels - volume.affine[2, 3]) / volume.affine[2, 2]
-    random = np.random.default_rng(seed)
+    random, ills = np.random.default_rng(seed), np.random.default_rng([11, seed])
     pixel = (np.arange(size) + 0.5) / size * 2 - 1
     down, across = np.meshgrid(pixel, pixel, indexing="ij")
     images = np.empty((subjects, slices, size, size, 1), np.uint8)
-    rows = []
+    masks = np.zeros_like(images)
+    rows, lesions = [], {}
     for subject in range(subjects):
+        name = f"T{subject:03d}"
+        ill = ills.uniform() < share
+        lesion = _Lesion.drawn(ills, slices)  # drawn for all, so that a share moves no other
+        lesions[name] = (lesion.radius / 2, lesion.grey) if ill else (0.0, 0.0)
         scale, gamma = 1 + 0.05 * random.normal(), np.exp(0.15 * random.normal())
         turn, stretch = 0.04 * random.normal(), 1 + 0.04 * random.normal()
         field = 0.025 * _smooth(random, (2, size, size), knots=5)
         bias = 1 + 0.06 * _smooth(random, (1, size, size), knots=3)[0]
-        # As OASIS shows it, the forehead points to the left.
-        front = -(across * np.cos(turn) - down * np.sin(turn)) / scale + field[0]
-        left = (across * np.sin(turn) + down * np.cos(turn)) / (scale * stretch) + field[1]
-        voxels_x = values.shape[0] / 2 + left * 118 / 2
-        voxels_y = values.shape[1] / 2 + front * 118 / 2
         for number, height in enumerate(heights):
             shift = height + 0.4 * random.normal()
+            part, right, below = np.zeros_like(across), across, down
+            if ill:
+                part, right, below = lesion.of_slice(number, across, down)
+            # As OASIS shows it, the forehead points to the left.
+            front = -(right * np.cos(turn) - below * np.sin(turn)) / scale + field[0]
+            left = (right * np.sin(turn) + below * np.cos(turn)) / (scale * stretch) + field[1]
+            voxels_x = values.shape[0] / 2 + left * 118 / 2
+            voxels_y = values.shape[1] / 2 + front * 118 / 2
             where = [voxels_x, voxels_y, np.full_like(voxels_x, shift)]
             picture = ndimage.map_coordinates(values, where, order=1, mode="constant")
             picture = np.clip(picture * bias, 0, None) ** gamma
+            part = part * (picture > TISSUE)
+            picture = np.clip(picture + part * lesion.grey, 0.05 * (part > 0.5), None)
+            masks[subject, number, ..., 0] = part > 0.5
             picture = 0.85 * picture + 0.012 * np.abs(random.normal(size=picture.shape))
             images[subject, number, ..., 0] = np.round(255 * np.clip(picture, 0, 1))
-            name = f"T{subject:03d}"
             rows.append((f"{name}_slice_{number}", name, number, levels[number], scale, gamma))
     columns = ["file", "subject", "slice", "level", "scale", "gamma"]
-    return images.reshape(-1, size, size, 1), pd.DataFrame(rows, columns=columns)
+    known = pd.DataFrame.from_dict(lesions, "index", columns=["lesion_size", "lesion_grey"])
+    shape = (-1, size, size, 1)
+    table = pd.DataFrame(rows, columns=columns)
+    return images.reshape(shape), table, masks.reshape(shape), known
 
 
 def _smooth(random, shape, knots):

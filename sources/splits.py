@@ -16,6 +16,7 @@ from sklearn.model_selection import StratifiedGroupKFold, train_test_split
 from nn import randomness
 from nn.batches import in_batches
 from sources import files
+from sources.masks import LESION_PIXELS, lesion_pixels
 
 NAMES = ("train", "validation", "test")
 PREFETCH = 2  # batches that are prepared in advance
@@ -309,14 +310,16 @@ def from_table(images, table, places, name, label=None, classes=(), note="", mas
         table: n rows with `file`, `subject` and other columns; a column `digest` is moved to
             `Split.digests`.
         places: One of `NAMES` for each image, or another value to leave the image out.
-        masks: See `Split`, for all n images, or None.
+        masks: See `Split`, for all n images, or None; they give the column `lesion_pixels`.
         label, classes, name, note, **known: See `ImageData`.
     """
-    if masks is not None and masks.shape[:3] != images.shape[:3]:
-        raise ValueError(
-            f"{name}: masks of shape {masks.shape} do not fit images of {images.shape}; give one "
-            "of the same height and width for each image"
-        )
+    if masks is not None:
+        if masks.shape[:3] != images.shape[:3]:
+            raise ValueError(
+                f"{name}: masks of shape {masks.shape} do not fit images of {images.shape}; give "
+                "one of the same height and width for each image"
+            )
+        table = table.assign(**{LESION_PIXELS: lesion_pixels(masks)})
     both = shared(table["subject"], places)
     if both:
         raise ValueError(
@@ -547,6 +550,32 @@ def few_labels(images, per_class, seed=0) -> ImageData:
     table = images.train.table.assign(**{images.label: few})
     note = f"{images.note}; {per_class} labels per class, the others hidden (draw {seed})"
     return replace(images, train=replace(images.train, table=table), note=note)
+
+
+def without_lesions(images) -> ImageData:
+    """The same images, without those training images that have a lesion.
+
+    Validation and test keep theirs: thresholds are chosen and numbers measured on them.
+
+    Args:
+        images: `ImageData` with masks.
+
+    Raises:
+        ValueError: if there are no masks, or no training image is without a lesion.
+    """
+    if images.train.masks is None:
+        raise ValueError(
+            f"lesion_free = True, but {images.name} has no masks; set MASKS_DIR, or lesion_free = "
+            "False"
+        )
+    healthy = (images.train.table[LESION_PIXELS] == 0).to_numpy()
+    if not healthy.any():
+        raise ValueError(
+            f"lesion_free = True, but all {len(healthy)} training images of {images.name} have a "
+            "lesion"
+        )
+    note = f"{images.note}; trained on the {healthy.sum():,} of {len(healthy):,} without a lesion"
+    return replace(images, train=images.train.only(healthy), note=note)
 
 
 def shared(subjects, places):

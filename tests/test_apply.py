@@ -48,9 +48,30 @@ def test_outliers_and_flat_pictures_are_least_like_their_reconstructions(
     Image.fromarray(np.full((12, 12), 40, np.uint8)).save(folder / "flat.png")
     apply.main([str(tmp_path / "long"), str(folder)])
     written = pd.read_csv(tmp_path / "long" / "applied" / "latents.csv").set_index("file")
-    assert set(written["ssim"].nsmallest(2).index) == {"6.png", "flat.png"}
+    assert set(written["unexplained"].nlargest(2).index) == {"6.png", "flat.png"}
     told = capsys.readouterr().out.splitlines()[-1]
-    assert told.startswith("lowest SSIM with their reconstructions: ") and "flat.png" in told
+    assert told.startswith("least like their reconstructions (error over variance): flat.png")
+
+
+def test_what_marks_outliers_is_high_for_flat_noisy_and_inverted_images(spots, tiny):
+    settings = tiny(epochs=40, learning_rate=5e-3)
+    model = registry.from_settings(settings)
+    train.compile_model(model, settings, steps=4)
+    batches = spots.train.batches(16, shuffle=True)
+    model.fit(batches, steps_per_epoch=4, epochs=40, verbose=0, shuffle=False)
+    own, random = spots.test.images, np.random.default_rng(0)
+    table = pd.DataFrame({"file": range(len(own)), "slice": 0})
+
+    def unexplained(images):
+        return apply.encode(model, images.astype(np.uint8), table)[0]["unexplained"]
+
+    usual = unexplained(own).median()
+    for images in (
+        np.zeros_like(own) + random.integers(20, 255, (len(own), 1, 1, 1)),
+        random.integers(0, 256, own.shape),
+        255 - own,
+    ):
+        assert unexplained(images).median() > 3 * usual
 
 
 def test_a_picture_is_called_like_its_file_and_no_two_alike():

@@ -28,7 +28,7 @@ FLOORS = [
     ("analysis",),
     ("train",),
     ("evaluate", "archive", "export"),
-    ("apply", "sweep", "prior", "audit"),
+    ("apply", "sweep", "prior", "audit", "anomaly"),
 ]
 PLACES = [place for floor in FLOORS for place in floor]
 MODULES = {
@@ -109,6 +109,7 @@ COMMANDS = {
     ("export.py", "--help"): "saved_model",
     ("sweep.py", "--help"): "--over",
     ("prior.py", "--help"): "--kind",
+    ("anomaly.py", "--help"): "--alarm",
 }
 
 
@@ -294,6 +295,7 @@ FAULTS = {
     "a table and its folder": "rows_without_a_file_and_files_without_a_row_are_counted",
     "a table's rows": "rows_that_contradict_each_other_are_refused_and_repeats_are_not",
     "a label is the text": "only_what_is_empty_is_no_label",
+    "masks have another size": "masks_that_cannot_be_meant_are_refused_with_what_is_wrong",
     "images have no label": "images_without_a_label_do_not_count_as_wrong",
     "a finding is empty": "an_empty_finding_is_no_label_and_not_no_finding",
     "MNIST is neither": "mnist_neither_on_disk_nor_downloadable_says_so_at_once",
@@ -313,6 +315,8 @@ FAULTS = {
     "a run has no": "a_run_that_does_not_know_its_images_is_named_with_what_can_be_done",
     "a run is audited": "without_the_images_it_says_what_the_digests_still_tell",
     "too few held-out": "too_few_subjects_are_refused_with_their_number",
+    "too few subjects calibrate": "too_few_subjects_to_calibrate_are_told_with_what_can_be_done",
+    "images for an alarm": "a_folder_with_masks_is_measured_and_shifted_ones_get_no_alarm",
     "no checkpoint is whole": "a_run_without_a_whole_checkpoint_says_so",
     "a weights file was damaged": "damaged_weights_are_not_loaded",
     "weights are of another": "weights_of_another_size_are_refused_with_both_sizes",
