@@ -62,6 +62,7 @@ import html
 import threading
 import time
 import webbrowser
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
@@ -72,6 +73,7 @@ import train
 from analysis.atlas import MOST, Atlas, chosen
 from sources import files
 from sources.splits import Split
+from storage import runs
 
 BROKEN = (ValueError, OSError, LookupError, TypeError)  # what a damaged run can raise
 THUMBNAIL = r"/thumb/(\d+)"
@@ -110,12 +112,22 @@ def opened(run, split="test", most=MOST) -> Atlas:
     names = list(images.splits) if split == "all" else [split]
     shown, total = _joined({name: images.splits[name] for name in names}, most)
     lacks = [] if images.label else [f"The images of {images.name} have no label."]
+    lacks += _changes(run, images)
     if images.embedded:
         lacks.append(f"Embedded images: {images.note}.")
     name = images.name if split == "all" else f"{images.name} ({split})"
     table, found = with_scores(shown.table, run)
     shown = Split(shown.images, table, shown.digests)
     return Atlas(run, model, shown, name, total, images.label, images.classes, lacks + found)
+
+
+def _changes(run, images):
+    """Whether the images are those of the training, as a list of sentences."""
+    try:
+        changed = runs.changed(run, images)
+    except ValueError:
+        return [f"{runs.SPLIT} cannot be read, so which images it was trained on is unknown."]
+    return [f"These are not all images that it was trained on: {changed}."] if changed else []
 
 
 def _joined(parts, most):
@@ -172,6 +184,7 @@ class Served:
 
     def __init__(self, atlas, opening, address="127.0.0.1", port=0, origins=(), height=800):
         self.height = height
+        self._workers = ThreadPoolExecutor(2, thread_name_prefix="explore")
         started, self._problem = threading.Event(), None
         arguments = (atlas, opening, address, port, tuple(origins), started)
         self._thread = threading.Thread(target=self._run, args=arguments, daemon=True)
@@ -185,7 +198,7 @@ class Served:
     def _run(self, atlas, opening, address, port, origins, started):
         asyncio.set_event_loop(asyncio.new_event_loop())
         try:
-            self.server = server_of(atlas, opening, address, port, origins)
+            self.server = server_of(atlas, opening, self._workers, address, port, origins)
         except OSError as error:
             self._problem = error
             started.set()
@@ -205,6 +218,7 @@ class Served:
 
     def _end(self):
         self.server.stop()
+        self._workers.shutdown(wait=False, cancel_futures=True)
         self._loop.stop()
 
     def _repr_html_(self):
@@ -215,12 +229,13 @@ class Served:
         )
 
 
-def server_of(atlas, opening, address="127.0.0.1", port=0, origins=()):
+def server_of(atlas, opening, workers, address="127.0.0.1", port=0, origins=()):
     """Bokeh's server of an atlas, not started.
 
     Args:
         atlas: `atlas.Atlas`.
         opening: Python that opens the run as here.
+        workers: `ThreadPoolExecutor` for what takes longer than a click may.
         address: To listen on.
         port: 0 takes a free one.
         origins: `"host:port"` by which a page may call it, besides this machine's own names. A page
@@ -253,8 +268,10 @@ def server_of(atlas, opening, address="127.0.0.1", port=0, origins=()):
             self.set_header("X-Content-Type-Options", "nosniff")
             self.write(pictures.png(atlas.image(int(row)), pictures.THUMBNAIL))
 
-    Page(atlas, Document(), opening)  # what is computed once is there before the first visitor
-    application = Application(FunctionHandler(lambda doc: Page(atlas, doc, opening)))
+    Page(
+        atlas, Document(), opening, workers
+    )  # what is computed once is there before the first visitor
+    application = Application(FunctionHandler(lambda doc: Page(atlas, doc, opening, workers)))
     return Server(
         {"/": application},
         address=address or "127.0.0.1",

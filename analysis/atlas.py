@@ -4,7 +4,6 @@
 sentences where something is missing or makes no sense for the run.
 """
 
-import threading
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +13,7 @@ import tensorflow as tf
 
 from analysis import evidence, latent
 from analysis.directions import Direction, design, labelled
+from analysis.planes import Planes
 from families import priors
 from nn import metrics
 from nn.batches import as_float, in_batches, rows_at_a_time
@@ -21,9 +21,8 @@ from storage import disk, runs
 
 MOST = 10_000  # images on a map; of more, a random part is shown
 SLIDERS = 8  # axes that get a slider at a time
-NEIGHBOURS = 5  # whose mean stands for an empty place of a map that cannot be inverted
 NORMAL = "N(0, I)"
-PATHS = ("straight", "spherical", "through the data")
+PATHS = ("straight", "spherical", "through data")
 KNOWN = ("error", "ssim")  # columns that are measured here
 LEFT_OUT = ("digest", "noise_seed")  # columns that say nothing of an image
 
@@ -36,15 +35,6 @@ class Axis(NamedTuple):
     centre: float  # of the latents' projections,
     spread: float  # and their standard deviation
     nats: float  # mean KL; NaN if it has none
-
-
-class Plane(NamedTuple):
-    """A map: `points` `(n, 2)`, names of its axes, and how points become latents, or None."""
-
-    points: np.ndarray
-    names: tuple[str, str]
-    title: str
-    inverse: object
 
 
 def chosen(counts, most, seed=0):
@@ -81,6 +71,14 @@ class Atlas:
         label: Column of the table that holds the class, or None.
         classes: Names of its classes.
         lacks: Sentences: what the run does not have, and why.
+
+    Attributes:
+        map: `planes.Planes` of the latents, or None.
+        table: Table of the images, with `error` and `ssim` of their reconstructions.
+        z, z_log_var: Posteriors, `(n, latent_dim)`, or None.
+        axes: `Axis` of each slider.
+        priors: Names to priors; None is N(0, I).
+        directions: Names to saved directions.
     """
 
     def __init__(self, run, model, split=None, name="", total=0, label=None, classes=(), lacks=()):
@@ -91,7 +89,7 @@ class Atlas:
         self.lacks = list(lacks)
         self.table = pd.DataFrame()
         self.z = self.z_log_var = None
-        self._planes, self._lock = {}, threading.RLock()
+        self.map = None
         self.directions, self.priors, self.axes = {}, {}, []
         if model is None:
             return
@@ -141,6 +139,7 @@ class Atlas:
         if "subject" not in table:
             table = table.assign(subject=table["file"])
         self.table = table.assign(error=found[2].astype(float), ssim=found[3].astype(float))
+        self.map = Planes(self.z, self.z_log_var)
 
     def _axes(self):
         """Axes for sliders: those with the highest KL; of a map its principal components."""
@@ -307,72 +306,7 @@ class Atlas:
             return np.asarray(self.model.generate(count, seed, prior=self.priors[prior])[0])
         return self.decode(self.drawn(prior, seed, count))
 
-    # --- the map -------------------------------------------------------------------------------
-
-    def plane(self, kind="pca", seed=0) -> Plane:
-        """The images in a plane; computed once.
-
-        Args:
-            kind: One of `latent.PLANES`; `"axes"` are the two of the highest KL.
-            seed: Of t-SNE and UMAP.
-        """
-        with self._lock:
-            if (kind, seed) not in self._planes:
-                self._planes[kind, seed] = self._plane(kind, seed)
-            return self._planes[kind, seed]
-
-    def has_plane(self, kind, seed=0):
-        """Whether a plane is there without waiting."""
-        return (kind, seed) in self._planes
-
-    def _plane(self, kind, seed):
-        centre, order = self.z.mean(axis=0), latent.by_kl(self.z, self.z_log_var)[0]
-        first, second = order[:2]
-        source = self.z[:, order] if kind == "axes" else self.z
-        points, share = latent.plane(source, kind, seed)
-        if kind == "axes":
-
-            def inverse(point):
-                z = centre.copy()
-                z[[first, second]] = point
-                return z
-
-            title = f"axes z_{first} and z_{second}, {share:.0%} of the variance"
-            return Plane(points, (f"z_{first}", f"z_{second}"), title, inverse)
-        if kind == "pca":
-            # The plane is linear in the latents, so least squares gives back its two vectors.
-            vectors = np.linalg.lstsq(self.z - centre, points, rcond=None)[0]
-            title = f"two principal components, {share:.0%} of the variance"
-            return Plane(
-                points, ("PC 1", "PC 2"), title, lambda point: centre + vectors @ np.array(point)
-            )
-        name = {"tsne": "t-SNE", "umap": "UMAP"}[kind]
-        title = f"{name} keeps neighbours, not distances (seed {seed})"
-        return Plane(points, (f"{name} 1", f"{name} 2"), title, None)
-
-    def at(self, kind, point, seed=0):
-        """What stands for a place of the map: `(z, sentence)`."""
-        plane = self.plane(kind, seed)
-        if plane.inverse is not None:
-            others = (
-                ""
-                if self.model.latent_dim == 2
-                else (
-                    ", the other axes at their mean"
-                    if kind == "axes"
-                    else ", the other components at their mean"
-                )
-            )
-            z = np.asarray(plane.inverse(point), np.float32)
-            said = f"{plane.names[0]} = {point[0]:.2f}, {plane.names[1]} = {point[1]:.2f}{others}"
-            return z, f"The decoder at this very place: {said}."
-        away = np.linalg.norm(plane.points - np.asarray(point), axis=1)
-        rows = np.argsort(away, kind="stable")[:NEIGHBOURS]
-        said = (
-            f"This map cannot be inverted: the decoder at the mean latent of the {len(rows)} "
-            "images nearest to this place."
-        )
-        return self.z[rows].mean(axis=0), said
+    # --- columns -------------------------------------------------------------------------------
 
     def columns(self):
         """Columns that a map can be coloured by, the label first, then text, then numbers."""
@@ -413,7 +347,7 @@ class Atlas:
         if len(rows) < 2:
             raise ValueError("a path needs at least two images")
         pairs = list(zip(rows[:-1], rows[1:], strict=True))
-        if kind == "through the data":
+        if kind == "through data":
             found = [latent.through_data(self.z, *pair) for pair in pairs]
             rows = np.concatenate([found[0], *(each[1:] for each in found[1:])])
             return latent.along(self.z[rows], frames)

@@ -20,7 +20,7 @@ def as_map(atlas, plane="pca", colour=None, seed=0):
         colour: Name of a column, or None.
         seed: Of t-SNE and UMAP.
     """
-    made = atlas.plane(plane, seed)
+    made = atlas.map.plane(plane, seed)
     title = f"{len(atlas):,} of {atlas.total:,} images of {atlas.name}: {made.title}"
     if colour is None:
         return plots.latent_map(made.points, title=title, names=made.names)
@@ -60,7 +60,7 @@ def nearest(atlas, row, count=8):
 
 def at_place(atlas, plane, point, seed=0):
     """What the decoder makes at a place of the map."""
-    z, said = atlas.at(plane, point, seed)
+    z, said = atlas.map.at(plane, point, seed)
     return plots.image_grid(atlas.decode(z[None]), columns=1, width=5.0, title=said)
 
 

@@ -15,9 +15,10 @@ from jinja2 import Environment
 
 import config
 from analysis import figures, pictures, plots
+from analysis.page_directions import DirectionsView
 from analysis.page_map import Map
-from analysis.page_moves import DirectionsView, PathsView
 from analysis.page_parts import DRAWING, HERE, Session
+from analysis.page_paths import PathsView
 from analysis.page_views import ImageView, OutliersView, SamplesView, SlidersView
 from storage import runs
 
@@ -110,11 +111,12 @@ class Page:
         atlas: `atlas.Atlas`.
         doc: Bokeh document of this visitor.
         opening: Python that opens the run as here.
+        workers: See `Session`.
     """
 
-    def __init__(self, atlas, doc, opening):
+    def __init__(self, atlas, doc, opening, workers):
         self.atlas, self.opening = atlas, opening
-        session = self.session = Session(atlas, doc)
+        session = self.session = Session(atlas, doc, workers)
         self.map = Map(session)
         image = ImageView(session)
         others = (SlidersView, SamplesView, DirectionsView, PathsView, OutliersView, AboutView)

@@ -37,7 +37,8 @@ MARKS = 220  # most thumbnails
 TRIED = 1500  # most points that they are sought among
 TIP = """
 <div style="max-width:170px;font:13px system-ui">
-<img src="thumb/@row" width="112" style="display:block;margin:0 auto 4px;image-rendering:var(--rendering)">
+<img src="thumb/@row" width="112"
+ style="display:block;margin:0 auto 4px;image-rendering:var(--rendering)">
 <div style="overflow-wrap:anywhere">@told</div></div>
 """
 
@@ -103,6 +104,7 @@ class Map:
             min_height=240,
             name="plot",
             outline_line_color=None,
+            stylesheets=[":host(:focus), *:focus { outline: none }"],
         )
         plot.toolbar.logo = None
         lasso, wheel = LassoSelectTool(continuous=False), WheelZoomTool()
@@ -160,8 +162,8 @@ class Map:
     def redraw(self):
         """Draws the chosen map; one that is not computed yet comes later."""
         kind = self.kind
-        if kind in ("pca", "axes") or self.atlas.has_plane(kind, self.seed):
-            self._show(self.atlas.plane(kind, self.seed))
+        if kind in ("pca", "axes") or self.atlas.map.has(kind, self.seed):
+            self._show(self.atlas.map.plane(kind, self.seed))
             return
         self.session.say(
             f"{PLANES[kind]} of {len(self.atlas):,} images is computed; this map stays until then."
@@ -172,7 +174,7 @@ class Map:
                 self._show(plane)
                 self.session.say(f"{PLANES[kind]} is there.")
 
-        self.session.work(lambda: self.atlas.plane(kind, self.seed), done)
+        self.session.work(lambda: self.atlas.map.plane(kind, self.seed), done)
 
     def _show(self, plane):
         self.points = np.asarray(plane.points, float)
@@ -210,7 +212,8 @@ class Map:
             colours = found.rows
             self.legend.text = pictures.legend(found)
             told = [
-                f"image {row}, {name}: {pictures.cell(each)}" for row, each in enumerate(column)
+                f"image {row}, {name}: {pictures.named(each, classes)}"
+                for row, each in enumerate(column)
             ]
         if moved:
             x, y = self.points.T
@@ -295,4 +298,4 @@ class Map:
         if self.atlas.model.needs_class:
             self.session.say(self.atlas.refusal("paths"))
             return
-        self.on_place(*self.atlas.at(self.kind, self.place, self.seed))
+        self.on_place(*self.atlas.map.at(self.kind, self.place, self.seed))

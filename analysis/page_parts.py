@@ -6,7 +6,6 @@ Needs Bokeh, the extra `explore`.
 import base64
 import logging
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -42,7 +41,9 @@ document.addEventListener("keydown", (event) => {
   if (row !== null && event.key === "Enter") told(row, "")
   const busy = at.matches && at.matches("input, select, textarea, [role=slider], [role=tab]")
   const modified = event.ctrlKey || event.metaKey || event.altKey
-  if (!busy && !modified && keys.includes(event.key)) { event.preventDefault(); told(-1, event.key) }
+  if (busy || modified || !keys.includes(event.key)) return
+  event.preventDefault()
+  told(-1, event.key)
 })
 """
 SAVE = """
@@ -56,7 +57,6 @@ for (let i = 0; i < out.data.name.length; i++) {
 }
 """
 DRAWING = threading.Lock()  # pyplot holds one figure for all threads
-WORKERS = ThreadPoolExecutor(2, thread_name_prefix="atlas")
 
 
 class Latest:
@@ -85,13 +85,14 @@ class Session:
     Attributes:
         atlas: `atlas.Atlas`, shared by all visitors and never changed by one.
         doc: Bokeh document of this visitor.
+        workers: `ThreadPoolExecutor` of the server, for what takes longer.
         row: Row of the chosen image, or None.
         selection: Rows within the lasso, or an empty array.
         listeners: Functions of the parts, called with what changed: `"row"`, `"selection"`.
     """
 
-    def __init__(self, atlas, doc):
-        self.atlas, self.doc = atlas, doc
+    def __init__(self, atlas, doc, workers):
+        self.atlas, self.doc, self.workers = atlas, doc, workers
         self.row = 0 if len(atlas) else None
         self.selection = np.empty(0, int)
         self.listeners = []
@@ -156,7 +157,7 @@ class Session:
             else:
                 self.later(lambda: (failed or self.say)(problem))
 
-        WORKERS.submit(run)
+        self.workers.submit(run)
 
     def later(self, function):
         """Calls a function within the session, from any thread; not once the session has ended."""

@@ -58,7 +58,7 @@ class ImageView:
     def _draw(self):
         row, atlas = self.session.row, self.atlas
         name = str(atlas.table["file"].iloc[row])
-        text = pictures.escaped(f"Image {row + 1:,} of {len(atlas):,}: {name}")
+        text = pictures.escaped(f"Image {row} of {len(atlas):,}: {name}")
         hint = '<span class="said">&ensp;← → next</span>'
         self.head.text = f"<h2>{text}{hint}</h2>"
         before, after = atlas.image(row), atlas.reconstruction(row)
@@ -70,12 +70,10 @@ class ImageView:
             pictures.figure_of(pictures.change(before, after, limit), "reconstruction less image"),
         )
         self.scale.text = pictures.scale_of(limit)
-        pairs = [(key, value) for key, value in values.items()]
-        if atlas.label in values and atlas.classes and not np.isnan(float(values[atlas.label])):
-            at = [key for key, _ in pairs].index(atlas.label)
-            number = int(values[atlas.label])
-            known = atlas.classes[number] if 0 <= number < len(atlas.classes) else number
-            pairs[at] = (atlas.label, known)
+        pairs = [
+            (key, pictures.named(value, atlas.classes if key == atlas.label else ()))
+            for key, value in values.items()
+        ]
         self.row.text = pictures.facts(pairs, columns=2)
         self._draw_near(atlas.z[row], without=row)
 
@@ -228,7 +226,7 @@ class SlidersView:
         if self.prior is not None:
             said = f"from {self.prior[0]}, seed {self.prior[1]}"
         else:
-            said = "from the mean latent" if self.row is None else f"from image {self.row + 1:,}"
+            said = "from the mean latent" if self.row is None else f"from image {self.row}"
         if self.changes:
             said += (
                 f", {len(self.changes)} axes moved" if len(self.changes) > 1 else ", 1 axis moved"

@@ -88,7 +88,7 @@ def colours(column, classes=()) -> Colours:
         ]
         of = dict(zip(kept, palette, strict=False))
         rows = [of.get(each, MISSING) for each in column]
-        names = [(of[each], _class_name(each, classes)) for each in kept]
+        names = [(of[each], named(each, classes)) for each in kept]
         if len(counts) > MOST_NAMED:
             names.append((MISSING, f"{len(counts) - MOST_NAMED} others"))
     else:
@@ -105,18 +105,19 @@ def _missing(known):
     return [] if known.all() else [(MISSING, f"no value ({int((~known).sum())})")]
 
 
-def _class_name(value, classes):
-    whole = isinstance(value, bool | np.bool_ | int | np.integer)
-    return str(classes[int(value)]) if whole and 0 <= value < len(classes) else str(value)
-
-
 def cell(value) -> str:
     """A cell of a table as text, numbers to four digits."""
-    if value is None or (np.isscalar(value) and pd.isna(value)):
+    if pd.api.types.is_scalar(value) and pd.isna(value):
         return "–"
     if isinstance(value, float | np.floating):
         return f"{value:.4g}"
     return str(value)
+
+
+def named(value, classes=()) -> str:
+    """A value as text: the name of its class, if it is the number of one."""
+    whole = isinstance(value, bool | np.bool_ | int | np.integer)
+    return str(classes[int(value)]) if whole and 0 <= value < len(classes) else cell(value)
 
 
 # --- pieces of the page --------------------------------------------------------------------------
