@@ -97,7 +97,7 @@ class Session:
         self.selection = np.empty(0, int)
         self.listeners = []
         self.sheet = InlineStyleSheet(css=(HERE / "piece.css").read_text())
-        self.status = Div(text="", stylesheets=[self.sheet], sizing_mode="stretch_width")
+        self.status = self.div(name="status", margin=(4, 0, 0, 0))
         self.out = ColumnDataSource({"name": [], "kind": [], "body": []}, name="out")
         self.out.js_on_change("data", CustomJS(args={"out": self.out}, code=SAVE))
         self.picked = ColumnDataSource({"row": [], "key": [], "turn": []}, name="picked")
