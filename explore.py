@@ -76,6 +76,7 @@ from sources.splits import Split
 from storage import runs
 
 BROKEN = (ValueError, OSError, LookupError, TypeError)  # what a damaged run can raise
+SCORES = "anomaly/images.csv"
 THUMBNAIL = r"/thumb/(\d+)"
 
 
@@ -159,10 +160,10 @@ def _of_folder(run, model, folder, most):
 def with_scores(table, run):
     """A table with the anomaly scores of a run, if it has some: `(table, sentences)`.
 
-    They are the columns `score...` of `RUN/scores.csv`, found by `file`, and by `slice` if both
-    have it.
+    They are the columns `score...` of `RUN/anomaly/images.csv`, found by `file`, and by `slice` if
+    both tables have it.
     """
-    path = Path(run) / "scores.csv"
+    path = Path(run) / SCORES
     if not path.is_file():
         return table, []
     try:

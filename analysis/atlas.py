@@ -21,6 +21,7 @@ from storage import disk, runs
 
 MOST = 10_000  # images on a map; of more, a random part is shown
 SLIDERS = 8  # axes that get a slider at a time
+FEW = 12  # values of a text that a map can tell apart by colour
 NORMAL = "N(0, I)"
 PATHS = ("straight", "spherical", "through data")
 KNOWN = ("error", "ssim")  # columns that are measured here
@@ -309,18 +310,19 @@ class Atlas:
     # --- columns -------------------------------------------------------------------------------
 
     def columns(self):
-        """Columns that a map can be coloured by, the label first, then text, then numbers."""
+        """Columns that a map can be coloured by: the label first, text of many values last."""
         if self.images is None:
             return []
-        found = [
-            name
-            for name in self.table
-            if name not in LEFT_OUT
-            and (self.table[name].nunique() > 1 or name == self.label)
-            and not (is_text(self.table[name]) and self.table[name].nunique() == len(self.table))
-        ]
-        first = [name for name in found if name == self.label]
-        return first + [name for name in found if name != self.label]
+        found, many = [], set()
+        for name in self.table:
+            values = self.table[name].nunique()
+            text = is_text(self.table[name])
+            if name in LEFT_OUT or (text and values == len(self.table)):
+                continue
+            if values > 1 or name == self.label:
+                found.append(name)
+                many |= {name} if text and values > FEW else set()
+        return sorted(found, key=lambda name: (name != self.label, name in many))
 
     @property
     def scores(self):

@@ -87,7 +87,7 @@ class DirectionsView:
         self.column = Select(
             title="New, of", options=columns, value=columns[0], width=150, name="column"
         )
-        self.compare = Select(title=" ", options=["is yes", *COMPARE], width=70, name="compare")
+        self.compare = Select(title=" ", options=["is yes", *COMPARE], width=84, name="compare")
         self.value = TextInput(title="Value", width=80, name="value")
         self.method = Select(title="Method", options=list(METHODS), value="fisher", width=90)
         self.adjust = TextInput(

@@ -14,10 +14,9 @@ from matplotlib import colormaps, colors
 from PIL import Image
 
 from analysis import plots
-from analysis.atlas import is_text
+from analysis.atlas import FEW, is_text
 
 MISSING = "#b9bec6"
-MOST_NAMED = 12  # values of a column that have a colour of their own
 SCALE = "viridis"  # of numbers
 CHANGES = "RdBu_r"  # of differences: red is brighter, blue darker
 THUMBNAIL = 96  # pixels, at most
@@ -79,18 +78,18 @@ def colours(column, classes=()) -> Colours:
     """
     known = column.notna().to_numpy()
     values = column[known]
-    few = values.nunique() <= MOST_NAMED and not pd.api.types.is_float_dtype(values)
+    few = values.nunique() <= FEW and not pd.api.types.is_float_dtype(values)
     if is_text(column) or pd.api.types.is_bool_dtype(column) or few:
         counts = values.value_counts()
-        kept = sorted(counts.index[:MOST_NAMED], key=lambda each: (str(type(each)), each))
+        kept = sorted(counts.index[:FEW], key=lambda each: (str(type(each)), each))
         palette = [
             colors.to_hex(each) for each in (*colormaps["tab10"].colors, "#2b4a6f", "#8a6d3b")
         ]
         of = dict(zip(kept, palette, strict=False))
         rows = [of.get(each, MISSING) for each in column]
         names = [(of[each], named(each, classes)) for each in kept]
-        if len(counts) > MOST_NAMED:
-            names.append((MISSING, f"{len(counts) - MOST_NAMED} others"))
+        if len(counts) > FEW:
+            names.append((MISSING, f"{len(counts) - FEW} others"))
     else:
         numbers = values.to_numpy(np.float64)
         low, high = np.quantile(numbers, (0.01, 0.99)) if len(numbers) else (0.0, 1.0)

@@ -138,12 +138,13 @@ def test_no_folder_and_no_split_are_errors_that_say_what_to_give(run, tmp_path):
 def test_scores_of_a_run_become_columns_by_the_file(of_spots, run):
     table = of_spots("test").table
     scores = table[["file"]].assign(score_spots=np.arange(len(table), dtype=float), other=1)
-    scores.iloc[::-1].to_csv(run / "scores.csv", index=False)
+    (run / "anomaly").mkdir()
+    scores.iloc[::-1].to_csv(run / "anomaly" / "images.csv", index=False)
     atlas = of_spots("test")
     assert atlas.scores == ["score_spots"] and "other" not in atlas.table
     np.testing.assert_array_equal(atlas.table["score_spots"], np.arange(len(table)))
     assert atlas.worst("score_spots", 3).tolist() == [len(table) - 1 - each for each in range(3)]
-    (run / "scores.csv").write_text("nothing\n1\n")
+    (run / "anomaly" / "images.csv").write_text("nothing\n1\n")
     atlas = of_spots("test")
     assert atlas.scores == [] and "cannot be read as scores" in " ".join(atlas.lacks)
 
