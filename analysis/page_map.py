@@ -221,6 +221,7 @@ class Map:
             self.source.data = {"x": x, "y": y, "colour": colours, "row": rows, "told": told}
         else:
             self.source.data = dict(self.source.data) | {"colour": colours, "told": told}
+            self._draw_marks()
 
     def _mark_row(self):
         row = self.session.row
@@ -253,9 +254,13 @@ class Map:
         places = (self.points[rows] - corner) / span * pixels
         rows = rows[plots.apart(places, MARK + 2)][:MARKS]
         high, wide = self.atlas.images.shape[1:3]
+        colours = self.source.data["colour"]
         unit = span / pixels * MARK / max(high, wide)
         self.marks.data = {
-            "image": [pictures.rgba(np.asarray(self.atlas.images[[row]][0]), 64) for row in rows],
+            "image": [
+                pictures.rgba(np.asarray(self.atlas.images[[row]][0]), 64, colours[row])
+                for row in rows
+            ],
             "x": self.points[rows, 0],
             "y": self.points[rows, 1],
             "w": np.full(len(rows), wide * unit[0]),

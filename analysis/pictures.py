@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from matplotlib import colormaps, colors
-from PIL import Image
+from PIL import Image, ImageOps
 
 from analysis import plots
 from analysis.atlas import FEW, is_text
@@ -40,16 +40,23 @@ def url(image, most=None) -> str:
     return "data:image/png;base64," + base64.b64encode(png(image, most)).decode()
 
 
-def rgba(image, side):
+def rgba(image, side, frame=None):
     """An image as Bokeh draws it: uint32 `(height, width)`, the last row first.
 
     Args:
         image: uint8 `(height, width, channels)`.
         side: Most pixels of it.
+        frame: Colour of a frame, over the outermost pixels; or None. A small image is enlarged
+            first.
     """
-    small = Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image).convert("RGBA")
-    small.thumbnail((side, side), Image.LANCZOS)
-    return np.ascontiguousarray(np.asarray(small)[::-1]).view(np.uint32).squeeze(-1)
+    made = Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image).convert("RGBA")
+    if max(made.size) > side:
+        made.thumbnail((side, side), Image.LANCZOS)
+    elif frame is not None:
+        made = made.resize([each * (side // max(made.size)) for each in made.size], Image.BICUBIC)
+    if frame is not None:
+        made = ImageOps.expand(made.crop((2, 2, made.width - 2, made.height - 2)), 2, frame)
+    return np.ascontiguousarray(np.asarray(made)[::-1]).view(np.uint32).squeeze(-1)
 
 
 def change(before, after, limit):

@@ -25,6 +25,9 @@ sync_api = pytest.importorskip(
 )
 pytest.importorskip("bokeh", reason="the page needs Bokeh, the extra `explore`")
 
+import explore
+from spots import blobs
+
 ROOT = Path(__file__).parent.parent
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 BROWSER = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
@@ -179,7 +182,7 @@ def visit(browser):
 
     yield opened
     for each in open_ones:
-        each.context.close()
+        each.context.close()  # once more does nothing
         assert each.wrong == []
 
 
@@ -194,6 +197,31 @@ def test_it_opens_in_time_and_asks_nobody_else(visit, digits):
     print(f"\nfirst paint, 1,797 images: {np.median(seconds):.2f} s (load {slack():.1f})")
     assert np.median(seconds) < 3 * slack()
     assert "1,797 images: axes" in visitor.text("map-title")
+
+
+def test_ten_thousand_images_open_in_time_and_of_more_a_part_is_shown(visit, monkeypatch):
+    images, labels = blobs(25_000, shape=(32, 32, 1))
+    many = explore.data.from_arrays(images, labels, name="spots", label="half")
+    monkeypatch.setattr(explore.data, "images_of", lambda run: many)
+    atlas = explore.opened(ROOT / "readme_assets" / "digits_run", "all")
+    served = explore.Served(atlas, "")
+    visit(served)
+    seconds = [visit(served).seconds for _ in range(3)]
+    visitor = visit(served)
+    print(f"\nfirst paint, 10,000 images: {np.median(seconds):.2f} s (load {slack():.1f})")
+    assert np.median(seconds) < 6 * slack()
+    assert "10,000 of 25,000 images, drawn at random" in visitor.text("map-title")
+    visitor.context.close()
+    served.stop()
+
+
+def test_a_notebook_shows_the_page_in_a_frame(browser):
+    page = explore.view(ROOT / "readme_assets" / "digits_run")
+    tab = browser.new_page()
+    tab.set_content(page._repr_html_())
+    tab.frame_locator("iframe").locator("figure img").first.wait_for()
+    tab.close()
+    page.stop()
 
 
 def test_a_hovered_point_shows_its_thumbnail_and_a_clicked_one_its_image(visit, digits):

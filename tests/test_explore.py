@@ -317,6 +317,8 @@ def test_a_picture_comes_back_from_its_url_and_its_last_row_is_drawn_first():
     drawn = pictures.rgba(image, 64).view(np.uint8).reshape(9, 7, 4)
     np.testing.assert_array_equal(drawn[::-1, :, :3], image)
     assert (drawn[..., 3] == 255).all()
+    framed = pictures.rgba(image, 64, "#ff0000").view(np.uint8).reshape(63, 49, 4)
+    assert (framed[:2, :, :3] == (255, 0, 0)).all() and (framed[:, -2:, 0] == 255).all()
     small = Image.open(io.BytesIO(pictures.png(np.zeros((90, 60, 1)), most=30)))
     assert small.size == (20, 30)
 
