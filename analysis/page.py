@@ -104,6 +104,12 @@ def _curves(path):
         return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
 
 
+KINDS = (
+    *(ImageView, SlidersView, SamplesView, DirectionsView, PathsView, OutliersView),
+    AboutView,
+)
+
+
 class Page:
     """All of one visitor's page.
 
@@ -118,13 +124,20 @@ class Page:
         self.atlas, self.opening = atlas, opening
         session = self.session = Session(atlas, doc, workers)
         self.map = Map(session)
-        image = ImageView(session)
-        others = (SlidersView, SamplesView, DirectionsView, PathsView, OutliersView, AboutView)
-        self.views = [image, *(view(session) for view in others)]
-        self.map.on_place = lambda z, said: self._show_place(image, z, said)
-        for each in self.views:  # a tab that is higher than the page scrolls
-            each.layout.styles = {"overflow": "hidden auto", "min-height": "0"}
-        panels = [TabPanel(child=each.layout, title=each.title) for each in self.views]
+        # A tab is made when it is first looked at, so that the page itself comes sooner.
+        places = [
+            Column(
+                sizing_mode="stretch_both",
+                styles={"overflow": "hidden auto", "min-height": "0"},  # a high tab scrolls
+            )
+            for _ in KINDS
+        ]
+        panels = [
+            TabPanel(child=place, title=kind.title)
+            for place, kind in zip(places, KINDS, strict=True)
+        ]
+        self.views = [None] * len(KINDS)
+        self.map.on_place = self._show_place
         active = 0 if atlas.model is not None else len(panels) - 1
         self.tabs = Tabs(
             tabs=panels,
@@ -133,12 +146,11 @@ class Page:
             stylesheets=[InlineStyleSheet(css=TABS)],
             name="tabs",
         )
+        self._open(active)
         self.tabs.on_change("active", self._on_tab)
         side = Column(self.tabs, self._bar(), sizing_mode="stretch_both", name="side")
         session.listeners.append(self._on_told)
         self._on_told("line")
-        if active:
-            self.views[active].opened()
         session.say(
             HINT if atlas.axes and len(atlas) else "See the page About for what is missing."
         )
@@ -178,13 +190,22 @@ class Page:
     def view(self):
         return self.views[self.tabs.active]
 
-    def _on_tab(self, attribute, old, new):
+    def _open(self, number):
+        """Makes the contents of a tab, once."""
+        if self.views[number] is None:
+            self.views[number] = KINDS[number](self.session)
+            self.tabs.tabs[number].child.children = [self.views[number].layout]
         if hasattr(self.view, "opened"):
             self.view.opened()
+
+    def _on_tab(self, attribute, old, new):
+        self._open(new)
         self._on_told("line")
 
     def _on_told(self, what):
         """Writes the Python of what is shown: of the open tab, and of the map."""
+        if self.view is None:  # being made
+            return
         calls = [self.view.call()]
         if hasattr(self.map, "plot"):
             calls.append(self.map.call())
@@ -194,9 +215,9 @@ class Page:
         self.line.tags = ["\n".join([IMPORTS, *lines])]
         self.line.text = f"<code>{pictures.escaped(lines[0])}</code>" if lines else ""
 
-    def _show_place(self, image, z, said):
+    def _show_place(self, z, said):
         self.tabs.active = 0
-        image.show_place(self.map.kind, self.map.place, self.map.seed, z, said)
+        self.view.show_place(self.map.kind, self.map.place, self.map.seed, z, said)
 
     def _save(self):
         call = self.view.call()

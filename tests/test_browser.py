@@ -20,13 +20,13 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+import explore
+from spots import blobs
+
 sync_api = pytest.importorskip(
     "playwright.sync_api", reason="needs Playwright: make test-browser installs it"
 )
 pytest.importorskip("bokeh", reason="the page needs Bokeh, the extra `explore`")
-
-import explore
-from spots import blobs
 
 ROOT = Path(__file__).parent.parent
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")

@@ -15,6 +15,7 @@ pytest.importorskip("bokeh", reason="the page needs Bokeh, the extra `explore`")
 from concurrent.futures import Future
 
 from bokeh.document import Document
+from bokeh.models import Div
 from tornado.httpclient import HTTPClientError
 from tornado.httpclient import HTTPRequest as Request
 from tornado.websocket import websocket_connect
@@ -52,13 +53,9 @@ def page_of(atlas):
 
 
 def view(page, title):
-    (found,) = [each for each in page.views if each.title == title]
-    page.tabs.active = page.views.index(found)
-    return found
-
-
-def find(page, name):
-    return page.tabs.select_one({"name": name}) or page.session.doc.get_model_by_name(name)
+    """A tab, opened."""
+    page.tabs.active = [each.title for each in page.tabs.tabs].index(title)
+    return page.view
 
 
 def tap(page, x, y):
@@ -189,14 +186,12 @@ def test_column_names_cells_and_files_are_shown_as_text(run, spots):
     atlas.directions[HOSTILE] = Direction(HOSTILE, np.eye(3)[0], 1.0)
     page = page_of(atlas)
     page.map.colour.value = f"{HOSTILE}2"
-    for title in ("Sliders", "Samples", "Outliers", "About"):
+    for title in ("Sliders", "Samples", "Paths", "Outliers", "About"):
         view(page, title)
     directions = view(page, "Directions")
     directions.saved.value = HOSTILE
     page.session.say(HOSTILE)
-    pieces = [
-        each.text for each in page.session.doc.select({"type": page.session.status.__class__})
-    ]
+    pieces = [each.text for each in page.session.doc.select({"type": Div})]
     assert len(pieces) > 20 and not [each for each in pieces if "<img src=x" in each]
     assert any("&lt;img src=x" in each for each in pieces)
 
@@ -205,6 +200,8 @@ def test_every_tool_of_a_run_without_a_model_says_why(run):
     (run / "model.weights.h5").unlink()
     page = page_of(explore.opened(run))
     assert page.view.title == "About" and "cannot be opened" in page.view.layout.children[0].text
+    for title in ("Image", "Sliders", "Samples", "Directions", "Paths"):
+        view(page, title)
     text = json.dumps(page.session.doc.to_json().content)
     assert text.count("see the page About") >= 5
     assert page.csv.disabled and page.png.disabled

@@ -329,6 +329,7 @@ FAULTS = {
     "a sweep is killed": "a_sweep_whose_driver_is_killed_finishes_the_rest_alone",
     "encoding an archive": "one_that_was_ended_does_only_what_is_missing",
     "a run is opened": "every_model_gives_equal_reconstructions_in_a_fresh_process",
+    "a run that is explored": "a_damaged_run_opens_and_says_what_is_wrong",
     "a direction's name": "a_direction_cannot_write_outside_of_the_folder",
     "a model file has code": "a_model_file_with_code_in_it_is_not_opened",
 }
