@@ -36,7 +36,6 @@ if BROWSER is None:
 
 LONG = "ATLAS_LONG" in os.environ
 SECONDS = 600 if LONG else 30  # of scripted clicking
-VIEW = """(name) => Bokeh.index.find_one(Bokeh.documents[0].get_model_by_name(name))"""
 # Where the map's points are on the screen, and its frame.
 POINTS = """() => {
   const view = Bokeh.index.find_one(Bokeh.documents[0].get_model_by_name("plot"))
@@ -138,11 +137,12 @@ class Visitor:
     def property(self, name, of):
         """A property of a model, as the browser has it."""
         return self.page.evaluate(
-            "([name, of]) => Bokeh.documents[0].get_model_by_name(name)[of]", [name, of]
+            "([name, of]) => (Bokeh.documents[0].get_model_by_name(name) ?? {})[of]", [name, of]
         )
 
     def text(self, name):
-        return self.property(name, "text")
+        """The text of a piece; empty if it is not there yet."""
+        return self.property(name, "text") or ""
 
     def until(self, condition, seconds=30):
         """Waits until a function of no arguments is true."""
