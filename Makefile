@@ -13,7 +13,11 @@ NOTEBOOKS = run.ipynb $(wildcard notebooks/*.ipynb)
 QUICK = project config losses metrics layers networks randomness latent splits factors phantoms plots \
 	conditions
 
-.PHONY: run notebook check test test-long units pages lint format notebooks robust bench lock clean
+# `make explore RUN=runs/mine DATA=validation` opens another run.
+RUN = readme_assets/digits_run
+DATA = all
+
+.PHONY: run notebook explore check test test-long test-browser units pages lint format notebooks robust bench lock clean
 
 run: $(READY)  ## train a VAE on the embedded digits and look into it, headless
 	@echo "Executing run.ipynb (about a minute on two cores) ..."
@@ -21,6 +25,9 @@ run: $(READY)  ## train a VAE on the embedded digits and look into it, headless
 
 notebook: $(READY)  ## open run.ipynb in Jupyter
 	.venv/bin/jupyter notebook run.ipynb
+
+explore: $(READY)  ## open a trained run as a page in the browser
+	@$(PY) explore.py $(RUN) --data $(DATA)
 
 check: $(READY) lint  ## lint and the quick tests: a minute
 	@$(PY) -m pytest -q $(QUICK:%=tests/test_%.py)
@@ -41,6 +48,10 @@ test-long: $(READY)  ## more kills, workers, damaged files; sweeps; every notebo
 		tests/test_files.py tests/test_decoding.py tests/test_fuzz.py tests/test_model.py \
 		tests/test_notebooks.py
 
+test-browser: $(READY)  ## that page in an installed Chromium (apt-get install chromium): three minutes
+	@$(PY) -m pip install --quiet --disable-pip-version-check "playwright>=1.50,<2"
+	@$(PY) -m pytest -q -s tests/test_browser.py
+
 lint: $(READY)
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
@@ -60,7 +71,7 @@ bench: $(READY)  ## training beside other projects, scaling, encoding, reading: 
 	$(PY) benchmarks/results.py
 
 lock: $(READY)  ## choose versions anew (asks for uv)
-	uv pip compile --universal --extra medical --extra onnx --extra archive --python-version 3.11 --no-header --no-annotate -q \
+	uv pip compile --universal --extra medical --extra onnx --extra archive --extra explore --python-version 3.11 --no-header --no-annotate -q \
 		pyproject.toml -o requirements.txt
 
 $(READY): requirements.txt

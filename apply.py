@@ -161,8 +161,6 @@ if __name__ == "__main__":
 
 
 import dataclasses
-import operator
-import re
 
 import numpy as np
 import pandas as pd
@@ -559,36 +557,6 @@ def make(run, arguments):
         print("labels: " + ", ".join(f"{label}: {count}" for label, count in counts.items()))
 
 
-def labelled(table, text):
-    """Which rows of a table have a label, as nullable booleans.
-
-    Args:
-        table: A split's table.
-        text: Name of a column of yes or no, or a comparison such as `digit==3` or `age>60`.
-    """
-    parts = re.fullmatch(r"\s*(.+?)\s*(==|!=|>=|<=|>|<)\s*(.+?)\s*", text)
-    column = parts[1] if parts else text
-    if column not in table:
-        known = ", ".join(each for each in table if each not in ("file", "subject"))
-        raise ValueError(f"--find {text}: the images have no column {column!r}; there are: {known}")
-    values = table[column]
-    if parts is None:
-        if not set(values.dropna().unique()) <= {0, 1}:
-            raise ValueError(f"--find {text}: {column} is not yes or no; compare it: {column}==...")
-        return values.astype("boolean")
-    compare = {
-        "==": operator.eq,
-        "!=": operator.ne,
-        ">=": operator.ge,
-        "<=": operator.le,
-        ">": operator.gt,
-        "<": operator.lt,
-    }[parts[2]]
-    value = train.parse_value(parts[3])
-    has = compare(values.astype(str) if isinstance(value, str) else values, value)
-    return pd.Series(has, index=values.index).astype("boolean").mask(values.isna())
-
-
 def find(run, label, method="fisher", adjust=()):
     """Finds the direction of a label, with the evidence for it, and draws what it does.
 
@@ -597,7 +565,7 @@ def find(run, label, method="fisher", adjust=()):
 
     Args:
         run: Run folder.
-        label: See `labelled`.
+        label: See `directions.labelled`.
         method: One of `directions.METHODS`.
         adjust: Columns of the table to adjust for.
 
@@ -615,7 +583,7 @@ def find(run, label, method="fisher", adjust=()):
     found = {}
     for name in ("train", "test"):
         split = images.splits[name]
-        has = labelled(split.table, label)
+        has = directions.labelled(split.table, label)
         known = split.only(has.notna().to_numpy())
         table = known.table.assign(**{label: has.dropna().to_numpy(bool)})
         if table[label].nunique() < 2:

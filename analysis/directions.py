@@ -4,7 +4,10 @@ A direction can always be fitted; `analysis.evidence` tests it on unseen subject
 take and return arrays and callables, and do not depend on a model.
 """
 
+import ast
 import json
+import operator
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -20,6 +23,14 @@ from storage import disk
 METHODS = ("mean", "fisher", "logistic")
 SHRINKAGE = 0.1  # of the covariance towards a multiple of the identity, for "fisher"
 RIDGE = 0.1  # inverse strength of the logistic regression's penalty, on axes of unit variance
+COMPARE = {  # how a label can be made from a column
+    "==": operator.eq,
+    "!=": operator.ne,
+    ">=": operator.ge,
+    "<=": operator.le,
+    ">": operator.gt,
+    "<": operator.lt,
+}
 KNOTS = (0.1, 0.5, 0.9)  # quantiles of the knots of a covariate's spline
 
 
@@ -99,6 +110,37 @@ def without(values, covariates, rows=slice(None)):
     known = np.column_stack([np.ones(len(covariates)), covariates])
     slopes = np.linalg.lstsq(known[rows], values[rows], rcond=None)[0][1:]
     return values - covariates @ slopes
+
+
+def labelled(table, text):
+    """Which rows of a table have a label, as nullable booleans.
+
+    Args:
+        table: One row per image.
+        text: Name of a column of yes or no, or a comparison such as `digit==3` or `age>60`.
+
+    Raises:
+        ValueError: if there is no such column, or it is not yes or no and not compared.
+    """
+    parts = re.fullmatch(r"\s*(.+?)\s*(==|!=|>=|<=|>|<)\s*(.+?)\s*", text)
+    column = parts[1] if parts else text
+    if column not in table:
+        known = ", ".join(each for each in table if each not in ("file", "subject"))
+        raise ValueError(f"{text}: the images have no column {column!r}; there are: {known}")
+    values = table[column]
+    if parts is None:
+        if not set(values.dropna().unique()) <= {0, 1}:
+            raise ValueError(f"{text}: {column} is not yes or no; compare it: {column}==...")
+        return values.astype("boolean")
+    try:
+        value = ast.literal_eval(parts[3])
+    except (ValueError, SyntaxError):
+        value = parts[3]
+    try:
+        has = COMPARE[parts[2]](values.astype(str) if isinstance(value, str) else values, value)
+    except TypeError as error:
+        raise ValueError(f"{text}: {column} cannot be compared so ({error})") from error
+    return pd.Series(has, index=values.index).astype("boolean").mask(values.isna())
 
 
 def design(table, columns):

@@ -87,6 +87,7 @@ def of(
     permutations=499,
     halves=25,
     seed=0,
+    progress=None,
 ) -> Evidence:
     """Tests a direction on unseen subjects.
 
@@ -121,6 +122,7 @@ def of(
         folds: Their number, or the fold of each row, shape `(n,)`.
         bootstraps, permutations, halves: Numbers of repetitions.
         seed: Seed of all random choices.
+        progress: Called with the share in [0, 1] that is done, after each repetition; or None.
 
     Returns:
         `Evidence`.
@@ -148,8 +150,14 @@ def of(
             scores[~seen] = without(points @ vector, known, seen)[~seen]
         return auc_within(scores, wanted, place), scores
 
+    done = 0
+
     def attempt(*drawn):
         """The AUC of a resample; NaN if it has no direction."""
+        nonlocal done
+        done += 1
+        if progress is not None:
+            progress(done / (bootstraps + permutations))
         try:
             return held_out(*drawn)[0]
         except ValueError:

@@ -9,7 +9,7 @@ import apply
 import config
 import data
 import train
-from analysis import latent
+from analysis import directions, latent
 from analysis.directions import Direction
 from families import priors, registry
 from sources import files
@@ -430,15 +430,15 @@ def test_a_label_is_a_column_or_a_comparison():
     table = pd.DataFrame(
         {"digit": [3, 5, None], "sex": ["F", "M", None], "ill": [True, False, None]}
     )
-    assert apply.labelled(table, "digit==3").tolist()[:2] == [True, False]
-    assert apply.labelled(table, "digit >= 4").tolist()[:2] == [False, True]
-    assert apply.labelled(table, "sex == F").tolist()[:2] == [True, False]
+    assert directions.labelled(table, "digit==3").tolist()[:2] == [True, False]
+    assert directions.labelled(table, "digit >= 4").tolist()[:2] == [False, True]
+    assert directions.labelled(table, "sex == F").tolist()[:2] == [True, False]
     for text in ("digit==3", "sex!=M", "ill"):
-        assert apply.labelled(table, text).isna().tolist() == [False, False, True]
+        assert directions.labelled(table, text).isna().tolist() == [False, False, True]
     with pytest.raises(ValueError, match="no column 'age'; there are: digit, sex, ill"):
-        apply.labelled(table, "age>60")
+        directions.labelled(table, "age>60")
     with pytest.raises(ValueError, match="digit is not yes or no; compare it: digit==..."):
-        apply.labelled(table, "digit")
+        directions.labelled(table, "digit")
 
 
 def test_a_label_that_no_image_has_is_refused(run, spots, monkeypatch):
