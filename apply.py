@@ -173,7 +173,7 @@ import train
 from analysis import counterfactual, directions, evidence, filling, latent, plots
 from families import flow_matching
 from nn.batches import in_batches
-from sources import decoding, files
+from sources import decoding, files, masks
 from storage import disk, runs
 
 THUMBNAILS = 2000  # at most, on a map
@@ -380,34 +380,20 @@ def read_holes(run, folder, path, table):
 
     Args:
         run, folder: As for `load_images`.
-        path: A mask, for all images; or a folder with masks of the images' names.
+        path: A mask, for all images; or a folder with masks of the images' names, where an image
+            without a mask has no hole.
         table: From `load_images`.
     """
-    names, height, width = table["file"].unique(), *runs.load_settings(run).image_shape[:2]
-    reading = dataclasses.replace(
-        archive.reading_of(run), mask=True, image_shape=(height, width, 1)
-    )
-    one = path.is_file()
-    root, masks = (path.parent, [path.name] * len(names)) if one else (path, names)
-    missing = [name for name in masks if not (root / name).is_file()]
-    if missing:
-        raise FileNotFoundError(
-            f"--holes {path}: there is no {root / missing[0]}; give one mask for all images, or a "
-            f"folder with a mask for each, of the image's name ({len(missing)} are missing)"
-        )
-    for name, mask in zip(names, masks, strict=True):
-        ours, theirs = decoding.size(Path(folder) / name), decoding.size(root / mask)
-        if ours and theirs and ours != theirs:
-            raise ValueError(
-                f"--holes: {root / mask} has {theirs[0]} x {theirs[1]} pixels, and its image "
-                f"{name} {ours[0]} x {ours[1]}; a mask has the size of its image"
-            )
-    pixels, known = files.gather(root, sorted(set(masks)), reading, config.CACHE_DIR)
-    if one:
-        return np.broadcast_to(pixels[:1, ..., 0] > 0, (len(table), height, width))
-    keys = pd.MultiIndex.from_frame(known[["file", "slice"]])
-    rows = keys.get_indexer(pd.MultiIndex.from_frame(table[["file", "slice"]]))
-    return pixels[rows][..., 0] > 0
+    reading, folder = archive.reading_of(run), Path(folder)
+    if not path.is_file():
+        return masks.gather(path, folder, table, reading, config.CACHE_DIR, "--holes")[..., 0] > 0
+    for name in table["file"].unique():
+        ours, theirs = decoding.size(folder / name), decoding.size(path)
+        if ours != theirs:
+            raise ValueError(f"--holes: {path} has {theirs} pixels, and the image {name} {ours}")
+    reading = dataclasses.replace(reading, mask=True, image_shape=(*reading.image_shape[:2], 1))
+    hole, _ = files.gather(path.parent, [path.name], reading, config.CACHE_DIR)
+    return np.broadcast_to(hole[:1, ..., 0] > 0, (len(table), *hole.shape[1:3]))
 
 
 def known_conditions(model, table, path=None):

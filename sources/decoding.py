@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from io import BytesIO
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 VOLUMES = (".nii", ".nii.gz")
@@ -108,15 +108,6 @@ def count(path, reading):
         header, _ = _nifti(path, whole=False)
         values = np.broadcast_to(np.uint8(0), header.get_data_shape())  # needs no memory
         return len(_slices(_upright(values, header), reading))
-
-
-def size(path):
-    """Width and height of an upright picture, from its header only; None for other files."""
-    if suffix(path) not in PICTURES:
-        return None
-    with _only_bad_files(path), Image.open(path, formats=FORMATS) as image:
-        turned = image.getexif().get(ExifTags.Base.Orientation, 1) > 4
-        return image.size[::-1] if turned else image.size
 
 
 def read(path, reading):

@@ -282,9 +282,11 @@ def test_what_a_flow_cannot_do_is_said_before_anything_is_written(
         map_run, "--vary", 0.5, "--condition", "half=1"
     )
     (tmp_path / "masks").mkdir()
-    assert "(7 are missing)" in refused(map_run, "--holes", tmp_path / "masks")
+    assert "--holes: there are no masks in" in refused(map_run, "--holes", tmp_path / "masks")
     Image.fromarray(np.zeros((9, 12), np.uint8)).save(tmp_path / "other.png")
-    assert "has 12 x 9 pixels, and its image" in refused(map_run, "--holes", tmp_path / "other.png")
+    assert "has (12, 9) pixels, and the image" in refused(
+        map_run, "--holes", tmp_path / "other.png"
+    )
     Image.fromarray(np.full((12, 12), 255, np.uint8)).save(tmp_path / "all.png")
     assert "nothing of its latent map is known" in refused(map_run, "--holes", tmp_path / "all.png")
 
