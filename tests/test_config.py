@@ -57,7 +57,7 @@ def test_an_impossible_value_names_field_value_and_what_is_allowed(field, value)
 def test_values_that_contradict_each_other_are_refused():
     with pytest.raises(ValueError, match='reconstruction = .gaussian.*binarize="dynamic"'):
         config.Settings(binarize="dynamic", reconstruction="gaussian")
-    with pytest.raises(ValueError, match="corrupt = 'mask'.*Autoencoder and VAE"):
+    with pytest.raises(ValueError, match="corrupt = 'mask'.*Autoencoder, VAE and Denoiser"):
         config.Settings(corrupt="mask", model="InfoVAE")
 
 
