@@ -17,6 +17,7 @@ import config
 import data
 import train
 from analysis import anomaly as scores
+from analysis import detection
 from families import registry
 from sources import heads, phantoms
 from spots import blobs
@@ -188,6 +189,13 @@ SMALL = replace(
     epochs=6,
     learning_rate=5e-3,
 )
+
+
+@pytest.fixture(autouse=True)
+def few_draws(monkeypatch):
+    """Of the noise and of the bootstrap: the commands are tested here, and not their precision."""
+    monkeypatch.setattr(anomaly, "DRAWS", 1)
+    monkeypatch.setattr(detection, "DRAWS", 50)
 
 
 @pytest.fixture(scope="module")
