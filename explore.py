@@ -101,6 +101,9 @@ def opened(run, split="test", most=MOST) -> Atlas:
         model = train.load(run)
     except BROKEN as error:
         return Atlas(run, None, lacks=[f"The model cannot be opened: {error}"])
+    if not model.has_latent:
+        said = f"A {type(model).__name__} has no latent, so there is no map of it: see anomaly.py."
+        return Atlas(run, None, lacks=[said])
     if split not in SPLITS:
         return _of_folder(run, model, Path(split), most)
     try:

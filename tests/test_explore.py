@@ -67,6 +67,14 @@ def test_latents_table_and_images_line_up_and_likeness_is_that_of_the_reconstruc
         assert place["ssim"] == pytest.approx(float(metrics.ssim(image[None], made)[0]), abs=1e-4)
 
 
+def test_a_run_without_a_latent_opens_and_says_so(spots, tiny, tmp_path):
+    settings = tiny(model="Denoiser", corrupt="coarse")
+    train.fit(registry.from_settings(settings), spots, settings, tmp_path / "run", verbose=0)
+    atlas = explore.opened(tmp_path / "run")
+    assert atlas.model is None
+    assert atlas.lacks == ["A Denoiser has no latent, so there is no map of it: see anomaly.py."]
+
+
 def test_of_more_images_a_random_part_is_shown_and_said(of_spots):
     atlas = of_spots("all", most=20)
     assert len(atlas) == 20 < atlas.total and f"20 of {atlas.total} images" in atlas.about()
