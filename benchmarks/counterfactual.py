@@ -19,15 +19,14 @@ at the strength whose mean estimated size is a fifth. Can be interrupted and res
 
 import argparse
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import numpy as np
+from hernia import SETTINGS
 from rows import resumable
 
-import config
 import data
 import train
 from analysis import counterfactual, directions, judges, latent
@@ -38,18 +37,6 @@ from storage import checkpoints
 
 SIDE, TWIN, SIZES = 64, 0.2, (0.12, 0.2, 0.28)
 SUBJECTS, HEALTHY = 3000, 200
-BASE = replace(
-    config.EXPERIMENTS["chest"],
-    model="VAE",
-    widths=(16, 32, 64, 64),
-    dense_widths=(128,),
-    batch_norm=True,
-    latent_dim=48,
-    sigma=0.03,
-    epochs=30,
-    batch_size=64,
-    learning_rate=3e-3,
-)
 TOLD = {"model": "ConditionalVAE"}
 MODELS = {
     "direction": {},
