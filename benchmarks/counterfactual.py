@@ -24,7 +24,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import numpy as np
-from hernia import SETTINGS
+from hernia import SETTINGS, SIDE
 from rows import resumable
 
 import data
@@ -35,7 +35,7 @@ from nn.batches import in_batches
 from sources import phantoms
 from storage import checkpoints
 
-SIDE, TWIN, SIZES = 64, 0.2, (0.12, 0.2, 0.28)
+TWIN, SIZES = 0.2, (0.12, 0.2, 0.28)
 SUBJECTS, HEALTHY = 3000, 200
 TOLD = {"model": "ConditionalVAE"}
 MODELS = {
@@ -140,7 +140,7 @@ def main():
 
     def measure(key):
         settings = registry.with_model(
-            BASE, seed=key["seed"], **{"model": "VAE"} | MODELS[key["model"]]
+            SETTINGS, seed=key["seed"], **{"model": "VAE"} | MODELS[key["model"]]
         )
         name = f"{key['model']}-{key['seed']}".replace(", ", "-").replace(" ", "_")
         model = trained(settings, images, arguments.folder / name)
