@@ -350,7 +350,7 @@ class _Lesion(NamedTuple):
             grey=random.choice([-1.0, 1.0]) * random.uniform(*LESION_GREYS),
             x=away * np.cos(angle),
             y=away * np.sin(angle) * 0.8,
-            slice=random.uniform(1, slices - 2),
+            slice=random.uniform(*sorted((1, slices - 2))),
             spans=random.uniform(1.2, 2.5),
             waves=random.uniform(-1, 1, 4),
         )
