@@ -11,7 +11,7 @@ Three tables in FOLDER, each of which can be interrupted and resumed:
   on test images and other samples; beside it the same for reconstructions of these images.
 - `holes.csv`: a square hole with a quarter of the image's sides, at a random place inside the
   object, in every test image: root mean squared error inside of it, of single draws and of the mean
-  of eight; beside it the mean training image, and the conditional mean of a Gaussian with the
+  of four; beside it the mean training image, and the conditional mean of a Gaussian with the
   principal components of the training images.
 """
 
@@ -41,7 +41,7 @@ EVALUATIONS = (4, 8, 16, 32, 64)
 TIMED = 1000
 STEPS = 600  # of the classifier
 COMPONENTS = 200  # of PCA
-DRAWS = 8
+DRAWS = 4
 
 
 class Sets:
