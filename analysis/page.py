@@ -10,6 +10,8 @@ import json
 from pathlib import Path
 
 import pandas as pd
+from bokeh.core.validation import silence
+from bokeh.core.validation.warnings import EMPTY_LAYOUT
 from bokeh.models import Button, Column, CustomJS, InlineStyleSheet, Row, TabPanel, Tabs, Toggle
 from jinja2 import Environment
 
@@ -124,7 +126,9 @@ class Page:
         self.atlas, self.opening = atlas, opening
         session = self.session = Session(atlas, doc, workers)
         self.map = Map(session)
-        # A tab is made when it is first looked at, so that the page itself comes sooner.
+        # A tab is made when it is first looked at, so that the page itself comes sooner; Bokeh would
+        # warn of each that is still empty.
+        silence(EMPTY_LAYOUT)
         places = [
             Column(
                 sizing_mode="stretch_both",
