@@ -126,8 +126,8 @@ class Page:
         self.atlas, self.opening = atlas, opening
         session = self.session = Session(atlas, doc, workers)
         self.map = Map(session)
-        # A tab is made when it is first looked at, so that the page itself comes sooner. Bokeh warns
-        # of those that are still empty.
+        # A tab is made when it is first looked at, so that the page itself comes sooner.
+        # Until then Bokeh would warn that it is empty.
         silence(EMPTY_LAYOUT)
         places = [
             Column(
