@@ -31,18 +31,8 @@ WAYS = {  # to call it, and the options that mean something there
     "FOLDER": (
         *("out", "table", "direction", "strength"),
         *("between", "frames", "path", "skip_bad_files"),
-        *(
-            "change",
-            "known",
-            "vary",
-            "holes",
-            "draws",
-            "seed",
-            "prior",
-            "condition",
-            "guidance",
-            "evaluations",
-        ),
+        *("change", "known", "vary", "holes", "draws"),
+        *("seed", "prior", "condition", "guidance", "evaluations"),
     ),
     "--to": ("to", "direction", "address"),
     "--generate": ("to", "label", "seed", "prior", "condition", "guidance", "evaluations"),
@@ -171,7 +161,7 @@ import data
 import evaluate
 import train
 from analysis import counterfactual, directions, evidence, filling, latent, plots
-from families import flow_matching
+from families import flow_matching, priors
 from nn.batches import in_batches
 from sources import decoding, files, masks
 from storage import disk, runs
@@ -196,15 +186,13 @@ def load_images(run, folder, on_bad_file="stop"):
         on_bad_file: `"stop"` with a list of names and reasons, or `"skip"`.
 
     Returns:
-        `(images, table)`, as from `files.gather`.
+        `(images, table)`, as from `data.of_folder`.
 
     Raises:
         ValueError: if there is nothing to read, or something that cannot be read.
     """
-    names = archive.names_in(folder)
-    reading = archive.reading_of(run)
-    images, table = files.gather(folder, names, reading, config.CACHE_DIR, on_bad_file)
-    return data.prepared(images, table, runs.load_settings(run)), table
+    split = data.of_folder(run, folder, on_bad_file=on_bad_file)
+    return split.images, split.table
 
 
 def encode(model, images, table):
@@ -366,7 +354,8 @@ def flow_of(run, arguments):
     if arguments.prior is None and not own.startswith(flow_matching.Flow.kind):
         arguments.prior = flow_matching.Flow.kind
     asked = train.prior_of(run, arguments)
-    flow, options = (asked.prior, asked.options) if hasattr(asked, "prior") else (asked, {})
+    known = isinstance(asked, priors.Asked)
+    flow, options = (asked.prior, asked.options) if known else (asked, {})
     if not isinstance(flow, flow_matching.Flow):
         raise ValueError(
             f"--vary, --holes and --path noise need a flow prior, {arguments.prior} is none; fit "

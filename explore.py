@@ -67,11 +67,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pandas as pd
 
-import archive
 import data
 import train
 from analysis.atlas import MOST, Atlas, chosen
-from sources import files
 from sources.splits import Split
 from storage import runs
 
@@ -151,13 +149,10 @@ def _joined(parts, most):
 
 def _of_folder(run, model, folder, most):
     """The run with the images of a folder."""
-    images, table = files.gather(
-        folder, archive.names_in(folder), archive.reading_of(run), config.CACHE_DIR
-    )
-    (rows,) = chosen([len(images)], most)
-    split = Split(images, table.assign(subject=table["file"])).only(rows)
+    whole = data.of_folder(run, folder)
+    (rows,) = chosen([len(whole)], most)
     said = f"Images of the folder {folder.name}, which have no label."
-    return Atlas(run, model, split, folder.name, len(table), lacks=[said])
+    return Atlas(run, model, whole.only(rows), folder.name, len(whole), lacks=[said])
 
 
 def with_scores(table, run):
@@ -272,9 +267,8 @@ def server_of(atlas, opening, workers, address="127.0.0.1", port=0, origins=()):
             self.set_header("X-Content-Type-Options", "nosniff")
             self.write(pictures.png(atlas.image(int(row)), pictures.THUMBNAIL))
 
-    Page(
-        atlas, Document(), opening, workers
-    )  # what is computed once is there before the first visitor
+    # What is computed once is there before the first visitor.
+    Page(atlas, Document(), opening, workers)
     application = Application(FunctionHandler(lambda doc: Page(atlas, doc, opening, workers)))
     return Server(
         {"/": application},

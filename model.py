@@ -497,11 +497,11 @@ class VAE(Autoencoder):
         shown = {} if kl is None else {"kl": tf.reduce_mean(kl)}
         return shown | super().monitor(result)
 
-    def _ramp(self, steps, training):
-        """Rises from 0 to 1 over `steps` training steps; 1 in evaluation."""
+    def _ramp(self, steps, training, since=0):
+        """Rises from 0 to 1 over `steps` training steps after `since`; 1 in evaluation."""
         if not steps or not training:
             return 1.0
-        return tf.minimum(tf.cast(self.steps, tf.float32) / steps, 1.0)
+        return tf.clip_by_value(tf.cast(self.steps - since, tf.float32) / steps, 0.0, 1.0)
 
 
 @keras.saving.register_keras_serializable("latent_atlas")

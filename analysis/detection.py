@@ -183,9 +183,7 @@ def measured(maps, scores, masks, subjects, threshold=None, seed=0) -> dict:
     subjects = np.asarray(subjects)
     codes, names = pd.factorize(subjects)
     ill = np.asarray(masks).reshape(len(subjects), -1).any(axis=1)
-    draws = np.random.default_rng(seed).multinomial(
-        len(names), np.full(len(names), 1 / len(names)), size=DRAWS
-    )
+    draws = _resampled(len(names), seed)
     found = {}
     if maps is not None:
         counts = Counts.of(maps, masks, subjects)
@@ -198,6 +196,11 @@ def measured(maps, scores, masks, subjects, threshold=None, seed=0) -> dict:
     of_ill = of_subjects(ill, codes).sort_index().to_numpy()
     found["subject_auroc"] = _interval(auroc(worst, of_ill), aurocs(worst, of_ill, draws))
     return found
+
+
+def _resampled(count, seed):
+    """How often each of so many subjects counts in each draw, `(draws, count)`."""
+    return np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=DRAWS)
 
 
 def _interval(value, drawn):
@@ -220,6 +223,6 @@ def difference(maps, others, masks, subjects, seed=0) -> Measure:
     """
     both = [Counts.of(each, masks, subjects) for each in (maps, others)]
     names = len(set(np.asarray(subjects).tolist()))
-    draws = np.random.default_rng(seed).multinomial(names, np.full(names, 1 / names), size=DRAWS)
+    draws = _resampled(names, seed)
     value = np.subtract(*(average_precision(each) for each in both))
     return _interval(value, np.subtract(*(average_precision(each, draws) for each in both)))

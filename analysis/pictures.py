@@ -61,8 +61,7 @@ def rgba(image, side, frame=None):
 
 def change(before, after, limit):
     """A difference in colours, white at 0, ends of the scale at plus and minus `limit`."""
-    grey = (np.asarray(after, np.float32) - before).mean(axis=-1)
-    return colormaps[CHANGES](np.clip(0.5 + grey / (2 * limit), 0, 1))[..., :3]
+    return plots.coloured(np.asarray(after, np.float32) - before, limit)
 
 
 class Colours(NamedTuple):

@@ -684,11 +684,11 @@ def coloured(changes, limit=None):
     """Differences of images as colours: red is brighter, blue darker, white no change.
 
     Args:
-        changes: Shape `(n, height, width, channels)`; channels are averaged.
+        changes: Shape `(..., height, width, channels)`; channels are averaged.
         limit: Difference of the darkest colours; default: the largest there is.
 
     Returns:
-        Floats in [0, 1], `(n, height, width, 3)`.
+        Floats in [0, 1], `(..., height, width, 3)`.
     """
     grey = np.asarray(changes, np.float64).mean(axis=-1)
     limit = limit or max(float(np.abs(grey).max()), 1e-3)

@@ -74,11 +74,6 @@ class VaeGan(Alternating):
     def _begun(self):
         return self.steps > self.critic_start
 
-    @property
-    def _weight(self):
-        risen = (self.steps - self.critic_start) / max(1, self.critic_warmup_steps)
-        return self.critic_weight * tf.clip_by_value(tf.cast(risen, tf.float32), 0.0, 1.0)
-
     def _pulled(self, logits):
         """The same logits; their gradient is increased by the critic's, scaled."""
 
@@ -98,7 +93,8 @@ class VaeGan(Alternating):
                     replicas.mean(tf.reduce_sum(tf.square(each))) for each in (upstream, slope)
                 )
                 others, own = (tf.sqrt(each) for each in sizes)
-                return upstream + self._weight * others / (own + 1e-12) * slope
+                ramp = self._ramp(self.critic_warmup_steps, True, since=self.critic_start)
+                return upstream + self.critic_weight * ramp * others / (own + 1e-12) * slope
 
             return tf.identity(logits), gradient
 
