@@ -47,6 +47,9 @@ MODELS = {
     | {"conditions": ("hernia_size",), "told_in": "stages", "leak_weight": 300.0},
     "told size in stages, leak 3000": TOLD
     | {"conditions": ("hernia_size",), "told_in": "stages", "leak_weight": 3000.0},
+    "told size in stages, leak 3000, change 10": TOLD
+    | {"conditions": ("hernia_size",), "told_in": "stages"}
+    | {"leak_weight": 3000.0, "change_weight": 10.0},
 }
 
 

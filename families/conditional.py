@@ -20,21 +20,38 @@ class Conditional(models.VAE):
     `leak_weight` adds the dependence between latents and conditions to the loss
     ([Lopez et al., 2018](https://arxiv.org/abs/1805.08672), Eq. 9).
 
+    Nor has the decoder ever seen the latent of one image with the conditions of another, so that
+    such an image changes everywhere. With `change_weight`, each latent of a batch is also decoded
+    under the conditions of the image before it, and the sum of absolute differences is added to the
+    loss: as little changes as the images allow (the L1 norm of
+    [Baumgartner et al., 2018](https://arxiv.org/abs/1711.08998)).
+
     Args:
         encoder, decoder: From `networks.encoder` and `networks.decoder`, `told` of the conditions.
         conditions: `sources.conditions.Conditions`; None: the networks are told nothing.
         hidden_share: Share of each condition that is hidden in training.
         leak_weight: Nats per unit of `losses.hsic` of latents and conditions.
+        change_weight: Nats per grey level (0 to 1) of a pixel that changes with the conditions.
         **kwargs: Of the model that it is a variant of.
 
     References: [Sohn et al., 2015](https://papers.nips.cc/paper/5775-learning-structured-output-representation-using-deep-conditional-generative-models)
     """
 
-    def __init__(self, encoder, decoder, conditions, hidden_share=0.1, leak_weight=0.0, **kwargs):
+    def __init__(
+        self,
+        encoder,
+        decoder,
+        conditions,
+        hidden_share=0.1,
+        leak_weight=0.0,
+        change_weight=0.0,
+        **kwargs,
+    ):
         super().__init__(encoder, decoder, **kwargs)
         self.conditions = conditions
         self.hidden_share = hidden_share
         self.leak_weight = leak_weight
+        self.change_weight = change_weight
 
     @property
     def latent_dim(self):
@@ -67,11 +84,17 @@ class Conditional(models.VAE):
 
     def objective(self, result):
         terms = super().objective(result)
-        if not self.leak_weight or result.conditions is None:
+        if result.conditions is None:
             return terms
-        # Independence is a property of the whole batch.
-        leak = losses.hsic(replicas.gathered(result.z), replicas.gathered(result.conditions))
-        return terms | {"leak": self.leak_weight * leak}
+        if self.leak_weight:  # independence is a property of the whole batch
+            leak = losses.hsic(replicas.gathered(result.z), replicas.gathered(result.conditions))
+            terms["leak"] = self.leak_weight * leak
+        if self.change_weight:
+            others = replicas.own(tf.roll(replicas.gathered(result.told), 1, axis=0))
+            changed = tf.sigmoid(self.logits_of(result.z, result.training, others))
+            change = tf.abs(tf.cast(changed - tf.sigmoid(result.logits), tf.float32))
+            terms["change"] = self.change_weight * tf.reduce_sum(change, axis=(1, 2, 3))
+        return terms
 
     # --- what users call -----------------------------------------------------------------------
 

@@ -112,6 +112,23 @@ def test_the_leak_is_a_term_of_the_loss_with_its_weight(made, spots):
     assert "leak" not in model.objective(model.forward(batch["images"], False, 0))
 
 
+def test_a_change_costs_the_grey_levels_by_which_other_conditions_change_an_image(made, spots):
+    model = made(change_weight=3.0)
+    random = np.random.default_rng(0)
+    model.decoder.set_weights(
+        [random.normal(0, 0.3, each.shape) for each in model.decoder.get_weights()]
+    )
+    batch = batch_of(spots, model)
+    result = model.forward(batch, training=False, step=0)
+    known = batch["conditions"]
+    before = np.concatenate([known[-1:], known[:-1]])  # of the image before
+    change = np.abs(model.decode(result.z, before) - model.decode(result.z, known))
+    found = model.objective(result)["change"].numpy()
+    np.testing.assert_allclose(found, 3.0 * change.sum(axis=(1, 2, 3)), rtol=1e-4)
+    assert found.min() == 0.0 < found.max()  # pairs of like conditions change nothing
+    assert "change" not in made().objective(result)
+
+
 @pytest.mark.slow
 def test_a_latent_that_pays_for_its_leak_holds_less_of_the_condition(tiny, spots, tmp_path):
     leaks = {}
