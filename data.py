@@ -401,12 +401,12 @@ def chest(settings, origin) -> ImageData:
     return from_table(images, table, places, "NIH chest X-rays", rare, names, note, bits=bits)
 
 
-def chest_phantom(size, seed=0, subjects=600, images=3, confound=0.0) -> ImageData:
+def chest_phantom(size, seed=0, subjects=600, images=3, confound=0.0, aging=0.0) -> ImageData:
     """Simulated chests with known factors, split by subject; see `phantoms.chests`.
 
     The masks are those of the hernias.
     """
-    pictures, table = phantoms.chests(size, subjects, images, seed, confound)
+    pictures, table = phantoms.chests(size, subjects, images, seed, confound, aging)
     hernias = np.zeros_like(pictures)
     ill = table["Hernia"].to_numpy(bool)
     hernias[ill] = phantoms.hernia_twins(table[ill], size)[1]

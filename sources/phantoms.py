@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy import ndimage
+from scipy import ndimage, special
 from skimage import data as skimage_data
 
 from sources import decoding
@@ -64,7 +64,7 @@ CHEST_FACTORS = (
 )
 
 
-def chest_factors(subjects=600, images=3, seed=0, confound=0.0) -> pd.DataFrame:
+def chest_factors(subjects=600, images=3, seed=0, confound=0.0, aging=0.0) -> pd.DataFrame:
     """Factors of the phantom's patients and pictures; one row per image.
 
     Anatomy and hernia belong to the subject, position, breath, exposure and noise to the image.
@@ -75,6 +75,8 @@ def chest_factors(subjects=600, images=3, seed=0, confound=0.0) -> pd.DataFrame:
         seed: Seed of all random factors.
         confound: Correlation, in [0, 1), of hernia with age and with heart size, as in real data; 0
             makes all factors independent.
+        aging: How much, in [0, 1), age decides of heart size and of the tendency to a hernia: its
+            correlation with both, if `confound` is 0. Given the age, the two are independent.
 
     Returns:
         Columns `subject`, `age` (years), `sex`, `view`, `Hernia` (boolean), `hernia_size` (share of
@@ -82,18 +84,21 @@ def chest_factors(subjects=600, images=3, seed=0, confound=0.0) -> pd.DataFrame:
         `lungs`, `wide`, `bones`, `breath`, `x`, `y`, `tilt`, `exposure`, `grain`, `noise_seed`.
     """
     random = np.random.default_rng(seed)
-    has = random.uniform(size=subjects) < HERNIA_SHARE
+    luck, old, large = random.uniform(size=subjects), *random.normal(size=(2, subjects))
+    if aging:  # the same share, but of those who are old
+        tendency = aging * old + np.sqrt(1 - aging**2) * special.ndtri(luck)
+        luck = special.ndtr(-tendency)
+        large = aging * old + np.sqrt(1 - aging**2) * large
+    has = luck < HERNIA_SHARE
     standard = (has - HERNIA_SHARE) / np.sqrt(HERNIA_SHARE * (1 - HERNIA_SHARE))
-
-    def drawn():
-        return confound * standard + np.sqrt(1 - confound**2) * random.normal(size=subjects)
+    old, large = (confound * standard + np.sqrt(1 - confound**2) * each for each in (old, large))
 
     low, high = HERNIA_SIZES
     patients = pd.DataFrame(
         {
             "subject": [f"P{number:04d}" for number in range(subjects)],
-            "age": np.clip(np.round(55 + 16 * drawn()), 18, 95),
-            "heart": np.clip(1 + 0.14 * drawn(), 0.65, 1.5),
+            "age": np.clip(np.round(55 + 16 * old), 18, 95),
+            "heart": np.clip(1 + 0.14 * large, 0.65, 1.5),
             "sex": np.where(random.uniform(size=subjects) < 0.5, "F", "M"),
             "view": "PA",
             "Hernia": has,
@@ -147,9 +152,9 @@ def hernia_twins(factors, size=64):
     return twins, np.abs(images / 255.0 - twins / 255.0) > MASK_THRESHOLD
 
 
-def chests(size=64, subjects=600, images=3, seed=0, confound=0.0):
+def chests(size=64, subjects=600, images=3, seed=0, confound=0.0, aging=0.0):
     """Images and table of a chest phantom, `subjects * images` rows."""
-    table = chest_factors(subjects, images, seed, confound)
+    table = chest_factors(subjects, images, seed, confound, aging)
     pictures = render_chests(table, size)
     number = table.groupby("subject").cumcount()
     table.insert(0, "file", [f"{a}_{b:03d}" for a, b in zip(table["subject"], number, strict=True)])

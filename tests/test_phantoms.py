@@ -78,6 +78,17 @@ def test_factors_are_independent_unless_confounding_is_asked_for():
     np.testing.assert_allclose(correlations(0.8), 0.8, atol=0.08)
 
 
+def test_age_can_be_the_cause_of_large_hearts_and_of_hernias():
+    table = phantoms.chest_factors(subjects=8000, images=1, aging=0.8)
+    numbers = table[["age", "heart", "Hernia"]].to_numpy(float)
+    old_large, old_ill, large_ill = np.corrcoef(numbers.T)[[0, 0, 1], [1, 2, 2]]
+    assert abs(old_large - 0.8) < 0.02
+    assert abs(table["Hernia"].mean() - phantoms.HERNIA_SHARE) < 0.02
+    assert large_ill > 0.4  # through the age alone: given it, nothing is left
+    left = large_ill - old_large * old_ill
+    assert abs(left) < 0.03
+
+
 def test_brain_slices_carry_subject_and_level_and_fill_the_middle():
     images, table = phantoms.brains(size=48, subjects=6, slices=4)
     assert images.shape == (24, 48, 48, 1) and len(table) == 24
