@@ -79,6 +79,33 @@ def test_masks_of_another_ending_belong_to_their_image(lesions):
     assert ill == 40
 
 
+def test_the_mask_of_a_volume_lies_on_the_slices_of_its_image(tmp_path, monkeypatch):
+    nibabel = pytest.importorskip("nibabel")
+    for name in ("cache", "images", "masks"):
+        monkeypatch.setattr(config, f"{name.upper()}_DIR", tmp_path / name)
+        (tmp_path / name).mkdir()
+    random = np.random.default_rng(0)
+    for number in range(24):
+        volume = random.uniform(20, 60, (24, 24, 10)).astype(np.float32)
+        lesion = np.zeros(volume.shape, np.uint8)
+        if number % 2:
+            across, down = random.integers(4, 16, 2)
+            lesion[across : across + 6, down : down + 4, 5:] = 1  # the slices from the fifth on
+            volume[lesion > 0] = 200.0
+        image = nibabel.Nifti1Image(volume, np.eye(4))
+        nibabel.save(image, tmp_path / "images" / f"S{number:02d}.nii.gz")
+        if number % 2:
+            nibabel.save(
+                nibabel.Nifti1Image(lesion, np.eye(4)), tmp_path / "masks" / f"S{number:02d}.nii"
+            )
+    images = data.load(replace(SETTINGS, image_shape=(24, 24, 1), subjects="files"))
+    for split in images.splits.values():
+        odd = split.table["file"].str.contains(r"[13579]\.nii").to_numpy()  # contrast is by volume
+        np.testing.assert_array_equal(split.images[odd] > 150, split.masks[odd] > 0)
+        ill = odd & (split.table["slice"] >= 5)
+        assert ((split.table["lesion_pixels"] > 0) == ill).all() and ill.any() and not ill.all()
+
+
 def test_masks_that_cannot_be_meant_are_refused_with_what_is_wrong(lesions):
     mask = lesions / "masks" / "S00" / "2.png"
     whole = np.asarray(Image.open(mask))
