@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+import tensorflow as tf
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -128,6 +129,41 @@ def distance(images, others):
 def _floats(images):
     images = np.asarray(images[:])
     return images / np.float32(255) if images.dtype == np.uint8 else images
+
+
+# --- which condition an image has ----------------------------------------------------------------
+
+
+def log_likelihoods(model, images, choices, draws=8):
+    """How likely each image is under each of several conditions.
+
+    By Bayes' rule, with a prior of the choices, this is a classifier:
+    `softmax(log_likelihoods + log_prior)`.
+
+    Args:
+        model: A `families.conditional.Conditional`.
+        images: uint8, or floats in [0, 1], `(n, height, width, channels)`.
+        choices: `model.conditions` of a table with a row for each choice, `(choices, width)`.
+        draws: Of the posterior, for importance sampling
+            ([Burda et al., 2016](https://arxiv.org/abs/1509.00519), Eq. 8); the value is too low on
+            average, less so the more draws.
+
+    Returns:
+        Nats, float32 `(n, choices)`.
+    """
+    choices = np.asarray(choices, np.float32)
+
+    def measured(batch, rows):
+        found = []
+        for number, choice in enumerate(choices):
+            told = tf.repeat(choice[None], tf.shape(batch)[0], axis=0)
+            step = rows[0] * len(choices) + number
+            result = model.forward({"images": batch, "conditions": told}, training=False, step=step)
+            weights = model.log_weights(result, draws, model.key("importance", False, step))
+            found.append(tf.reduce_logsumexp(weights, axis=0) - np.log(np.float32(draws)))
+        return tf.stack(found, axis=1)
+
+    return in_batches(measured, images, np.arange(len(images)), batch_size=32)
 
 
 # --- what the latent still knows -----------------------------------------------------------------

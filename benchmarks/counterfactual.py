@@ -11,6 +11,9 @@ same patient drawn with such a hernia:
   pixels; mean absolute error of the image with the change to the true twin, in units of the error
   of doing nothing;
 - the size that an independent network estimates, divided by the asked one, at 0.12, 0.2 and 0.28;
+- AUC of the small, middle and large third of hernias by Bayes' rule, from the likelihoods of the
+  image under no hernia and under six sizes, and the correlation of the sizes so read (the posterior
+  mean) with the true ones;
 - composition and reversibility, in grey levels from 0 to 1; leak: AUC of a hernia from the latent.
 
 No image without a hernia says where it would be or how much of it would be gas, so no model can be
@@ -30,10 +33,11 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import numpy as np
 from hernia import SETTINGS, SIDE
 from rows import resumable
+from scipy import special
 
 import data
 import train
-from analysis import counterfactual, directions, judges, latent
+from analysis import counterfactual, directions, evidence, judges, latent
 from families import registry
 from nn.batches import in_batches
 from sources import phantoms
@@ -130,6 +134,25 @@ def by_direction(model, images, held):
     return told | {"composition": counterfactual.distance(sweep[0], held.plain / 255.0).mean()}
 
 
+def by_bayes(model, held):
+    """AUC by thirds and the correlation of sizes that the model reads by Bayes' rule."""
+    sizes = held.table["hernia_size"].to_numpy()
+    tried = np.concatenate([[0.0], np.linspace(*phantoms.HERNIA_SIZES, 6)])
+    if model.conditions.columns[0].name != "hernia_size":
+        tried = tried[[0, -1]]
+    table = held.table.iloc[[0] * len(tried)]
+    choices = np.concatenate([asked(model, table[:1], each) for each in tried])
+    likely = counterfactual.log_likelihoods(model, held.images, choices)
+    share = phantoms.HERNIA_SHARE
+    prior = np.log(np.append(1 - share, np.full(len(tried) - 1, share / (len(tried) - 1))))
+    posterior = special.softmax(likely + prior, axis=1)
+    odds = special.logsumexp(likely[:, 1:], axis=1) - likely[:, 0]
+    thirds = evidence.auc_by_third(odds, sizes > 0, sizes)
+    names = (f"Bayes, {third}" for third in ("small", "middle", "large"))
+    told = dict(zip(names, thirds, strict=True))
+    return told | {"Bayes, correlation": np.corrcoef(posterior @ tried, sizes)[0, 1]}
+
+
 def by_condition(model, images, held):
     before = asked(model, held.healthy, 0.0)
     told = {}
@@ -140,6 +163,7 @@ def by_condition(model, images, held):
         told[f"size at {size}"] = held.gauge.values(made).mean() / size
         if size == TWIN:
             told |= held.compared(kept, made)
+    told |= by_bayes(model, held)
     after = asked(model, held.healthy, TWIN)
     told["composition"] = counterfactual.composition(model, held.plain, before).mean()
     told["reversibility"] = counterfactual.reversibility(model, held.plain, before, after).mean()

@@ -74,7 +74,7 @@ class Conditional(models.VAE):
             return batch
         if told is None:
             told = tf.repeat(self.conditions.missing[None], tf.shape(batch)[0], axis=0)
-        return [batch, tf.cast(told, tf.float32)]
+        return [tf.convert_to_tensor(batch), tf.cast(told, tf.float32)]
 
     def _posterior(self, images, training, told=None):
         return super()._posterior(self._with(images, told), training)

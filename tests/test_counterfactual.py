@@ -4,8 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import tensorflow as tf
+from scipy import special, stats
 
 from analysis import counterfactual
+from families import registry
 from sources.conditions import Conditions
 
 
@@ -110,3 +112,25 @@ def test_yes_and_no_may_be_told_as_one_and_zero():
     known = Conditions.learn(table, ("Hernia",))
     for values in ([0, 1, 1], [0.0, 1.0, 1.0], pd.array([False, True, True], "boolean")):
         np.testing.assert_array_equal(known(pd.DataFrame({"Hernia": values})), known(table))
+
+
+def test_likelihoods_under_conditions_are_the_integral_over_the_latent(tiny, spots):
+    settings = tiny(model="ConditionalVAE", conditions=("half",), latent_dim=1)
+    model = registry.from_settings(settings, registry.conditions_of(settings, spots))
+    random = np.random.default_rng(1)
+    for network in (model.encoder, model.decoder):
+        network.set_weights([random.normal(0, 0.2, each.shape) for each in network.get_weights()])
+    choices = np.eye(3, dtype=np.float32)[:2]  # either half
+    pixels = spots.test.images[:5]
+    found = counterfactual.log_likelihoods(model, pixels, choices, draws=3000)
+    assert found.shape == (5, 2)
+
+    grid = np.linspace(-7, 7, 1401, dtype=np.float32)
+    for number, choice in enumerate(choices):
+        made = model.decode(grid[:, None], np.tile(choice, (len(grid), 1))).numpy()[:, None]
+        known = pixels / np.float32(255)
+        terms = known * np.log(made) + (1 - known) * np.log1p(-made)
+        density = terms.sum(axis=(2, 3, 4)) + stats.norm.logpdf(grid)[:, None]
+        exact = special.logsumexp(density, axis=0) + np.log(grid[1] - grid[0])
+        np.testing.assert_allclose(found[:, number], exact, atol=0.2)
+    assert np.abs(found[:, 0] - found[:, 1]).max() > 1.0  # far more than the tolerance
