@@ -133,4 +133,4 @@ def test_likelihoods_under_conditions_are_the_integral_over_the_latent(tiny, spo
         density = terms.sum(axis=(2, 3, 4)) + stats.norm.logpdf(grid)[:, None]
         exact = special.logsumexp(density, axis=0) + np.log(grid[1] - grid[0])
         np.testing.assert_allclose(found[:, number], exact, atol=0.2)
-    assert np.abs(found[:, 0] - found[:, 1]).max() > 1.0  # far more than the tolerance
+    assert np.abs(found[:, 0] - found[:, 1]).min() > 0.3  # more than the tolerance
