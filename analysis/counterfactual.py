@@ -154,10 +154,9 @@ def log_likelihoods(model, images, choices, draws=8):
     choices = np.asarray(choices, np.float32)
 
     def measured(batch, rows):
-        found = []
-        for number, choice in enumerate(choices):
+        found, step = [], rows[0]  # the same draws of noise under all choices
+        for choice in choices:
             told = tf.repeat(choice[None], tf.shape(batch)[0], axis=0)
-            step = rows[0] * len(choices) + number
             result = model.forward({"images": batch, "conditions": told}, training=False, step=step)
             weights = model.log_weights(result, draws, model.key("importance", False, step))
             found.append(tf.reduce_logsumexp(weights, axis=0) - np.log(np.float32(draws)))
