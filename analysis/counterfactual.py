@@ -11,14 +11,15 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-import tensorflow as tf
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from analysis import evidence
+from analysis import evidence, likelihood
 from nn.batches import in_batches
+
+TOGETHER, MOST_DRAWS = 16, 64  # images, and draws of each, that are decoded at a time
 
 
 def changed(table, changes) -> pd.DataFrame:
@@ -144,25 +145,18 @@ def log_likelihoods(model, images, choices, draws=8):
         model: A `families.conditional.Conditional`.
         images: uint8, or floats in [0, 1], `(n, height, width, channels)`.
         choices: `model.conditions` of a table with a row for each choice, `(choices, width)`.
-        draws: Of the posterior, for importance sampling
-            ([Burda et al., 2016](https://arxiv.org/abs/1509.00519), Eq. 8); the value is too low on
-            average, less so the more draws.
+        draws: See `samples` of `likelihood.log_likelihood`.
 
     Returns:
         Nats, float32 `(n, choices)`.
     """
-    choices = np.asarray(choices, np.float32)
 
-    def measured(batch, rows):
-        found, step = [], rows[0]  # the same draws of noise under all choices
-        for choice in choices:
-            told = tf.repeat(choice[None], tf.shape(batch)[0], axis=0)
-            result = model.forward({"images": batch, "conditions": told}, training=False, step=step)
-            weights = model.log_weights(result, draws, model.key("importance", False, step))
-            found.append(tf.reduce_logsumexp(weights, axis=0) - np.log(np.float32(draws)))
-        return tf.stack(found, axis=1)
+    def under(choice):  # each call draws the same noise, so that differences have little
+        told = np.tile(choice, (len(images), 1))
+        together = TOGETHER, min(draws, MOST_DRAWS)
+        return likelihood.log_likelihood(model, images, draws, conditions=told, together=together)
 
-    return in_batches(measured, images, np.arange(len(images)), batch_size=32)
+    return np.stack([under(each)[0] for each in np.asarray(choices, np.float32)], axis=1)
 
 
 # --- what the latent still knows -----------------------------------------------------------------

@@ -36,7 +36,9 @@ def importance_gap(model, images, samples, count=IMAGES, seed=0, progress=False,
     return gap.mean(), gap.std() / math.sqrt(len(gap))
 
 
-def log_likelihood(model, images, samples, progress=False, log_prior=None):
+def log_likelihood(
+    model, images, samples, progress=False, log_prior=None, conditions=None, together=TOGETHER
+):
     """Log-likelihood of each image by importance sampling from its posterior.
 
     `log mean_k p(x | z_k) p(z_k) / q(z_k | x)`, Eq. 8 of
@@ -47,9 +49,11 @@ def log_likelihood(model, images, samples, progress=False, log_prior=None):
         model: A VAE with one latent, whose posterior has a variance.
         images: Shape `(n, height, width, channels)`; if the model binarises, one fixed draw of each
             is used.
-        samples: Draws of each posterior, in rounds of 64.
+        samples: Draws of each posterior, in rounds of 64 (of `together`).
         progress: Whether to show how far it is.
         log_prior: Log-density of a prior, a TensorFlow function of latents; None: of the model's.
+        conditions: Of a model that is told them, `(n, width)`; None: nothing is known.
+        together: Images, and draws of each, at a time.
 
     Returns:
         `(log_likelihood, negative_elbo)`, float32 `(n,)`, both from the same draws.
@@ -66,11 +70,12 @@ def log_likelihood(model, images, samples, progress=False, log_prior=None):
             f"the likelihood of a {type(model).__name__} cannot be estimated: it needs one latent "
             "with a posterior that has a variance"
         )
-    together, draws = TOGETHER
+    batch_size, draws = together
     rounds = math.ceil(samples / draws)
 
-    def measured(batch, rows):
-        result = model.forward(batch, training=False, step=rows[0])
+    def measured(batch, rows, *told):
+        given = {"images": batch, "conditions": told[0]} if told else batch
+        result = model.forward(given, training=False, step=rows[0])
         count = tf.shape(result.z)[0]
 
         def one_round(number, log_sum, total):
@@ -84,5 +89,6 @@ def log_likelihood(model, images, samples, progress=False, log_prior=None):
         _, log_sum, total = tf.while_loop(lambda number, *_: number < rounds, one_round, start)
         return log_sum - math.log(rounds * draws), -total / (rounds * draws)
 
-    rows, told = np.arange(len(images)), "likelihood" if progress else ""
-    return in_batches(measured, images, rows, batch_size=together, told=told)
+    arrays = (images, np.arange(len(images)), *([] if conditions is None else [conditions]))
+    told = "likelihood" if progress else ""
+    return in_batches(measured, *arrays, batch_size=batch_size, told=told)

@@ -21,14 +21,12 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import numpy as np
 import pandas as pd
-from rows import resumable
+from rows import continued, resumable
 
 import anomaly
 import config
 import data
-import train
 from analysis import anomaly as scores
-from families import registry
 from sources import decoding, files
 from storage import checkpoints, runs
 
@@ -91,11 +89,7 @@ def patients(folder, path):
 def of_run(run, settings, origin):
     """The model of a run, trained here if there is none, and its images."""
     images = data.load(settings, origin)
-    history = run / "history.csv"
-    if not history.exists() or len(pd.read_csv(history)) < settings.epochs:
-        model = registry.from_settings(settings)
-        train.fit(model, images, settings, run, verbose=0, resume=checkpoints.begun(run))
-    return train.load(run), images
+    return continued(settings, images, run), images
 
 
 def opened(kind, seed, folder, origin):

@@ -26,18 +26,15 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import numpy as np
 from hernia import SETTINGS
-from rows import resumable
+from rows import continued, resumable
 
 import data
-import train
 from analysis import counterfactual, directions, judges, latent
 from families import registry
 from nn.batches import in_batches
 from sources import phantoms
-from storage import checkpoints
 
 SIDE, AGING, YEARS, HEALTHY = 32, 0.8, 20, 300
-HEART, AGE = 0.14, 16.0  # standard deviations of `phantoms.chest_factors`
 COMMON = replace(SETTINGS, image_shape=(SIDE, SIDE, 1), widths=(32, 64, 64), latent_dim=32)
 TOLD = {"model": "ConditionalVAE", "leak_weight": 1000.0}
 FORMULAS = "formulas"
@@ -61,7 +58,8 @@ class Held:
         size = table.loc[table["Hernia"], "hernia_size"].mean()
         self.ill = self.drawn(Hernia=True, hernia_size=size)
         self.older = self.drawn(
-            age=self.table["age"] + YEARS, heart=self.table["heart"] + HEART * AGING * YEARS / AGE
+            age=self.table["age"] + YEARS,
+            heart=self.table["heart"] + AGING * YEARS / phantoms.AGE_SD * phantoms.HEART_SD,
         )
         self.truth = self.ill - self.images / 255.0
         known = data.chest_phantom(SIDE, seed=1, subjects=1500, images=2)
@@ -72,7 +70,7 @@ class Held:
 
     def heart(self, kept, made):
         """Mean change of the estimated heart size, in standard deviations."""
-        return (self.gauge.values(made) - self.gauge.values(kept)).mean() / HEART
+        return (self.gauge.values(made) - self.gauge.values(kept)).mean() / phantoms.HEART_SD
 
     def measures(self, kept, ill, older=None):
         told = {
@@ -120,10 +118,7 @@ def main():
             return held.measures(held.images / 255.0, held.ill, held.older)
         settings = registry.with_model(COMMON, seed=seed, **MODELS[name])
         run = arguments.folder / f"{name.split(',')[0]}-{seed}".replace(" ", "_")
-        if not (run / checkpoints.WEIGHTS).exists():
-            model = registry.from_settings(settings, registry.conditions_of(settings, images))
-            train.fit(model, images, settings, run, verbose=0, resume=checkpoints.begun(run))
-        model = train.load(run)
+        model = continued(settings, images, run)
         if model.conditions:
             return by_condition(model, held)
         adjust = ("age",) if "adjusted" in name else ()

@@ -32,16 +32,14 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import numpy as np
 from hernia import SETTINGS, SIDE
-from rows import resumable
+from rows import continued, resumable
 from scipy import special
 
 import data
-import train
 from analysis import counterfactual, directions, evidence, judges, latent
 from families import registry
 from nn.batches import in_batches
 from sources import phantoms
-from storage import checkpoints
 
 TWIN, SIZES = 0.2, (0.12, 0.2, 0.28)
 HEALTHY = 200
@@ -63,14 +61,6 @@ MODELS = {
     | {"conditions": ("hernia_size",), "told_in": "stages"}
     | {"leak_weight": 3000.0, "change_weight": 10.0},
 }
-
-
-def trained(settings, images, run):
-    if (run / checkpoints.WEIGHTS).exists():
-        return train.load(run)
-    model = registry.from_settings(settings, registry.conditions_of(settings, images))
-    train.fit(model, images, settings, run, verbose=0, resume=checkpoints.begun(run))
-    return model
 
 
 def asked(model, table, size):
@@ -140,8 +130,7 @@ def by_bayes(model, held):
     tried = np.concatenate([[0.0], np.linspace(*phantoms.HERNIA_SIZES, 6)])
     if model.conditions.columns[0].name != "hernia_size":
         tried = tried[[0, -1]]
-    table = held.table.iloc[[0] * len(tried)]
-    choices = np.concatenate([asked(model, table[:1], each) for each in tried])
+    choices = np.concatenate([asked(model, held.table[:1], each) for each in tried])
     likely = counterfactual.log_likelihoods(model, held.images, choices)
     share = phantoms.HERNIA_SHARE
     prior = np.log(np.append(1 - share, np.full(len(tried) - 1, share / (len(tried) - 1))))
@@ -195,7 +184,7 @@ def main():
             SETTINGS, seed=key["seed"], **{"model": "VAE"} | MODELS[key["model"]]
         )
         name = f"{key['model']}-{key['seed']}".replace(", ", "-").replace(" ", "_")
-        model = trained(settings, images, arguments.folder / name)
+        model = continued(settings, images, arguments.folder / name)
         way = by_condition if model.conditions else by_direction
         return way(model, images, held)
 

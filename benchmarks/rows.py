@@ -9,7 +9,7 @@ import pandas as pd
 
 import train
 from families import registry
-from storage import disk
+from storage import checkpoints, disk
 
 
 def resumable(path, todo, measure) -> pd.DataFrame:
@@ -48,6 +48,15 @@ def trained(settings, images, run):
     start = time.process_time()
     train.fit(model, images, settings, run, verbose=0)
     return model, round(time.process_time() - start)
+
+
+def continued(settings, images, run):
+    """The model of the folder `run`, which is trained, or trained on, unless it is finished."""
+    history = run / "history.csv"
+    if not history.exists() or len(pd.read_csv(history)) < settings.epochs:
+        model = registry.from_settings(settings, registry.conditions_of(settings, images))
+        train.fit(model, images, settings, run, verbose=0, resume=checkpoints.begun(run))
+    return train.load(run)
 
 
 def _short(value):

@@ -92,8 +92,8 @@ class Conditional(models.VAE):
         if self.change_weight:
             others = replicas.own(tf.roll(replicas.gathered(result.told), 1, axis=0))
             changed = tf.sigmoid(self.logits_of(result.z, result.training, others))
-            change = tf.abs(tf.cast(changed - tf.sigmoid(result.logits), tf.float32))
-            terms["change"] = self.change_weight * tf.reduce_sum(change, axis=(1, 2, 3))
+            change = losses.absolute(changed, tf.sigmoid(result.logits))
+            terms["change"] = self.change_weight * change
         return terms
 
     # --- what users call -----------------------------------------------------------------------

@@ -305,6 +305,11 @@ def dssim(images, reconstructions):
     return 0.5 * (1.0 - metrics.ssim(images, reconstructions))
 
 
+def absolute(images, others):
+    """Absolute differences of images `(batch, height, width, channels)`, summed; `(batch,)`."""
+    return tf.reduce_sum(tf.abs(tf.cast(images - others, tf.float32)), axis=(1, 2, 3))
+
+
 def perceptual(maps, other_maps, weights=None):
     """Distance of two batches of images in the feature maps of a network.
 

@@ -37,6 +37,7 @@ PHOTO_NOTE = (
 # any latent direction was measured.
 HERNIA_SIZES = (0.03, 0.28)
 HERNIA_SHARE = 0.3  # of subjects
+AGE_SD, HEART_SD = 16, 0.14  # spread of patients: years; share of the mean heart
 # Lesions of the brain template, chosen before any score was measured: radius as a share of the
 # image's width, and how much brighter or darker they are.
 LESION_SIZES = (0.05, 0.12)
@@ -97,8 +98,8 @@ def chest_factors(subjects=600, images=3, seed=0, confound=0.0, aging=0.0) -> pd
     patients = pd.DataFrame(
         {
             "subject": [f"P{number:04d}" for number in range(subjects)],
-            "age": np.clip(np.round(55 + 16 * old), 18, 95),
-            "heart": np.clip(1 + 0.14 * large, 0.65, 1.5),
+            "age": np.clip(np.round(55 + AGE_SD * old), 18, 95),
+            "heart": np.clip(1 + HEART_SD * large, 0.65, 1.5),
             "sex": np.where(random.uniform(size=subjects) < 0.5, "F", "M"),
             "view": "PA",
             "Hernia": has,

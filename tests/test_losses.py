@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from scipy import stats
+from scipy.spatial.distance import cityblock
 
 from nn import losses
 
@@ -145,6 +146,14 @@ def test_dssim_is_zero_for_equal_images_and_half_a_unit_at_ssim_zero(random):
     images = random.uniform(size=(2, 16, 16, 1)).astype(np.float32)
     np.testing.assert_allclose(losses.dssim(images, images), 0.0, atol=1e-6)
     assert np.all(losses.dssim(images, 1 - images).numpy() > 0.5)  # SSIM is negative
+
+
+def test_absolute_differences_are_summed_over_an_image(random):
+    images, others = random.uniform(size=(2, 3, 5, 4, 2)).astype(np.float32)
+    found = losses.absolute(images, others).numpy()
+    flat = (each.reshape(3, -1) for each in (images, others))
+    expected = [cityblock(one, other) for one, other in zip(*flat, strict=True)]
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
 def test_the_perceptual_distance_compares_directions_of_channels():
