@@ -158,9 +158,17 @@ import pandas as pd
 import archive
 import config
 import data
-import evaluate
 import train
-from analysis import counterfactual, directions, evidence, filling, latent, plots
+from analysis import (
+    counterfactual,
+    directions,
+    evidence,
+    filling,
+    folders,
+    latent,
+    plots,
+    reconstruction,
+)
 from families import flow_matching, priors
 from nn.batches import in_batches
 from sources import decoding, files, masks
@@ -211,7 +219,7 @@ def encode(model, images, table):
     """
     z_mean, _, made = in_batches(model.describe, images, batch_size=128)
     pixels = np.asarray(images[:]) / np.float32(255)
-    like = evaluate.likeness(pixels, made)
+    like = reconstruction.likeness(pixels, made)
     known = table[["file", "slice"]].reset_index(drop=True)
     known = known.assign(error=like["mse"], ssim=like["ssim"])
     known["unexplained"] = like["mse"] / (pixels.var(axis=(1, 2, 3)) + FLAT)
@@ -255,97 +263,6 @@ def between(model, latents, start, end, frames=60, kind="slerp", flow=None, **op
     else:
         path = {"lerp": latent.lerp, "slerp": latent.slerp}[kind](z[rows[0]], z[rows[1]], frames)
     return in_batches(model.decode, path.astype(np.float32), batch_size=128)
-
-
-def save_images(images, table, folder):
-    """Writes every image under its file's own name, as PNG; a volume's with their slice."""
-    folder = Path(folder)
-    for image, name in zip(images, picture_names(table), strict=True):
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        plots.save_image(image, path)
-
-
-def _short(name):
-    """A path whose last part leaves room for an ending: most disks allow 255 bytes."""
-    folder, slash, last = name.rpartition("/")
-    return name if len(last.encode()) <= 240 else f"{folder}{slash}{disk.file_name(last)}"
-
-
-def picture_names(table) -> list[str]:
-    """A name in `.png` for each row of a table, from its `file` and `slice`; no two are alike.
-
-    `a.png` stays `a.png`; what it would collide with, such as `a.jpg`, becomes `a.jpg.png`.
-    """
-    many = table.groupby("file")["slice"].transform("size") > 1
-    wanted = [
-        _short(f"{name}.slice{number}" if several else name)
-        for name, number, several in zip(table["file"], table["slice"], many, strict=True)
-    ]
-    taken = {name for name in wanted if name.endswith(".png")}
-    made = []
-    for name in wanted:
-        new = name
-        if not name.endswith(".png"):
-            ending = decoding.suffix(name)
-            new = (
-                name.removesuffix(name[-len(ending) :]) if ending in decoding.PICTURES else name
-            ) + ".png"
-            if new in taken:
-                new = f"{name}.png"
-            while new in taken:
-                new += ".png"
-            taken.add(new)
-        made.append(new)
-    return made
-
-
-def generate(model, n, folder, classes=(), seed=0, prior=None, **options):
-    """Makes a labelled data set: images in a folder for each class, and `labels.csv`.
-
-    Args:
-        model: A trained model. One that knows labels gives each image its own; the images of
-            another lie in the folder itself.
-        n: Number of images.
-        folder: New or empty.
-        classes: Names of the classes; default: their numbers.
-        seed: The same images for the same seed.
-        prior: That latents are drawn from, of `families.priors`; None: N(0, I).
-        **options: Of the model's `generate`: `label`, or `confidence`.
-
-    Returns:
-        The table that was written: `file`, relative to the folder, and `label`.
-    """
-    folder = Path(folder)
-    if folder.exists() and any(folder.iterdir()):
-        raise ValueError(f"{folder} is not empty; give a new folder")
-    if model.uses_labels:
-        images, labels = model.generate(n, seed, prior=prior, **options)
-        labels = np.asarray(labels)
-        known = [str(each) for each in (classes or range(int(labels.max()) + 1))]
-        names, folders = [known[label] for label in labels], disk.file_names(known)
-        places = [f"{folders[label]}/{i:05d}" for i, label in enumerate(labels)]
-        table = pd.DataFrame({"file": places})
-        table["label"] = names
-    else:
-        images = model.sample(n, seed, prior)
-        table = pd.DataFrame({"file": [f"{i:05d}" for i in range(n)]})
-    save_images(images.numpy(), table.assign(slice=0), folder)
-    table["file"] += ".png"
-    save_table(table, folder / "labels.csv")
-    return table
-
-
-def save_table(table, path):
-    """Writes a table as CSV or Parquet, as the path's ending says."""
-    with disk.replacing(path) as temporary:
-        if path.suffix == ".csv":
-            table.to_csv(temporary, index=False)
-            return
-        try:
-            table.to_parquet(temporary, index=False)
-        except ImportError:
-            raise ValueError("Parquet needs pyarrow: pip install pyarrow, or take csv") from None
 
 
 def flow_of(run, arguments):
@@ -469,19 +386,19 @@ def write(run, folder, out, arguments):
             model.decode, coordinates(latents), direction, [arguments.strength]
         )[0]
         name = disk.file_name(direction.name)
-        save_images(moved, table, out / f"{name}_{arguments.strength:g}")
-    save_table(latents, out / f"latents.{arguments.table}")
-    save_images(made, table, out / "reconstructions")
+        folders.save_images(moved, table, out / f"{name}_{arguments.strength:g}")
+    folders.save_table(latents, out / f"latents.{arguments.table}")
+    folders.save_images(made, table, out / "reconstructions")
     for name, sets in draws.items():
         for number, pictures in enumerate(sets):
-            save_images(pictures, table, out / name / f"{number + 1}")
+            folders.save_images(pictures, table, out / name / f"{number + 1}")
         first = {"image": images[:SHOWN], "reconstruction": made[:SHOWN]}
         first |= {f"draw {number + 1}": each[:SHOWN] for number, each in enumerate(sets)}
         plots.save(plots.image_rows(first), out / f"{name}.png")
     if change is not None:
         kept, other = change
         whole = counterfactual.added(images, kept, other)
-        save_images(whole, table, out / "changed")
+        folders.save_images(whole, table, out / "changed")
         title = ", ".join(arguments.change)
         rows = {"image": images, "changed": whole, "change": plots.coloured(other - kept)}
         first = {name: each[:SHOWN] for name, each in rows.items()}
@@ -524,7 +441,8 @@ def make(run, arguments):
         raise ValueError(f"--generate {arguments.generate}: ask for at least one image")
     options = {} if arguments.label is None else {"label": arguments.label}
     prior = train.prior_of(run, arguments)
-    table = generate(model, arguments.generate, folder, seed=arguments.seed, prior=prior, **options)
+    options |= {"seed": arguments.seed, "prior": prior}
+    table = folders.generate(model, arguments.generate, folder, **options)
     name = "N(0, I)" if prior is None else f"the run's prior {arguments.prior or prior.kind}"
     print(f"{len(table)} images of {name} written to {folder}")
     if "label" in table:

@@ -146,6 +146,7 @@ class Settings:
     kernel_sizes: tuple[int, ...] = _within((3,), 1, 31)  # one for each stage, or one for all
     strides: tuple[int, ...] = _within((2,), 1, 8)  # one for each stage, or one for all
     dense_widths: tuple[int, ...] = _within((), 1, 16384)  # dense layers before the latent
+    patch: int = _within(1, 1, 32)  # side of the squares of pixels that are one place's channels
     residual: bool = False  # a residual block in every stage
     upsampling: str = _among("transpose", "transpose", "nearest")  # of the decoder
     batch_norm: bool = False
@@ -266,7 +267,7 @@ class Settings:
         strides = self.strides * len(self.widths) if len(self.strides) == 1 else self.strides
         if not self.latent_map:
             return strides
-        wanted, found = self.image_shape[0] // self.latent_map[0], []
+        wanted, found = self.image_shape[0] // (self.latent_map[0] * self.patch), []
         for stride in strides:
             found.append(stride if prod(found) * stride <= wanted else 1)
         return tuple(found)
@@ -283,8 +284,8 @@ class Settings:
         if factor != other or factor % 1:
             allowed = f"a map whose sides divide those of the image, {named}, alike"
             _refuse("latent_map", shape, allowed)
-        if prod(self.stage_strides) != factor:
-            stages = f"stages (widths, strides) whose first strides multiply to {factor:g}"
+        if self.patch * prod(self.stage_strides) != factor:
+            stages = f"stages whose first strides, times the patch, multiply to {factor:g}"
             _refuse("latent_map", shape, f"another map, or {stages}")
         if self.dense_widths:
             _refuse("dense_widths", self.dense_widths, "() with a latent_map")

@@ -86,12 +86,11 @@ import math
 import numpy as np
 import pandas as pd
 import tensorflow as tf
-from sklearn.decomposition import PCA
 
 import config
 import data
 import train
-from analysis import factors, features, judges, latent, likelihood
+from analysis import factors, features, judges, latent, likelihood, reconstruction
 from analysis.samples import IN_FEATURES, NEARER, UNLABELLED, Compared, drawn
 from families import priors
 from nn import metrics
@@ -472,31 +471,6 @@ def likelihoods(model, pixels, progress=False, log_prior=None):
     return {"negative_elbo": rate + distortion, "rate": rate, "distortion": distortion}
 
 
-LIKENESS = {
-    "ssim": metrics.ssim,
-    "ssim_foreground": metrics.ssim_foreground,
-    "psnr": metrics.psnr,
-    "mse": metrics.mse,
-}
-
-
-def likeness(images, made) -> dict:
-    """Similarity of every image to its reconstruction, by each measure of `LIKENESS`.
-
-    Args:
-        images, made: Floats in [0, 1], both `(n, height, width, channels)`.
-
-    Returns:
-        Arrays `(n,)` by name.
-    """
-    parts = in_batches(_likeness, images, made, batch_size=128)
-    return dict(zip(LIKENESS, parts, strict=True))
-
-
-def _likeness(images, made):
-    return tuple(each(images, made) for each in LIKENESS.values())
-
-
 def _classification(model, split, column):
     """Accuracy, with its standard error, and calibration, on images that all have a label."""
     shares, labels = in_batches(model.classify, split.images), split.labels(column)
@@ -516,58 +490,13 @@ def _reconstructions(model, pixels, progress=False):
         else:  # a denoiser is shown the corrupted image, and compared with the clean one
             made = model.decode(model.forward(batch, training=False, step=rows[0]).z_mean)
         scales = (metrics.ms_ssim(images, made),) if large else ()
-        return (*_likeness(images, made), *scales)
+        return (*reconstruction.measured(images, made), *scales)
 
     large = metrics.has_scales(pixels.shape)
-    names = [*LIKENESS, *(["ms_ssim"] if large else [])]
+    names = [*reconstruction.LIKENESS, *(["ms_ssim"] if large else [])]
     rows, told = np.arange(len(pixels)), "reconstructions" if progress else ""
     parts = in_batches(measured, pixels, rows, batch_size=128, told=told)
     return dict(zip(names, parts, strict=True))
-
-
-def baselines(images, components, split="test", most=3000) -> pd.DataFrame:
-    """Likeness of `without_network`'s images.
-
-    Args:
-        images, components, split, most: See there.
-
-    Returns:
-        One row per baseline, one column per measure of `LIKENESS`; means over images.
-    """
-    pixels = images.splits[split].images[:] / np.float32(255)
-    rows = {
-        name: {key: float(each.mean()) for key, each in likeness(pixels, made).items()}
-        for name, made in without_network(images, components, split, most).items()
-    }
-    return pd.DataFrame(rows).T
-
-
-def without_network(images, components, split="test", most=3000) -> dict:
-    """Baselines: the mean training image, and PCA with as many components as latent axes.
-
-    Args:
-        images: `data.ImageData`.
-        components: Components of PCA; at most as many as images or pixels.
-        split: Which split is reconstructed.
-        most: Most training images for the fit of PCA.
-
-    Returns:
-        Dictionary of names to the split's images as each reconstructs them, floats in [0, 1].
-    """
-    chosen = np.random.default_rng(0).permutation(len(images.train))[:most]
-    train_pixels = images.train.images[np.sort(chosen)].reshape(len(chosen), -1) / np.float32(255)
-    pixels = images.splits[split].images[:] / np.float32(255)
-    flat = pixels.reshape(len(pixels), -1)
-    components = min(components, *train_pixels.shape)
-    pca = PCA(components, svd_solver="randomized", random_state=0).fit(train_pixels)
-    drawn = {
-        "mean image": np.broadcast_to(pca.mean_, flat.shape),
-        f"PCA, {components} components": pca.inverse_transform(pca.transform(flat)),
-    }
-    return {
-        name: np.clip(made, 0.0, 1.0).astype(np.float32).reshape(pixels.shape)
-        for name, made in drawn.items()
-    }
 
 
 # --- command line --------------------------------------------------------------------------------

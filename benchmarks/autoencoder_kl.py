@@ -91,7 +91,7 @@ def trained(side, rate, arguments, folder):
     import numpy as np
     from rivals import KEPT_PAGES, environment
 
-    import evaluate
+    from analysis import reconstruction
 
     settings = settings_of(arguments.size, "bfloat16" if "bfloat16" in side else "float32")
     told = {"seconds": 60.0 * arguments.minutes, "points": POINTS, "rate": rate}
@@ -118,7 +118,7 @@ def trained(side, rate, arguments, folder):
         points = [json.loads(line) for line in done.stdout.splitlines() if line[:1] == "{"]
         real = np.load(folder / "test.npy") / np.float32(255)
         for number, point in enumerate(points, 1):
-            like = evaluate.likeness(real, np.load(Path(out) / f"{number}.npy"))
+            like = reconstruction.likeness(real, np.load(Path(out) / f"{number}.npy"))
             point |= {name: float(like[name].mean()) for name in ("ssim", "psnr")}
     reached = [point["seconds"] for point in points if point["ssim"] >= LEVEL]
     last = points[-1]

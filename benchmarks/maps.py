@@ -20,14 +20,14 @@ from rows import resumable
 import data
 import evaluate
 import train
-from analysis import features, linear, samples
+from analysis import features, linear, reconstruction, samples
 from nn import metrics
 from nn.batches import in_batches
 
 
 def quality(real, made, seen):
     """SSIM, PSNR, sharpness in units of real images', and the label-free Frechet distance."""
-    like = evaluate.likeness(real, made)
+    like = reconstruction.likeness(real, made)
     sharp = metrics.sharpness(made).mean() / metrics.sharpness(real).mean()
     told = {"ssim": like["ssim"].mean(), "psnr": like["psnr"].mean(), "sharpness": sharp}
     distances = samples.in_features(seen(real), seen(made))
@@ -64,7 +64,7 @@ def measured(key):
         code = linear.LinearCode.fitted(training, images.validation.images, nats)
         told = both(real, code.encode, code.decode, seen)
         return {"numbers": len(code.used), "nats": code.rate(real).mean()} | told
-    name, made = list(evaluate.without_network(images, model.latent_dim).items())[-1]
+    name, made = list(reconstruction.without_network(images, model.latent_dim).items())[-1]
     return {"numbers": int(name.split()[1]), "nats": np.inf} | quality(real, made, seen)
 
 

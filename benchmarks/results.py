@@ -1,6 +1,7 @@
 """Runs the benchmarks one after another and writes their output into benchmarks/RESULTS.md.
 
-    python benchmarks/results.py [rivals scaling step fit profile layers tools pipeline gpu]
+    python benchmarks/results.py [NAME ...]    # of rivals, scaling, step, fit, roofline, profile,
+                                               # layers, tools, pipeline, gpu
 
 Without a name it runs all of them, an hour on two cores; with names it replaces only those
 sections. The machine should be idle otherwise.
@@ -23,6 +24,7 @@ SECTIONS = {  # name: title, script and its words
     "scaling": ("Batch, size, and the machine's limit", ["scaling.py"]),
     "step": ("An iteration of Soft-IntroVAE", ["introspective_step.py"]),
     "fit": ("`fit` compared with a bare loop", ["fit_overhead.py"]),
+    "roofline": ("How fast a step can be", ["roofline.py"]),
     "profile": ("Where a step's time goes", ["step_profile.py"]),
     "layers": ("Layers of our own", ["own_layers.py"]),
     "tools": ("Encoding, archives, GIFs", ["latent_tools.py"]),

@@ -41,9 +41,8 @@ def operations(folder):
     return found
 
 
-def profiled(settings, steps):
+def profiled(model, batches, steps):
     """Wall-clock milliseconds per step without the profiler, and of every operation with it."""
-    model, batches = prepared(settings, random_pixels(settings, 4 * settings.batch_size))
     step = tf.function(lambda iterator: model.train_step(next(iterator)))
     iterator = iter(batches)
     for _ in range(4):
@@ -78,7 +77,8 @@ def main():
     for work in arguments.work:
         title, settings = WORK[work]
         settings = dataclasses.replace(settings, precision=arguments.precision)
-        clock, found = profiled(settings, arguments.steps)
+        side = prepared(settings, random_pixels(settings, 4 * settings.batch_size))
+        clock, found = profiled(*side, arguments.steps)
         print(f"### {title}, {settings.precision}: {clock:.1f} ms a step\n")
         kinds, names = Counter(), Counter()
         for (kind, name), each in found.items():

@@ -98,6 +98,7 @@ def _shared(settings):
         "widths",
         "kernel_sizes",
         "dense_widths",
+        "patch",
         "residual",
         "batch_norm",
         "group_norm",
@@ -221,10 +222,11 @@ def count_weights(settings, told=0) -> int:
         return _count_denoiser(settings)
     stages = networks.stages(settings.widths, settings.kernel_sizes, settings.stage_strides)
     height, width, channels = settings.image_shape
-    pads = networks.padding(settings.image_shape, settings.stage_strides, len(stages))
-    height, width = height + sum(pads[0]), width + sum(pads[1])
+    patch = settings.patch
+    pads = networks.padding(settings.image_shape, settings.stage_strides, len(stages), patch)
+    height, width = (height + sum(pads[0])) // patch, (width + sum(pads[1])) // patch
     encoder = decoder = 0
-    filters = channels
+    filters = channels * patch**2
     for index, (own, size, stride) in enumerate(stages):
         before = settings.widths[max(index - 1, 0)]  # output of the decoder's stage
         encoder += size**2 * filters * own + 5 * own
@@ -234,7 +236,7 @@ def count_weights(settings, told=0) -> int:
             inside = own if settings.latent_map else before
             decoder += 2 * (size**2 * inside**2 + 5 * inside)
         filters, height, width = own, height // stride, width // stride
-    decoder += stages[0][1] ** 2 * settings.widths[0] * channels + channels
+    decoder += (stages[0][1] ** 2 * settings.widths[0] + 1) * channels * patch**2
     flat, latent_dim, labels = height * width * filters, settings.latent_dim, settings.classes
     features = settings.dense_widths[-1] if settings.dense_widths else flat
     if settings.latent_map:

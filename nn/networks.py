@@ -130,6 +130,25 @@ class Layers:
             x = Dropout(self.dropout, seed=self.seed, name=name, dtype=self.dtype)(x)
         return x
 
+    def patches(self, x, patch):
+        """A map in which every place has a patch of pixels as its channels."""
+        height, width, channels = x.shape[1:]
+        apart = (height // patch, patch, width // patch, patch, channels)
+        x = keras.layers.Reshape(apart, dtype=self.dtype)(x)
+        x = keras.layers.Permute((1, 3, 2, 4, 5), dtype=self.dtype)(x)
+        joined = (height // patch, width // patch, patch * patch * channels)
+        return keras.layers.Reshape(joined, dtype=self.dtype)(x)
+
+    def pixels(self, x, patch):
+        """The inverse of `patches`, in float32 (Shi et al., 2016: sub-pixel convolution)."""
+        height, width, channels = x.shape[1:]
+        channels //= patch * patch
+        apart = (height, width, patch, patch, channels)
+        x = keras.layers.Reshape(apart, dtype="float32")(x)
+        x = keras.layers.Permute((1, 3, 2, 4, 5), dtype="float32")(x)
+        joined = (height * patch, width * patch, channels)
+        return keras.layers.Reshape(joined, dtype="float32")(x)
+
     def tell(self, x, given, scale=False):
         """Adds a function of conditions `(batch, width)` to each map, after scaling it if requested
         ([Perez et al., 2018](https://arxiv.org/abs/1709.07871), Eq. 2); starts as the identity."""
@@ -164,21 +183,23 @@ def stages(widths, kernel_sizes, strides):
     return list(zip(widths, sizes, steps, strict=True))
 
 
-def padding(image_shape, strides, stages):
-    """Rows and columns to add so that every stride divides its map.
+def padding(image_shape, strides, stages, patch=1):
+    """Rows and columns to add so that patches divide the image, and every stride its map.
 
     Returns:
         `((top, bottom), (left, right))`, all 0 if the sides are multiples already.
     """
-    factor = math.prod(strides * stages if len(strides) == 1 else strides)
+    factor = patch * math.prod(strides * stages if len(strides) == 1 else strides)
     extra = [-side % factor for side in image_shape[:2]]
     return tuple((each // 2, each - each // 2) for each in extra)
 
 
-def _convolutions(layers, x, widths, kernel_sizes, strides, residual, tell=None):
-    pad = padding(x.shape[1:], strides, len(widths))
+def _convolutions(layers, x, widths, kernel_sizes, strides, residual, patch=1, tell=None):
+    pad = padding(x.shape[1:], strides, len(widths), patch)
     if any(map(any, pad)):
         x = keras.layers.ZeroPadding2D(pad, dtype=layers.dtype)(x)
+    if patch > 1:
+        x = layers.patches(x, patch)
     for number, (width, kernel_size, stride) in enumerate(stages(widths, kernel_sizes, strides)):
         x = layers.activate(layers.conv(width, kernel_size, stride)(x))
         if tell:
@@ -195,6 +216,7 @@ def _features(
     kernel_sizes=(3,),
     strides=(2,),
     dense_widths=(),
+    patch=1,
     residual=False,
     batch_norm=False,
     group_norm=False,
@@ -217,7 +239,7 @@ def _features(
     layers = Layers(name, seed, precision, batch_norm, group_norm, dropout)
     images = keras.Input(image_shape, name="images")
     tell = _telling(layers, told, told_in)
-    maps = _convolutions(layers, images, widths, kernel_sizes, strides, residual, tell)
+    maps = _convolutions(layers, images, widths, kernel_sizes, strides, residual, patch, tell)
     x = keras.layers.Flatten(dtype=layers.dtype)(maps)
     return layers, images, maps, layers.denses(x, dense_widths)
 
@@ -250,6 +272,9 @@ def encoder(image_shape, latent_dim, stochastic=True, latent_map=(), told=0, **s
         widths: Filters of each stage; default: `(32, 64)`.
         kernel_sizes, strides: One for each stage, or one for all; default: `(3,)`, `(2,)`.
         dense_widths: Units of dense layers between the convolutions and the latent; default: none.
+        patch: Side of the squares of pixels that are the channels of one place of the first map;
+            default: 1. The network then works at that fraction of the image's size, at which
+            convolutions of many channels are fast.
         residual, batch_norm, group_norm, dropout: Additions to every stage; default: none. Group
             norm has at most `GROUPS` groups.
         seed: Seed of the initial weights and of the dropout masks; default: 0.
@@ -274,6 +299,7 @@ def decoder(
     kernel_sizes=(3,),
     strides=(2,),
     dense_widths=(),
+    patch=1,
     residual=False,
     batch_norm=False,
     group_norm=False,
@@ -305,9 +331,9 @@ def decoder(
         sigmoid.
     """
     layers = Layers("decoder", seed, precision, batch_norm, group_norm, dropout)
-    pad = padding(image_shape, strides, len(widths))
+    pad = padding(image_shape, strides, len(widths), patch)
     each_stage = stages(widths, kernel_sizes, strides)
-    factor = math.prod(stride for _, _, stride in each_stage)
+    factor = patch * math.prod(stride for _, _, stride in each_stage)
     small = [(side + sum(each)) // factor for side, each in zip(image_shape[:2], pad, strict=True)]
 
     z = keras.Input((latent_dim,), name="z")
@@ -335,7 +361,10 @@ def decoder(
             x = tell(x, 1)
         if residual and not latent_map:
             x = layers.residual(x, width, kernel_size)
-    logits = layers.map_head(image_shape[2], each_stage[0][1], name="logits")(x)
+    channels = image_shape[2] * patch * patch
+    logits = layers.map_head(channels, each_stage[0][1], name="logits")(x)
+    if patch > 1:
+        logits = layers.pixels(logits, patch)
     if any(map(any, pad)):
         logits = keras.layers.Cropping2D(pad, dtype="float32")(logits)
     return keras.Model([z, given] if told else z, logits, name="decoder")

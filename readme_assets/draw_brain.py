@@ -18,7 +18,7 @@ from tables import markdown
 import data
 import evaluate
 import train
-from analysis import latent, plots, samples
+from analysis import latent, plots, reconstruction, samples
 from nn.batches import in_batches
 from storage import runs
 
@@ -43,13 +43,13 @@ def main():
     plots.save(plots.loss_curves(history, terms), HERE / "brain_training.png")
 
     numbers = evaluate.report(model, images, arguments.run)
-    parts = [evaluate.baselines(images, size) for size in (*SIZES, settings.latent_dim)]
+    parts = [reconstruction.baselines(images, size) for size in (*SIZES, settings.latent_dim)]
     table = pd.concat([parts[0].iloc[:1], *(part.iloc[1:] for part in parts)])
     name = f"{settings.model}, latent {settings.latent_dim}"
     table.loc[name] = {column: numbers[column]["value"] for column in table.columns}
     pixels = images.test.images[:] / np.float32(255)
     made = in_batches(model.reconstruct, pixels, batch_size=16)
-    ssim = evaluate.likeness(pixels, made)["ssim"]
+    ssim = reconstruction.likeness(pixels, made)["ssim"]
     by_subject = pd.Series(ssim).groupby(images.test.table["subject"].to_numpy()).mean()
 
     # Memorisation: distance of samples to their nearest training image, compared with test images.

@@ -20,7 +20,7 @@ from sklearn.metrics import silhouette_score
 import data
 import evaluate
 import train
-from analysis import latent, plots
+from analysis import latent, plots, reconstruction
 from nn import metrics
 from nn.batches import in_batches
 from storage import runs
@@ -44,7 +44,7 @@ def main():
         again = in_batches(model.reconstruct, images.test.images)
         near = metrics.knn_purity(z, truth, evaluate.NEIGHBOURS)
         apart = silhouette_score(z[:SHOWN], truth[:SHOWN])
-        ssim = evaluate.likeness(real, again)["ssim"].mean()
+        ssim = reconstruction.likeness(real, again)["ssim"].mean()
         print(f"{name}: purity {near:.3f}, silhouette {apart:.2f}, SSIM {ssim:.3f}")
         title = f"{name}: purity {near:.2f}, silhouette {apart:.2f}"
         figure = plots.latent_map(z[:SHOWN], truth[:SHOWN], images.classes, title)

@@ -1,12 +1,12 @@
 """Reads folders of image files into one uint8 array; each file is decoded once and cached.
 
-The main function is `gather`. It decodes new files (in threads, by `decoding.read`) and writes them
-into an array in a cache folder; the next call with the same files reads only their sizes and dates.
+The main function is `gather`. It decodes new files by `decoding.read`, in threads or processes, and
+writes them into an array in a cache folder; the next call with the same files reads only their
+sizes and dates.
 """
 
 import errno
 import hashlib
-import itertools
 import json
 import math
 import mmap
@@ -14,10 +14,11 @@ import os
 import shutil
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from pathlib import Path
 
-import keras
+import joblib
 import numpy as np
 import pandas as pd
 from filelock import FileLock
@@ -30,7 +31,8 @@ KINDS = decoding.PICTURES + decoding.VOLUMES + decoding.DICOM
 UNREAD = (".gif", ".heic", ".heif", ".avif", ".jp2", ".svg", ".raw", ".cr2", ".nef", ".dng")
 NOT_TEXT = "has a name that is not UTF-8; rename it"
 NAMED = 10  # bad files that an error lists
-TASK = 32  # files that a thread takes at a time
+TASK = 32  # files that a thread or a process takes at a time
+MANY = 2000  # files from which on processes pay, which start in a second
 VERSION = 4  # of the results of `decoding.read`; a new version invalidates old caches
 
 
@@ -333,36 +335,69 @@ def _decoded(root, base, reading, known, array, fresh, marks):
 
 
 def _decode(root, made, entries, fresh, reading, counts):
-    """Decodes the new files in threads; stores digests, or the reason for a bad file."""
+    """Decodes the new files; stores digests, or the reason for a bad file.
 
-    def decode(name):
-        entry = entries[name]
-        if entry["reason"]:
-            return
+    In threads, and in processes from `MANY` files on: Pillow decodes without the GIL, but the rest
+    of a file's work needs it.
+    """
+    fresh = [name for name in fresh if not entries[name]["reason"]]
+    parts = [fresh[first : first + TASK] for first in range(0, len(fresh), TASK)]
+    many = len(fresh) >= MANY
+    work = joblib.Parallel(
+        n_jobs=os.cpu_count(),
+        backend="loky" if many else "threading",
+        batch_size=1,
+        return_as="generator",
+    )
+    tasks = (
+        joblib.delayed(read_into)(
+            made, [(root / name, entries[name]["first"], counts[name]) for name in part], reading
+        )
+        for part in parts
+    )
+    import keras  # for its progress bar; processes that decode do without TensorFlow
+
+    bar = keras.utils.Progbar(len(fresh), unit_name="file", verbose=many, interval=1)
+    done = 0
+    try:
+        for part, results in zip(parts, work(tasks), strict=True):
+            for name, (digests, reason, later) in zip(part, results, strict=True):
+                entries[name] |= {"digests": digests, "reason": reason}
+                if later:
+                    entries[name]["mark"] = None  # tried again once it is installed
+            done += len(part)
+            bar.update(done)
+    except BrokenProcessPool as error:
+        raise OSError(
+            f"{root}: a process that decodes files was ended from outside, most likely because the "
+            "memory was full; free some and start again"
+        ) from error
+
+
+def read_into(array, files, reading):
+    """Reads files into rows of an array.
+
+    Args:
+        array: uint8 `(n, height, width, channels)`; a memory map where processes share it.
+        files: Tuples `(path, first, count)`: the rows from `first` on, as many as `count` told.
+        reading: `decoding.Reading`.
+
+    Returns:
+        A tuple for each file: the digests of its images, the reason if it is bad, and whether it
+        may be readable later.
+    """
+    results = []
+    for path, first, expected in files:
         try:
-            images = decoding.read(root / name, reading)
-            if len(images) != counts[name]:
+            images = decoding.read(path, reading)
+            if len(images) != expected:
                 raise NoReader("changed while it was read")
         except BadFile as error:
-            entry["reason"] = str(error)
-            if isinstance(error, NoReader):
-                entry["mark"] = None  # tried again once it is installed
-            return
-        made[entry["first"] : entry["first"] + len(images)] = images
-        entry["digests"] = [digest(image) for image in images]
-
-    def decode_all(part):
-        for name in part:
-            decode(name)
-        return len(part)
-
-    # Pillow decodes without the GIL; one task per file would take half as much time again.
-    parts = [fresh[first : first + TASK] for first in range(0, len(fresh), TASK)]
-    long = len(fresh) > 2000
-    bar = keras.utils.Progbar(len(fresh), unit_name="file", verbose=long, interval=1)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for done in itertools.accumulate(pool.map(decode_all, parts)):
-            bar.update(done)
+            results.append(([], str(error), isinstance(error, NoReader)))
+            continue
+        array[first : first + len(images)] = images
+        results.append(([digest(image) for image in images], "", False))
+    return results
 
 
 def digest(image) -> str:

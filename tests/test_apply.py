@@ -9,7 +9,7 @@ import apply
 import config
 import data
 import train
-from analysis import directions, latent
+from analysis import directions, folders, latent
 from analysis.directions import Direction
 from families import priors, registry
 from sources import files
@@ -77,7 +77,7 @@ def test_what_marks_outliers_is_high_for_flat_noisy_and_inverted_images(spots, t
 def test_a_picture_is_called_like_its_file_and_no_two_alike():
     names = ["a.png", "a.jpg", "deep/b.jpeg", "b.tiff", "b.bmp", "v.nii.gz", "v.nii.gz"]
     table = pd.DataFrame({"file": names, "slice": [0, 0, 0, 0, 0, 3, 4]})
-    assert apply.picture_names(table) == [
+    assert folders.picture_names(table) == [
         "a.png",
         "a.jpg.png",
         "deep/b.png",
@@ -172,12 +172,12 @@ def test_parquet_says_what_it_needs(tmp_path, monkeypatch):
 
     monkeypatch.setattr(pd.DataFrame, "to_parquet", absent)
     with pytest.raises(ValueError, match="pip install pyarrow, or take csv"):
-        apply.save_table(pd.DataFrame({"a": [1]}), tmp_path / "latents.parquet")
+        folders.save_table(pd.DataFrame({"a": [1]}), tmp_path / "latents.parquet")
 
 
 def test_images_of_one_name_do_not_meet_in_one_file(tmp_path):
     table = pd.DataFrame({"file": ["a.jpg", "a.png", "v.nii", "v.nii"], "slice": [0, 0, 0, 1]})
-    apply.save_images(np.zeros((4, 2, 2, 3)), table, tmp_path)
+    folders.save_images(np.zeros((4, 2, 2, 3)), table, tmp_path)
     names = ["a.jpg.png", "a.png", "v.nii.slice0.png", "v.nii.slice1.png"]
     assert sorted(each.name for each in tmp_path.iterdir()) == names
 
@@ -382,7 +382,7 @@ def test_a_generated_data_set_is_read_back_by_the_folder_source(
 
 
 def test_generating_without_labels_and_of_one_class(run, labelled_run, tmp_path):
-    table = apply.generate(train.load(run), 3, tmp_path / "plain")
+    table = folders.generate(train.load(run), 3, tmp_path / "plain")
     assert list(table.columns) == ["file"] and (tmp_path / "plain" / "00002.png").is_file()
     one = tmp_path / "one"
     apply.main([str(labelled_run), "--generate", "4", "--label", "1", "--to", str(one)])

@@ -67,6 +67,10 @@ def test_a_latent_map_gives_the_latent_its_size_and_the_stages_their_strides():
     assert settings.stage_strides == (2, 2, 1)
     assert replace(settings, latent_map=(), latent_dim=7).stage_strides == (2, 2, 2)
     assert replace(settings, strides=(1, 4, 2)).stage_strides == (1, 4, 1)
+    assert replace(settings, patch=2).stage_strides == (2, 1, 1)
+    assert replace(settings, patch=4).stage_strides == (1, 1, 1)
+    with pytest.raises(ValueError, match="times the patch, multiply to 4"):
+        replace(settings, patch=3)
     assert config.Settings.from_dict(json.loads(json.dumps(settings.to_dict()))) == settings
 
 
@@ -77,8 +81,8 @@ def test_a_latent_map_gives_the_latent_its_size_and_the_stages_their_strides():
         ((5, 8, 2), {}, "sides divide those of the image, 32 x 32, alike"),
         ((4, 8, 2), {}, "sides divide those of the image, 32 x 32, alike"),
         ((64, 64, 2), {}, "no larger than the image, 32 x 32"),
-        ((4, 4, 2), {}, r"stages \(widths, strides\) whose first strides multiply to 8"),
-        ((16, 16, 2), {"strides": (4,)}, "whose first strides multiply to 2"),
+        ((4, 4, 2), {}, "stages whose first strides, times the patch, multiply to 8"),
+        ((16, 16, 2), {"strides": (4,)}, "whose first strides, times the patch, multiply to 2"),
         ((8, 8, 2), {"model": "M2"}, r"\(\) for M2"),
         ((16, 16, 512), {}, "whole numbers from 1 to 65536"),
     ],

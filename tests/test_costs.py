@@ -14,6 +14,21 @@ def test_a_convolution_costs_two_operations_for_every_weight_at_every_place():
     assert costs.operations(traced) == 2 * (4 * 4 * 4) * (3 * 3 * 3) * 5
 
 
+def test_the_kernels_of_a_function_add_up_and_move_what_goes_in_and_out():
+    spec = (tf.TensorSpec((4, 8, 8, 3)), tf.TensorSpec((3, 3, 3, 5)))
+    traced = tf.function(lambda x, k: tf.nn.relu(tf.nn.conv2d(x, k, 1, "SAME")))
+    found = costs.kernels(traced.get_concrete_function(*spec))
+    assert sum(each.operations for each in found.values()) == costs.operations(
+        traced.get_concrete_function(*spec)
+    )
+    moved = {each.kind: each.bytes for each in found.values()}
+    made = 4 * 8 * 8 * 5
+    assert moved == {"Conv2D": 4 * (4 * 8 * 8 * 3 + 3 * 3 * 3 * 5 + made), "Relu": 4 * 2 * made}
+    (dense,) = [each for each in found.values() if each.dense]
+    assert dense.seconds(1e9, 1e3) == dense.bytes / 1e3  # too little work for its bytes
+    assert dense.seconds(1e3, 1e9) == dense.operations / 1e3
+
+
 def test_a_step_costs_about_three_times_its_networks_and_grows_with_the_batch(tiny):
     model = registry.from_settings(tiny())
     train.compile_model(model, tiny(), 10)

@@ -86,20 +86,6 @@ def test_image_measures_are_those_of_the_reconstruction_from_the_mean(trained, s
     assert numbers["ssim"]["value"] == pytest.approx(np.mean(metrics.ssim(images, made)), rel=1e-5)
 
 
-def test_baselines_are_the_mean_image_and_a_projection(spots):
-    table = evaluate.baselines(spots, components=5)
-    train_pixels, pixels = (split.images / 255.0 for split in (spots.train, spots.test))
-    mean = train_pixels.mean(axis=0)
-    expected = np.mean((pixels - mean) ** 2)
-    assert table.loc["mean image", "mse"] == pytest.approx(expected, rel=1e-3)
-    flat = (train_pixels - mean).reshape(len(train_pixels), -1)
-    axes = np.linalg.svd(flat, full_matrices=False)[2][:5]
-    away = (pixels - mean).reshape(len(pixels), -1)
-    made = np.clip((away @ axes.T @ axes).reshape(pixels.shape) + mean, 0, 1)
-    expected = np.mean((pixels - made) ** 2)
-    assert table.loc["PCA, 5 components", "mse"] == pytest.approx(expected, rel=0.02)
-
-
 def test_a_report_is_the_same_twice_and_on_a_loaded_run(trained, spots):
     model, run = trained
     numbers = evaluate.report(model, spots)

@@ -19,6 +19,7 @@ OPTIONS = [
     {"residual": True, "batch_norm": True},
     {"residual": True, "group_norm": True},
     {"dense_widths": (16, 12), "dropout": 0.2},
+    {"patch": 3, "strides": (1, 2)},
     {"precision": "bfloat16", "residual": True, "dropout": 0.2},
 ]
 
@@ -78,6 +79,30 @@ def test_every_option_gives_finite_float32_outputs_of_the_right_shape(options):
 
 MAP_OPTIONS = {"image_shape": (16, 24, 1), "widths": (4, 6, 8), "latent_map": (4, 6, 5)}
 MAP_OPTIONS |= {"strides": (2, 2, 1), "latent_dim": 120}
+
+
+def test_patches_are_those_of_tensorflow_and_become_pixels_again():
+    layers = networks.Layers("test", 0, "float32")
+    images = keras.Input((12, 6, 2))
+    patches = layers.patches(images, 3)
+    network = keras.Model(images, [patches, layers.pixels(patches, 3)])
+    pixels = np.random.default_rng(0).random((2, 12, 6, 2), np.float32)
+    apart, joined = network(pixels)
+    np.testing.assert_array_equal(apart, tf.nn.space_to_depth(pixels, 3))
+    np.testing.assert_array_equal(joined, pixels)
+
+
+def test_with_patches_the_network_works_at_a_fraction_of_the_size():
+    options = MAP_OPTIONS | {"patch": 2, "strides": (1, 2, 1), "residual": True}
+    encoder, decoder = networks.encoder(**options), networks.decoder(**options)
+    assert max(row[2][0] for row in networks.layers_of(encoder)[4:] if len(row[2]) == 3) == 8
+    z_mean, _ = encoder(tf.ones((2, 16, 24, 1)))
+    assert z_mean.shape == (2, 120) and decoder(z_mean).shape == (2, 16, 24, 1)
+    whole, half = (
+        networks.encoder(**MAP_OPTIONS | each).count_params()
+        for each in ({"strides": (2, 2, 1)}, {"strides": (1, 2, 1), "patch": 2})
+    )
+    assert half - whole == 9 * 4 * 3  # the first stage sees four pixels of a place
 
 
 @pytest.mark.parametrize("upsampling", ["transpose", "nearest"])
@@ -181,6 +206,7 @@ def test_the_weights_of_a_model_are_known_before_it_is_built(kind):
     shapes = [{"dense_widths": (32, 16), "image_shape": (45, 30, 3), "class_widths": ()}]
     if kind not in ("M2", "Denoiser"):
         shapes.append({"latent_map": (8, 8, 3), "widths": (8, 16, 24), "residual": True})
+        shapes.append({"patch": 2, "image_shape": (45, 30, 3)})
     if os.environ.get("ATLAS_LONG") == "1":
         shapes += [
             {},
