@@ -177,12 +177,14 @@ class Settings:
     class_widths: tuple[int, ...] = _within((64,), 1, 16384)  # dense layers before the class
     classify_from: str = _among("mean", "mean", "sample")
 
-    # Adversarial models
+    # What a conditional model is told
     conditions: tuple[str, ...] = _words()  # Conditional...: columns that its networks are told
     told_in: str = _among("input", "input", "stages")  # where the networks are told them
     hidden_share: float = _within(0.1, 0.0, 1.0)  # of each condition in training
     leak_weight: float = _within(0.0, 0.0, 1e7)  # nats per unit of `losses.hsic`
     change_weight: float = _within(0.0, 0.0, 1e4)  # nats per grey level of change
+
+    # Adversarial models
     stochastic: bool = True  # AAE: whether its encoder has a variance
     discriminator_widths: tuple[int, ...] = _within((256, 256), 1, 16384)
     adversarial_weight: float = _within(30.0, 0.0, 1e6)  # AAE: of the adversarial term

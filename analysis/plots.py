@@ -818,7 +818,7 @@ def anomalies(images, made, maps, limit, masks=None, label="score", heads=None, 
 
 
 @styled
-def alarm(groups, curves=None, threshold=None, width=9.0):
+def alarm(groups, curves=None, threshold=None, width=9.0, title=None):
     """Scores of subjects with the alarm's threshold, and ROC curves of images.
 
     Args:
@@ -826,15 +826,17 @@ def alarm(groups, curves=None, threshold=None, width=9.0):
         curves: Dictionary of names to `(scores, ill)` of images, `(n,)` each; None: no curves.
         threshold: Of the alarm, drawn; or None.
         width: Inches.
+        title: Of the scores, or None.
     """
     figure, axes = new_figure(width, 0.42 * width, 1, 1 if curves is None else 2)
     axis, values = axes[0, 0], np.concatenate(list(groups.values()))
     bins = np.linspace(values.min(), max(values.max(), threshold or values.max()), 31)
     for colour, (name, scores) in zip(COLOURS, groups.items(), strict=False):
-        axis.hist(scores, bins, color=colour, alpha=0.5, label=f"{name} ({len(scores)})")
+        look = {"histtype": "stepfilled", "facecolor": (*colour, 0.15), "edgecolor": colour}
+        axis.hist(scores, bins, **look, linewidth=1.8, label=f"{name} ({len(scores)})")
     if threshold is not None:
         axis.axvline(threshold, color=INK, linewidth=1, linestyle="--", label="alarm above")
-    axis.set(xlabel="score of a subject", ylabel="subjects")
+    axis.set(xlabel="score of a subject", ylabel="subjects", title=title)
     # Below the axis: names of groups may be as long as a sentence.
     axis.legend(loc="upper left", bbox_to_anchor=(0.0, -0.16), fontsize=8)
     if curves is None:

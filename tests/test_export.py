@@ -16,7 +16,7 @@ from nn import layers
 
 KINDS = {
     "VAE": {"dropout": 0.3, "batch_norm": True, "residual": True},
-    "MMD-AE": {"upsampling": "nearest"},
+    "MMD-AE": {"upsampling": "nearest", "patch": 2},
     "SemiSupervisedVAE": {"classes": 2, "dropout": 0.3},
     "M2": {"classes": 2},
     "SoftIntroVAE": {"reconstruction": "gaussian"},
