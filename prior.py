@@ -39,6 +39,11 @@ def parsed(words=None):
     parser.add_argument("--steps", type=int, default=4000, help="training steps of trained kinds")
     parser.add_argument("--width", type=int, help="of the layers of trained kinds")
     parser.add_argument(
+        "--batch-size",
+        type=int,
+        help="latents of a training step of trained kinds; default: 256, of maps 64",
+    )
+    parser.add_argument(
         "--condition",
         nargs="+",
         default=[],
@@ -54,10 +59,10 @@ def parsed(words=None):
         "are labels, else nats, or wasserstein if some kind has none",
     )
     arguments = parser.parse_args(words)
-    for name in ("seeds", "steps", "components", "width"):
+    for name in ("seeds", "steps", "components", "width", "batch_size"):
         value = getattr(arguments, name)
         if value is not None and value < 1:
-            parser.error(f"--{name} {value}: give 1 or more")
+            parser.error(f"--{name.replace('_', '-')} {value}: give 1 or more")
     return arguments
 
 
@@ -81,6 +86,7 @@ from storage import checkpoints, disk, runs
 
 LEAST = 200  # validation images for a Frechet distance: more than the classifier has features
 SHOWN = 12  # samples in a row of the figure, the first ones
+TRAINED = ("steps", "width", "batch_size")  # options of trained kinds
 OWN = "N(0, I)"
 RECONSTRUCTIONS = "reconstructions"
 IN_FEATURES = (
@@ -120,7 +126,7 @@ def fitted(run, kind, model, split, seed, options):
         # Of these weights: a training on other latents must not be taken for this one.
         digest = checkpoints.sha256(run / checkpoints.WEIGHTS)[:8]
         folder = runs.prior_folder(run, _name(kind, options["columns"]))
-        sizes = {name: options[name] for name in ("steps", "width") if options[name]}
+        sizes = {name: options[name] for name in TRAINED if options.get(name)}
         folder /= "-".join(map(str, ["training", digest, *sizes.values(), seed]))
         chosen |= {"folder": folder, "told": True, **sizes}
     moves = priors.moves(runs.load_settings(run))
@@ -139,7 +145,7 @@ def compared(run, model, images, kinds, seeds=1, judge=None, **options):
         kinds: Names of `priors.KINDS`.
         seeds: Seeds per kind.
         judge: `judges.Judge`, or None.
-        **options: `components`, `steps`, `width`, `columns`, `categories`.
+        **options: `components`, `columns`, `categories`, and those of `TRAINED`.
 
     Returns:
         `(table, fitted)`: a row for each kind and seed, including N(0, I) and the reconstructions;
@@ -216,8 +222,7 @@ def main(words=None):
     run = arguments.run
     options = {
         "components": arguments.components,
-        "steps": arguments.steps,
-        "width": arguments.width,
+        **{name: getattr(arguments, name) for name in TRAINED},
         "columns": tuple(arguments.condition),
     }
     try:

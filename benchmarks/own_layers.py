@@ -2,12 +2,14 @@
 
     python benchmarks/own_layers.py [--rounds 7] [--seconds 1]
 
-Feature maps are those at the end of the decoders of `rivals.py`.
+Feature maps are those at the end of the decoders of `rivals.py`; of layers with many weights, those
+in the middle of its deepest networks, where a stride halves the maps and doubles the channels.
 """
 
 import argparse
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -19,6 +21,16 @@ import tensorflow as tf
 from nn import layers
 
 MAPS = ((128, 28, 28, 32), (64, 64, 64, 64), (16, 256, 256, 16))
+SMALL = ((64, 8, 8, 128), (64, 4, 4, 256))
+HALF = "mixed_bfloat16"
+DEEP = {
+    "convolution, many weights": lambda of, width, **options: of.Conv2D(
+        2 * width, 3, strides=2, padding="same", **options
+    ),
+    "transposed convolution, many weights": lambda of, width, **options: of.Conv2DTranspose(
+        width // 2, 3, strides=2, padding="same", **options
+    ),
+}
 PAIRS = {
     "convolution to 1 channel": lambda of: of.Conv2D(1, 3, padding="same"),
     "convolution to 3 channels": lambda of: of.Conv2D(3, 3, padding="same"),
@@ -59,20 +71,25 @@ def main():
     parser.add_argument("--seconds", type=float, default=1.0, help="per turn")
     arguments = parser.parse_args()
     print("| layer | map | Keras', ms | ours is faster, times |\n|---|---|---|---|")
-    for name, make in PAIRS.items():
-        for shape in MAPS:
-            x = tf.random.stateless_normal(shape, (0, 0))
-            theirs, ours = (step_of(make(of), x) for of in (keras.layers, layers))
-            pairs = [
-                tuple(milliseconds(each, arguments.seconds) for each in (theirs, ours))
-                for _ in range(arguments.rounds)
-            ]
-            ratios = [one / other for one, other in pairs]
-            print(
-                f"| {name} | {' x '.join(map(str, shape))} | {median(one for one, _ in pairs):.1f} "
-                f"| {median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}) |",
-                flush=True,
-            )
+    cases = [(name, make, shape) for name, make in PAIRS.items() for shape in MAPS]
+    for name, make in DEEP.items():
+        for shape in SMALL:
+            cases.append((name, partial(make, width=shape[-1]), shape))
+            halved = partial(make, width=shape[-1], dtype=HALF)
+            cases.append((f"{name}, bfloat16", halved, shape))
+    for name, make, shape in cases:
+        x = tf.random.stateless_normal(shape, (0, 0))
+        theirs, ours = (step_of(make(of), x) for of in (keras.layers, layers))
+        pairs = [
+            tuple(milliseconds(each, arguments.seconds) for each in (theirs, ours))
+            for _ in range(arguments.rounds)
+        ]
+        ratios = [one / other for one, other in pairs]
+        print(
+            f"| {name} | {' x '.join(map(str, shape))} | {median(one for one, _ in pairs):.1f} "
+            f"| {median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}) |",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -84,8 +84,8 @@ def fit(kind, model, split, seed=0, columns=(), categories=(), moves=None, **opt
         seed: Seed of the draws and of the fit.
         columns: Columns of the split's table to condition on; for the kinds of `CONDITIONAL`.
         categories: See `Conditions.learn`.
-        **options: Options of the kind: `components` of a mixture; `steps`, `width`, `folder` and
-            `told` of trained kinds.
+        **options: Options of the kind: `components` of a mixture; `steps`, `width`, `batch_size`,
+            `folder` and `told` of trained kinds.
 
     Raises:
         ValueError: if the kind cannot be fitted, with a kind that can.
@@ -103,7 +103,7 @@ def fit(kind, model, split, seed=0, columns=(), categories=(), moves=None, **opt
         options |= {"table": table, "conditions": Conditions.learn(table, columns, categories)}
     if kind == flow_matching.Flow.kind and model.latent_map:
         options |= {"latent_map": model.latent_map, "precision": model.precision}
-        options["batch_size"] = flow_matching.MAPS_OF_A_STEP
+        options.setdefault("batch_size", flow_matching.MAPS_OF_A_STEP)
     return KINDS[kind].fitted(z, seed, **options)
 
 

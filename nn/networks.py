@@ -57,7 +57,7 @@ class Layers:
         }
 
     def conv(self, width, kernel_size, stride=1, transpose=False, initializer="he_normal"):
-        kind = Conv2DTranspose if transpose else keras.layers.Conv2D
+        kind = Conv2DTranspose if transpose else Conv2D
         # The norm that follows has its own offset.
         return kind(
             width,

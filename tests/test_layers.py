@@ -65,6 +65,39 @@ def test_a_convolution_to_few_channels_and_its_gradients_are_those_of_keras(
     assert bool(taken) == (other_ways and not tf.config.list_logical_devices("GPU"))
 
 
+def test_the_sums_of_four_pixels_together_are_those_of_keras():
+    x = tf.constant(np.random.default_rng(0).normal(size=(2, 6, 12, 8)), tf.float32)
+    theirs = keras.layers.Conv2D(3, 5, padding="same")
+    ours = layers.Conv2D(3, 5, padding="same")
+    for layer in (theirs, ours):
+        layer.build(x.shape)
+        layer.set_weights(theirs.get_weights())
+    for one, other in zip(convolved(theirs, x), convolved(ours, x), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5 * np.abs(one).max())
+
+
+@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
+@pytest.mark.parametrize("kind", ["Conv2D", "Conv2DTranspose"])
+@pytest.mark.parametrize("strides", [1, 2, (2, 1)])
+def test_gradients_of_many_weights_as_a_product_are_those_of_keras(
+    kind, strides, precision, monkeypatch
+):
+    taken, product = [], layers._to_kernel
+    monkeypatch.setattr(layers, "_to_kernel", lambda *each: taken.append(1) or product(*each))
+    options = {"filters": 96, "kernel_size": (3, 5), "padding": "same", "strides": strides}
+    x = tf.constant(np.random.default_rng(0).normal(size=(1, 5, 4, 96)), tf.float32)
+    theirs, ours = (getattr(of, kind)(**options, dtype=precision) for of in (keras.layers, layers))
+    for layer in (theirs, ours):
+        layer.build(x.shape)
+        layer.set_weights(theirs.get_weights())
+    found = convolved(theirs, x), convolved(lambda x: ours(x, training=True), x, ours)
+    near = 1e-5 if precision == "float32" else 2**-6
+    for one, other in zip(*found, strict=True):
+        one, other = (tf.cast(each, tf.float32).numpy() for each in (one, other))
+        np.testing.assert_allclose(one, other, atol=near * np.abs(one).max())
+    assert bool(taken) != bool(tf.config.list_logical_devices("GPU"))
+
+
 @pytest.mark.parametrize("options", [{}, {"strides": 2}, {"kernel_size": 4, "padding": "valid"}])
 def test_a_transposed_convolution_and_its_gradients_are_those_of_keras(options):
     options = {"filters": 6, "kernel_size": 3, "padding": "same"} | options

@@ -455,6 +455,19 @@ def test_a_trained_prior_of_earlier_weights_is_fitted_anew(run, spots, monkeypat
     assert priors.of_run(run, "flow").kind == "flow"
 
 
+def test_the_batch_of_a_training_is_an_option_and_another_training(run, spots, monkeypatch):
+    monkeypatch.setattr(command.data, "images_of", lambda run: spots)
+    taken, plan = [], flows.Plan
+    monkeypatch.setattr(flows, "Plan", lambda *each: taken.append(each[1]) or plan(*each))
+    for size in ("16", "32"):
+        words = ["--kind", "flow", "--steps", "2", "--batch-size", size, "--by", "nats"]
+        command.main([str(run), *words])
+    assert taken == [16, 32]
+    assert len(list((run / "priors" / "flow").glob("training-*"))) == 2
+    with pytest.raises(SystemExit):
+        command.parsed([str(run), "--batch-size", "0"])
+
+
 def test_a_frechet_distance_needs_labels_and_enough_images(run, spots, monkeypatch):
     monkeypatch.setattr(command.data, "images_of", lambda run: spots)
     with pytest.raises(SystemExit, match="needs labels and 200 validation images; spots has"):
