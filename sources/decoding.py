@@ -23,6 +23,8 @@ VOLUMES = (".nii", ".nii.gz")
 DICOM = (".dcm", ".dicom")
 DEEP = (".png", ".tif", ".tiff")  # formats that may have more than 8 bits
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")  # by content, not by name
+PNG = b"\x89PNG\r\n\x1a\n"  # how such a file begins,
+PNG_DEPTH = 24  # and the place of the byte that tells its bits
 READERS = ("nibabel", "pydicom", "pylibjpeg", "jpeg_ls")
 MAX_PIXELS = 64_000_000  # four times the largest radiograph; decompression bombs claim more
 MAX_BYTES = 2**28 + 2**20  # of a volume or DICOM file: 512 x 512 x 512 in 16 bits, and a header
@@ -187,6 +189,10 @@ def bits_of(path) -> int:
     """Bits of a deep picture, at least 8; 0 for other files and for unreadable ones."""
     try:
         _check(path)
+        with open(path, "rb") as file:
+            beginning = file.read(PNG_DEPTH + 1)
+        if beginning.startswith(PNG) and beginning[PNG_DEPTH] < 16:
+            return 0  # the rule, and ten times as fast as to open it
         with Image.open(path, formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS or not _is_deep(image):
                 return 0

@@ -1,8 +1,7 @@
 """Reads folders of image files into one uint8 array; each file is decoded once and cached.
 
-The main function is `gather`. It decodes new files by `decoding.read`, in threads or processes, and
-writes them into an array in a cache folder; the next call with the same files reads only their
-sizes and dates.
+The main function is `gather`. It decodes new files (in threads, by `decoding.read`) and writes them
+into an array in a cache folder; the next call with the same files reads only their sizes and dates.
 """
 
 import errno
@@ -14,11 +13,10 @@ import os
 import shutil
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from pathlib import Path
 
-import joblib
+import keras
 import numpy as np
 import pandas as pd
 from filelock import FileLock
@@ -31,8 +29,7 @@ KINDS = decoding.PICTURES + decoding.VOLUMES + decoding.DICOM
 UNREAD = (".gif", ".heic", ".heif", ".avif", ".jp2", ".svg", ".raw", ".cr2", ".nef", ".dng")
 NOT_TEXT = "has a name that is not UTF-8; rename it"
 NAMED = 10  # bad files that an error lists
-TASK = 32  # files that a thread or a process takes at a time
-MANY = 2000  # files from which on processes pay, which start in a second
+TASK = 32  # files that a thread takes at a time
 VERSION = 4  # of the results of `decoding.read`; a new version invalidates old caches
 
 
@@ -154,8 +151,13 @@ def gather(root, names, reading, cache, on_bad_file="stop", in_memory=2**29):
     if not parts:
         raise BadFiles(f"{root}: none of {total} files can be used")
     table = pd.DataFrame(parts, columns=["file", "slice", "digest", "row"])
-    rows = Rows(array, table.pop("row").to_numpy())
-    return (rows[:] if rows.nbytes <= in_memory else rows), table
+    numbers = table.pop("row").to_numpy()
+    rows = Rows(array, numbers)
+    if rows.nbytes > in_memory:
+        return rows, table
+    if np.array_equal(numbers, np.arange(len(array))):
+        return np.load(array.filename), table  # several times as fast as to copy a memory map
+    return rows[:], table
 
 
 def with_bits(root, names, reading, cache) -> decoding.Reading:
@@ -194,13 +196,22 @@ def bits_of(root, names, cache) -> int:
         marks = {name: mark(root / name) for name in deep}
         fresh = [name for name in deep if name not in known or known[name][0] != marks[name]]
         if fresh:
-            with ThreadPoolExecutor(os.cpu_count()) as pool:
-                found = pool.map(lambda name: decoding.bits_of(root / name), fresh, chunksize=TASK)
-                known |= {
-                    name: [marks[name], bits] for name, bits in zip(fresh, found, strict=True)
-                }
+            found = _in_threads(lambda name: decoding.bits_of(root / name), fresh)
+            known |= {name: [marks[name], bits] for name, bits in zip(fresh, found, strict=True)}
             disk.write_json(index, known)
     return max((known[name][1] for name in deep), default=0)
+
+
+def _in_threads(work, names):
+    """Results of `work` for each name, in their order.
+
+    Pillow decodes without the GIL, so processes would be no faster. One task for each file would
+    take half as much time again.
+    """
+    parts = [names[first : first + TASK] for first in range(0, len(names), TASK)]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for results in pool.map(lambda part: [work(name) for name in part], parts):
+            yield from results
 
 
 def _tell(root, bad, total, on_bad_file):
@@ -259,9 +270,8 @@ def _damaged(known, array, names):
 
     if not names:
         return []
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing releases the GIL
-        found = pool.map(is_damaged, names, chunksize=TASK)
-        damaged = [name for name, is_so in zip(names, found, strict=True) if is_so]
+    found = _in_threads(is_damaged, names)
+    damaged = [name for name, is_so in zip(names, found, strict=True) if is_so]
     if hasattr(mmap, "MADV_DONTNEED"):
         array._mmap.madvise(mmap.MADV_DONTNEED)
     return damaged
@@ -335,69 +345,28 @@ def _decoded(root, base, reading, known, array, fresh, marks):
 
 
 def _decode(root, made, entries, fresh, reading, counts):
-    """Decodes the new files; stores digests, or the reason for a bad file.
+    """Decodes the new files; stores digests, or the reason for a bad file."""
 
-    In threads, and in processes from `MANY` files on: Pillow decodes without the GIL, but the rest
-    of a file's work needs it.
-    """
-    fresh = [name for name in fresh if not entries[name]["reason"]]
-    parts = [fresh[first : first + TASK] for first in range(0, len(fresh), TASK)]
-    many = len(fresh) >= MANY
-    work = joblib.Parallel(
-        n_jobs=os.cpu_count(),
-        backend="loky" if many else "threading",
-        batch_size=1,
-        return_as="generator",
-    )
-    tasks = (
-        joblib.delayed(read_into)(
-            made, [(root / name, entries[name]["first"], counts[name]) for name in part], reading
-        )
-        for part in parts
-    )
-    import keras  # for its progress bar; processes that decode do without TensorFlow
-
-    bar = keras.utils.Progbar(len(fresh), unit_name="file", verbose=many, interval=1)
-    done = 0
-    try:
-        for part, results in zip(parts, work(tasks), strict=True):
-            for name, (digests, reason, later) in zip(part, results, strict=True):
-                entries[name] |= {"digests": digests, "reason": reason}
-                if later:
-                    entries[name]["mark"] = None  # tried again once it is installed
-            done += len(part)
-            bar.update(done)
-    except BrokenProcessPool as error:
-        raise OSError(
-            f"{root}: a process that decodes files was ended from outside, most likely because the "
-            "memory was full; free some and start again"
-        ) from error
-
-
-def read_into(array, files, reading):
-    """Reads files into rows of an array.
-
-    Args:
-        array: uint8 `(n, height, width, channels)`; a memory map where processes share it.
-        files: Tuples `(path, first, count)`: the rows from `first` on, as many as `count` told.
-        reading: `decoding.Reading`.
-
-    Returns:
-        A tuple for each file: the digests of its images, the reason if it is bad, and whether it
-        may be readable later.
-    """
-    results = []
-    for path, first, expected in files:
+    def decode(name):
+        entry = entries[name]
+        if entry["reason"]:
+            return
         try:
-            images = decoding.read(path, reading)
-            if len(images) != expected:
+            images = decoding.read(root / name, reading)
+            if len(images) != counts[name]:
                 raise NoReader("changed while it was read")
         except BadFile as error:
-            results.append(([], str(error), isinstance(error, NoReader)))
-            continue
-        array[first : first + len(images)] = images
-        results.append(([digest(image) for image in images], "", False))
-    return results
+            entry["reason"] = str(error)
+            if isinstance(error, NoReader):
+                entry["mark"] = None  # tried again once it is installed
+            return
+        made[entry["first"] : entry["first"] + len(images)] = images
+        entry["digests"] = [digest(image) for image in images]
+
+    bar = keras.utils.Progbar(len(fresh), unit_name="file", verbose=len(fresh) > 2000, interval=1)
+    for done, _ in enumerate(_in_threads(decode, fresh), 1):
+        if done % TASK == 0 or done == len(fresh):
+            bar.update(done)
 
 
 def digest(image) -> str:

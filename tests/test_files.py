@@ -45,35 +45,6 @@ def test_pictures_come_back_as_they_are_in_the_order_of_their_names(folder, tmp_
     assert list(table["digest"]) == [files.digest(image) for image in expected]
 
 
-def test_processes_and_threads_decode_the_same_and_name_the_same_bad_files(
-    folder, tmp_path, monkeypatch, capsys
-):
-    (folder / "9.png").write_bytes((folder / "0.png").read_bytes()[:60])
-    monkeypatch.setattr(files, "TASK", 2)
-    expected, told = gathered(folder, tmp_path / "threads", on_bad_file="skip")
-    monkeypatch.setattr(files, "MANY", 1)
-    images, table = gathered(folder, tmp_path / "processes", on_bad_file="skip")
-    np.testing.assert_array_equal(images, expected)
-    assert table.equals(told)
-    assert "left out 1 of 5" in capsys.readouterr().out
-
-
-def _ended(*_):
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def test_a_decoding_process_that_is_killed_is_told_and_nothing_is_kept(
-    folder, tmp_path, monkeypatch
-):
-    monkeypatch.setattr(files, "MANY", 1)
-    with monkeypatch.context() as changed:
-        changed.setattr(files, "read_into", _ended)
-        with pytest.raises(OSError, match="was ended from outside.*start again"):
-            gathered(folder, tmp_path)
-    images, _ = gathered(folder, tmp_path)
-    np.testing.assert_array_equal(images[2, ..., 0], ramp(seed=2))
-
-
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "P", "1"])
 def test_every_mode_of_the_same_grey_picture_gives_the_same_image(mode, tmp_path):
     grey = ramp() if mode != "1" else (ramp() > 127).astype(np.uint8) * 255
