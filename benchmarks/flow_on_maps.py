@@ -1,6 +1,7 @@
 """What a flow on latent maps can do: samples, and holes filled, on the test images of a run.
 
     python benchmarks/flow_on_maps.py RUN FOLDER [--prior flow] [--beside OTHER_RUN ...]
+        [--tables samples told_apart holes] [--evaluations 4 8 16 32 64]
 
 Three tables in FOLDER, each of which can be interrupted and resumed:
 
@@ -19,6 +20,7 @@ import argparse
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -37,6 +39,7 @@ from nn.batches import in_batches
 from sources.splits import Split
 from storage import runs
 
+TABLES = ("samples", "told_apart", "holes")
 EVALUATIONS = (4, 8, 16, 32, 64)
 TIMED = 1000
 STEPS = 600  # of the classifier
@@ -68,8 +71,8 @@ def priors_of(run):
     return [priors.NORMAL, *there]
 
 
-def sampled(sets, others, to):
-    """Table of samples."""
+def sampled(sets, others, to, evaluations):
+    """Table of samples, of the flow with each number of evaluations."""
     known = samples.Compared(sets.model, sets.images, sets.images.test, None, None)
 
     def measure(key):
@@ -83,7 +86,7 @@ def sampled(sets, others, to):
         return {"seconds": time.monotonic() - begun} | command.measured(made, known)
 
     todo = [(name, 0) for name in priors_of(sets.run) if name != sets.name]
-    todo += [(sets.name, number) for number in EVALUATIONS] + [(command.RECONSTRUCTIONS, 0)]
+    todo += [(sets.name, number) for number in evaluations] + [(command.RECONSTRUCTIONS, 0)]
     todo = [{"run": str(sets.run), "prior": name, "evaluations": each} for name, each in todo]
     todo += [{"run": run, "prior": "own", "evaluations": 0} for run in others]
     return resumable(to, todo, measure)
@@ -193,15 +196,19 @@ def main():
     parser.add_argument("folder", type=Path)
     parser.add_argument("--prior", default=flow_matching.Flow.kind, help="its flow; default: flow")
     parser.add_argument("--beside", nargs="+", default=[], metavar="RUN")
+    parser.add_argument("--tables", nargs="+", choices=TABLES, default=TABLES)
+    parser.add_argument("--evaluations", nargs="+", type=int, default=EVALUATIONS)
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
     sets = Sets(arguments.run, arguments.prior)
     others = {run: Sets(run, None) for run in arguments.beside}
-    for table in (
-        sampled(sets, others, arguments.folder / "samples.csv"),
-        told_apart(sets, others, arguments.folder / "told_apart.csv"),
-        filled(sets, arguments.folder / "holes.csv"),
-    ):
+    make = {
+        "samples": partial(sampled, sets, others, evaluations=arguments.evaluations),
+        "told_apart": partial(told_apart, sets, others),
+        "holes": partial(filled, sets),
+    }
+    for name in arguments.tables:
+        table = make[name](to=arguments.folder / f"{name}.csv")
         print(table.round(3).to_string(index=False))
 
 
