@@ -487,7 +487,7 @@ EXPERIMENTS = {
         learning_rate=2e-3 if OASIS_DIR else 5e-3,
         schedule="cosine",
     ),
-    # The same slices, with a latent that is a map: sharp reconstructions, an hour on two cores.
+    # The same slices, with a latent that is a map: sharp reconstructions, 25 minutes on two cores.
     # Samples need a prior: N(0, I) is nothing like these latents.
     "brain-map": Settings(
         dataset="brain",
