@@ -10,8 +10,7 @@ import argparse
 import sys
 from pathlib import Path
 
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent))
+sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import numpy as np
 
@@ -20,6 +19,7 @@ import train
 from analysis import plots
 from families import priors
 
+HERE = Path(__file__).parent
 COUNT = 10
 
 
