@@ -120,9 +120,22 @@ def environment():
     return python, version
 
 
+def torch_command(name, settings, pixels, python):
+    """Words that start a side of PyTorch, with the networks of the settings."""
+    described = subprocess.run(
+        [sys.executable, HERE / "rivals_ours.py", "describe", json.dumps(asdict(settings))],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    info = "info" if settings.model == "InfoVAE" else "plain"
+    command = [python, HERE / "rivals_torch.py", name, described.splitlines()[-1]]
+    return [*command, pixels, str(settings.batch_size), info]
+
+
 def started(name, settings, pixels, python):
     """The process of one side, ready to train."""
-    words, extra = json.dumps(asdict(settings)), {}
+    extra = {}
     if name in OURS:
         own = replace(settings, precision="bfloat16") if "bfloat16" in name else settings
         command = [sys.executable, HERE / "rivals_ours.py", name.split(",")[0]]
@@ -130,15 +143,7 @@ def started(name, settings, pixels, python):
         if name not in ("fit, plain allocator", "recipe"):
             extra = KEPT_BY_TENSORFLOW
     else:
-        described = subprocess.run(
-            [sys.executable, HERE / "rivals_ours.py", "describe", words],
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-        info = "info" if settings.model == "InfoVAE" else "plain"
-        command = [python, HERE / "rivals_torch.py", name, described.splitlines()[-1]]
-        command += [pixels, str(settings.batch_size), info]
+        command = torch_command(name, settings, pixels, python)
         if "kept pages" in name:
             extra = KEPT_PAGES
     others = {key: told for key, told in os.environ.items() if key not in KEPT_BY_TENSORFLOW}

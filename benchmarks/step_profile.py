@@ -1,7 +1,9 @@
 """Time of a training step by operation, from TensorFlow's profiler.
 
     python benchmarks/step_profile.py [--work small middle large colour] [--precision bfloat16]
-        [--steps 10] [--rows 12]
+        [--steps 10] [--rows 12] [--torch]
+
+With `--torch` also of PyTorch's fastest form of the same step, by its own profiler.
 
 The networks of `rivals.py`, in a bare loop, one run. An operation's milliseconds are those of the
 thread that calls it. Two may run at the same time, and one may use all cores, so their sum can be
@@ -10,7 +12,10 @@ more or less than the wall-clock time. Shares are of their sum.
 
 import argparse
 import dataclasses
+import json
+import os
 import re
+import subprocess
 import sys
 import tempfile
 import time
@@ -19,9 +24,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+import numpy as np
 import tensorflow as tf
 from prepared import prepared, random_pixels
-from rivals import WORK
+from rivals import KEPT_PAGES, WORK, environment, torch_command
 from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
 
@@ -59,6 +65,25 @@ def profiled(model, batches, steps):
     return 1000 * clock / steps, {name: each / steps for name, each in found.items()}
 
 
+def of_torch(settings, steps):
+    """Milliseconds per step of every kind of operation of PyTorch."""
+    side = "channels-last, kept pages"
+    side += ", bfloat16" if settings.precision == "bfloat16" else ""
+    python, _ = environment()
+    with tempfile.TemporaryDirectory() as folder:
+        pixels = Path(folder) / "pixels.npy"
+        np.save(pixels, random_pixels(settings, 4 * settings.batch_size))
+        command = [*torch_command(side, settings, pixels, python), steps]
+        done = subprocess.run(
+            [str(word) for word in command],
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+            env=os.environ | KEPT_PAGES,
+        )
+    return Counter(json.loads(done.stdout.splitlines()[-1]))
+
+
 def table(title, counted, rows):
     whole = sum(counted.values())
     print(f"| {title} | ms a step | share |\n|---|---|---|")
@@ -73,6 +98,7 @@ def main():
     parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--rows", type=int, default=12)
+    parser.add_argument("--torch", action="store_true")
     arguments = parser.parse_args()
     for work in arguments.work:
         title, settings = WORK[work]
@@ -86,6 +112,8 @@ def main():
             names[name] += each
         table("kind", kinds, arguments.rows)
         table("operation", names, arguments.rows)
+        if arguments.torch:
+            table("kind, PyTorch", of_torch(settings, arguments.steps), arguments.rows)
 
 
 if __name__ == "__main__":
