@@ -33,7 +33,7 @@ check: $(READY) lint  ## lint and the quick tests: a minute
 	@$(PY) -m pytest -q $(QUICK:%=tests/test_%.py)
 
 test: $(READY) lint  ## lint, unit tests, and every notebook against its stored outputs
-	@echo "Running unit tests and notebooks side by side (about 15 minutes on two cores) ..."
+	@echo "Running unit tests and notebooks side by side (about 20 minutes on two cores) ..."
 	@$(MAKE) --no-print-directory -j2 units pages
 
 units: $(READY)  ## the unit tests alone
