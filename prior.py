@@ -127,7 +127,10 @@ def fitted(run, kind, model, split, seed, options):
         digest = checkpoints.sha256(run / checkpoints.WEIGHTS)[:8]
         folder = runs.prior_folder(run, _name(kind, options["columns"]))
         sizes = {name: options[name] for name in TRAINED if options.get(name)}
-        folder /= "-".join(map(str, ["training", digest, *sizes.values(), seed]))
+        # The batch is marked: a width and a batch of one number are two trainings.
+        marks = {"batch_size": "b"}
+        named = (f"{marks.get(name, '')}{size}" for name, size in sizes.items())
+        folder /= "-".join(["training", digest, *named, str(seed)])
         chosen |= {"folder": folder, "told": True, **sizes}
     moves = priors.moves(runs.load_settings(run))
     known = (options["columns"], options["categories"], moves)

@@ -83,8 +83,13 @@ def _profile(function):
 
 def step_operations(model, batch_size) -> int:
     """Floating-point operations of one training step of a compiled model on unlabelled images."""
+    return operations(traced_step(model, batch_size))
+
+
+def traced_step(model, batch_size):
+    """One training step of a compiled model on unlabelled images, traced."""
     images = tf.TensorSpec((batch_size, *model.image_shape), tf.uint8)
-    return operations(tf.function(model.train_step).get_concrete_function(images))
+    return tf.function(model.train_step).get_concrete_function(images)
 
 
 def all_reduce_seconds(size, replicas, speed) -> float:

@@ -55,8 +55,7 @@ def main():
     for work in arguments.work:
         title, settings = WORK[work]
         model, batches = prepared(settings, random_pixels(settings, 4 * settings.batch_size))
-        images = tf.TensorSpec((settings.batch_size, *settings.image_shape), tf.uint8)
-        found = costs.kernels(tf.function(model.train_step).get_concrete_function(images))
+        found = costs.kernels(costs.traced_step(model, settings.batch_size))
         clock, spent = profiled(model, batches, arguments.steps)
         dense = {name: each for name, each in found.items() if each.dense}
         operations = sum(each.operations for each in found.values())

@@ -134,20 +134,16 @@ class Layers:
         """A map in which every place has a patch of pixels as its channels."""
         height, width, channels = x.shape[1:]
         apart = (height // patch, patch, width // patch, patch, channels)
-        x = keras.layers.Reshape(apart, dtype=self.dtype)(x)
-        x = keras.layers.Permute((1, 3, 2, 4, 5), dtype=self.dtype)(x)
         joined = (height // patch, width // patch, patch * patch * channels)
-        return keras.layers.Reshape(joined, dtype=self.dtype)(x)
+        return _regrouped(x, apart, joined, self.dtype)
 
     def pixels(self, x, patch):
         """The inverse of `patches`, in float32 (Shi et al., 2016: sub-pixel convolution)."""
         height, width, channels = x.shape[1:]
         channels //= patch * patch
         apart = (height, width, patch, patch, channels)
-        x = keras.layers.Reshape(apart, dtype="float32")(x)
-        x = keras.layers.Permute((1, 3, 2, 4, 5), dtype="float32")(x)
         joined = (height * patch, width * patch, channels)
-        return keras.layers.Reshape(joined, dtype="float32")(x)
+        return _regrouped(x, apart, joined, "float32")
 
     def tell(self, x, given, scale=False):
         """Adds a function of conditions `(batch, width)` to each map, after scaling it if requested
@@ -174,6 +170,13 @@ class Layers:
         if self.normed:
             inner = self.norm(width)(inner)
         return self.activate(keras.layers.Add(dtype=self.dtype)([x, inner]), norm=False)
+
+
+def _regrouped(x, apart, joined, dtype):
+    """A map as five axes, the middle two of the first four exchanged, as three axes again."""
+    x = keras.layers.Reshape(apart, dtype=dtype)(x)
+    x = keras.layers.Permute((1, 3, 2, 4, 5), dtype=dtype)(x)
+    return keras.layers.Reshape(joined, dtype=dtype)(x)
 
 
 def stages(widths, kernel_sizes, strides):

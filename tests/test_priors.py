@@ -459,11 +459,13 @@ def test_the_batch_of_a_training_is_an_option_and_another_training(run, spots, m
     monkeypatch.setattr(command.data, "images_of", lambda run: spots)
     taken, plan = [], flows.Plan
     monkeypatch.setattr(flows, "Plan", lambda *each: taken.append(each[1]) or plan(*each))
+    words = [str(run), "--kind", "flow", "--steps", "2", "--by", "nats"]
     for size in ("16", "32"):
-        words = ["--kind", "flow", "--steps", "2", "--batch-size", size, "--by", "nats"]
-        command.main([str(run), *words])
+        command.main([*words, "--batch-size", size])
     assert taken == [16, 32]
     assert len(list((run / "priors" / "flow").glob("training-*"))) == 2
+    command.main([*words, "--width", "16"])  # another network, though it has the same number
+    assert len(list((run / "priors" / "flow").glob("training-*"))) == 3
     with pytest.raises(SystemExit):
         command.parsed([str(run), "--batch-size", "0"])
 
