@@ -17,7 +17,9 @@ from pathlib import Path
 
 import config
 
-SCORES = ("signed", "absolute", "squared", "ssim", "gradient", "restoration", "flow")
+SCORES = ("signed", "absolute", "squared", "ssim", "surprise", "gradient", "restoration", "flow")
+# Those that cost one reconstruction; the best on validation subjects is the default.
+CHEAP = ("signed", "absolute", "squared", "ssim", "surprise")
 # Of coarse noise, over which a denoiser is averaged; and its strength in units of that in training,
 # chosen on validation patients (FLAIR slices): without noise large lesions are not taken out.
 DRAWS, STRENGTH = 4, 1.4
@@ -39,8 +41,8 @@ def parsed(words=None):
     parser.add_argument(
         "--score",
         choices=SCORES,
-        help="default: of signed, absolute, squared and ssim the best on validation subjects with "
-        "masks; without masks: absolute",
+        help=f"default: of {', '.join(CHEAP)} the best on validation subjects with masks; without "
+        "masks: absolute",
     )
     parser.add_argument("--z", action="store_true", help="in standard deviations of healthy maps")
     parser.add_argument(
@@ -132,15 +134,16 @@ def scores_of(model, run) -> dict:
     Returns:
         Dictionary of names to functions from images, floats in [0, 1], to maps.
     """
-    noise = None
-    if not model.has_latent and model.corrupt == "coarse":
-        noise = anomaly.coarse_noise(STRENGTH * model.corrupt_level, DRAWS)
+    noise = noise_of(model)
     made = remembered(partial(anomaly.denoised, model.reconstruct, noise=noise))
     found = {
         kind: lambda images, kind=kind: anomaly.residual(images, made(images), kind)
         for kind in anomaly.RESIDUALS
     }
     found["ssim"] = lambda images: anomaly.ssim_residual(images, made(images))
+    if getattr(model, "gives_spread", False):
+        expected = partial(anomaly.denoised, model.expected, noise=noise)
+        found["surprise"] = lambda images: anomaly.surprise(images, expected(images))
     if getattr(model, "stochastic", False) and not model.needs_class:
         bound = anomaly.bound_of(model)
         found["gradient"] = lambda images: anomaly.gradient(bound, images)
@@ -151,6 +154,14 @@ def scores_of(model, run) -> dict:
         flow = priors.of_run(run, "flow")
         found["flow"] = lambda images: anomaly.residual(images, anomaly.flowed(model, flow, images))
     return found
+
+
+def noise_of(model):
+    """The coarse noise that a denoiser's scores are averaged over; None for other models."""
+    if model.has_latent or model.corrupt != "coarse":
+        return None
+    level = STRENGTH * model.corrupt_level
+    return anomaly.coarse_noise(level, DRAWS, knots=model.corrupt_knots)
 
 
 def remembered(function, most=REMEMBERED):
@@ -340,12 +351,13 @@ def write(arguments):
     own = scores_of(model, run)
     name = arguments.score
     if name is None:
-        cheap = {each: own[each] for each in ("signed", "absolute", "squared", "ssim")}
+        cheap = {each: own[each] for each in CHEAP if each in own}
         name = "absolute" if choosing is None else chosen(cheap, maps, choosing)
     elif name not in own:
         raise ValueError(
             f"--score {name}: {run} cannot be scored so; it has {', '.join(own)} (gradient and "
-            "restoration need a VAE, flow a latent map with a flow prior)"
+            "restoration need a VAE, flow a latent map with a flow prior, surprise a Denoiser with "
+            'reconstruction="pixel-gaussian")'
         )
     score = own[name]
     if arguments.z:
@@ -388,7 +400,7 @@ def write(arguments):
     curves = None
     if looked.ill.any():
         base = anomaly.Baselines(images.train.images[:])
-        kind_of = "signed" if name == "signed" else "absolute"
+        kind_of = "signed" if name in ("signed", "surprise") else "absolute"
         others = {  # by these names their maps are kept
             each if each == "brightness" else f"{each}, {kind_of}": function
             for each, function in base.scores(kind_of).items()

@@ -111,6 +111,7 @@ class Settings:
     # What a denoiser must undo; a Denoiser's is coarse noise unless another is set.
     corrupt: str = _among("none", "none", "gaussian", "mask", "coarse")
     corrupt_level: float = _within(0.3, 0.0, 1.0)  # sd of the noise, or share of masked pixels
+    corrupt_knots: int = _within(8, 2, 1024)  # of coarse noise along the shorter side: its grain
     split_seed: int = _within(0, 0, 2**31 - 1)  # not `seed`: runs of several seeds share a split
     shift: int = _within(0, 0, 64)  # augmentation: most pixels in each direction
     flip: str = _among(
@@ -129,7 +130,8 @@ class Settings:
     subject_column: str = _word("")  # a subject stays in one split; "": as `subjects` says
     subjects: str = _among("files", "files", "folders")  # gallery: the first folder of each name
     split_column: str = _word("")  # of LABELS_CSV: train, validation or test; "": by a hash
-    normalize: str = _among("none", "none", "subject")  # grey levels inside each subject's head
+    # Grey levels inside the heads of each subject's images, or of each image.
+    normalize: str = _among("none", "none", "subject", "image")
     lesion_free: bool = False  # train only on images without a lesion, where there are masks
 
     # Few labels
@@ -154,7 +156,9 @@ class Settings:
     dropout: float = _within(0.0, 0.0, 0.95)
 
     # Loss: nats per image, summed over pixels and over latent axes
-    reconstruction: str = _among("bernoulli", "bernoulli", "gaussian", "learned-gaussian")
+    reconstruction: str = _among(
+        "bernoulli", "bernoulli", "gaussian", "learned-gaussian", "pixel-gaussian"
+    )
     sigma: float = _within(0.1, 1e-4, 100.0)  # sd of the Gaussian; its start if it is learned
     dssim_weight: float = _within(0.0, 0.0, 1e7)  # nats per unit of (1 - SSIM) / 2
     perceptual: str = _among("none", "none", "classifier", "vgg16")  # whose feature maps
@@ -248,6 +252,13 @@ class Settings:
         if self.corrupt != "none" and self.model not in ("Autoencoder", "VAE", "Denoiser"):
             allowed = '"none" for every model but Autoencoder, VAE and Denoiser'
             _refuse("corrupt", self.corrupt, allowed)
+        if self.reconstruction == "pixel-gaussian" and self.model != "Denoiser":
+            _refuse(
+                "reconstruction",
+                self.reconstruction,
+                f"another for {self.model}: its decoder "
+                "gives no standard deviation at every pixel, a Denoiser's does",
+            )
         if self.model == "Denoiser":
             if self.corrupt == "none":  # it would learn to copy
                 object.__setattr__(self, "corrupt", "coarse")

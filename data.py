@@ -133,7 +133,8 @@ def prepared(images, table, settings):
     if settings.normalize == "none":
         return images
     known = table["subject"] if "subject" in table else subjects_of(table["file"], settings)
-    return heads.normalized(images, known)
+    change = {"subject": heads.normalized, "image": heads.standardized}[settings.normalize]
+    return change(images, known)
 
 
 def _ask_what_was_meant(dataset):
@@ -514,7 +515,7 @@ def gallery(settings, origin) -> ImageData:
     if settings.normalize != "none":
         images = prepared(images, table, settings)
         table = table.drop(columns="digest")  # of the pixels as they were
-        note += "; grey levels by subject, black outside of the head"
+        note += f"; grey levels by {settings.normalize}, black outside of the head"
     known = {"masks": found, "bits": bits}
     return from_table(images, table, places, root.name, label, classes, note, **known)
 

@@ -17,7 +17,7 @@ from nn.averages import Averages, reduced
 from nn.batches import as_float, parts, rows_of_parts
 from nn.configured import Configured, one_of
 
-RECONSTRUCTIONS = ("bernoulli", "gaussian", "learned-gaussian")
+RECONSTRUCTIONS = ("bernoulli", "gaussian", "learned-gaussian", "pixel-gaussian")
 LOG_SIGMA_RANGE = (-6.0, 3.0)
 SSIM_IMAGES = 8  # of each training batch: SSIM of all of them would be too slow
 
@@ -59,7 +59,8 @@ class Autoencoder(Configured):
         encoder: From `networks.encoder`.
         decoder: From `networks.decoder`; gives logits.
         reconstruction: `"bernoulli"` (from logits), `"gaussian"` with sd `sigma`, or
-            `"learned-gaussian"`, whose sd is a weight of the model that starts at `sigma`.
+            `"learned-gaussian"`, whose sd is a weight of the model that starts at `sigma`
+            (`"pixel-gaussian"` is for a `denoising.Denoiser`, which gives one for each pixel).
         sigma: Standard deviation of the Gaussians, in units of the images.
         dssim_weight: Nats per unit of `(1 - SSIM) / 2`, added to the reconstruction.
         perceptual_weight: Nats per unit of `losses.perceptual`, added to the reconstruction if the
@@ -70,6 +71,7 @@ class Autoencoder(Configured):
         corrupt: `"gaussian"` adds noise to the encoder's input and clips it to [0, 1], `"coarse"`
             smooth noise (`randomness.coarse`), `"mask"` sets pixels to 0; the target stays clean.
         corrupt_level: Standard deviation of that noise, or share of pixels.
+        corrupt_knots: Of coarse noise, along the shorter side: the more, the finer.
         seed: Seed of all random numbers of the model.
 
     Call arguments:
@@ -97,6 +99,7 @@ class Autoencoder(Configured):
         binarize="none",
         corrupt="none",
         corrupt_level=0.3,
+        corrupt_knots=8,
         seed=0,
         **kwargs,
     ):
@@ -113,6 +116,7 @@ class Autoencoder(Configured):
         self.binarize = binarize
         self.corrupt = corrupt
         self.corrupt_level = corrupt_level
+        self.corrupt_knots = corrupt_knots
         self.seed = seed
         self.sigma = sigma
         self.log_sigma = self.add_weight(
@@ -201,7 +205,8 @@ class Autoencoder(Configured):
         """
         targets = self._binarized(images, self.key("binarize", training, step, rows))
         key = self.key("corrupt", training, step, rows)
-        return targets, randomness.corrupted(targets, self.corrupt, self.corrupt_level, key)
+        how = (self.corrupt, self.corrupt_level, key, self.corrupt_knots)
+        return targets, randomness.corrupted(targets, *how)
 
     def told(self, conditions, training, step):
         """What the networks are told of a batch's conditions: here nothing."""
@@ -215,21 +220,25 @@ class Autoencoder(Configured):
         """Logits of the pixels, `(batch, height, width, channels)`."""
         return self.decoder(z, training=training)
 
+    def pixels(self, logits):
+        """Images in [0, 1] of what `logits_of` gives."""
+        return tf.sigmoid(logits)
+
     def objective(self, result):
         """Named terms, each `(batch,)` or a scalar; the sum of their means is minimised."""
         terms = {"reconstruction": self.distortion(result.targets, result.logits)}
         if self.dssim_weight:
-            dssim = losses.dssim(result.images, tf.sigmoid(result.logits))
+            dssim = losses.dssim(result.images, self.pixels(result.logits))
             terms["dssim"] = self.dssim_weight * dssim
         if self.perceptual_weight and self.perceptual is not None:
-            pair = self.perceptual(result.images), self.perceptual(tf.sigmoid(result.logits))
+            pair = self.perceptual(result.images), self.perceptual(self.pixels(result.logits))
             terms["perceptual"] = self.perceptual_weight * losses.perceptual(*pair)
         return terms
 
     def monitor(self, result):
         """Named scalars that are shown with the terms and not minimised."""
         shown = slice(SSIM_IMAGES) if result.training else slice(None)
-        ssim = metrics.ssim(result.images[shown], tf.sigmoid(result.logits[shown]))
+        ssim = metrics.ssim(result.images[shown], self.pixels(result.logits[shown]))
         active = metrics.active_units(result.z_mean)
         return {"ssim": tf.reduce_mean(ssim), "active_units": tf.cast(active, tf.float32)}
 
@@ -344,7 +353,7 @@ class Autoencoder(Configured):
 
     def decode(self, z):
         """Images in [0, 1] of latents `(batch, latent_dim)`."""
-        return tf.sigmoid(self.logits_of(z, training=False))
+        return self.pixels(self.logits_of(z, training=False))
 
     def describe(self, images):
         """Posterior and reconstruction of each image in one pass: `(z_mean, z_log_var, made)`."""

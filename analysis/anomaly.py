@@ -37,6 +37,23 @@ def residual(images, made, kind="signed"):
     return {"signed": away, "absolute": np.abs(away), "squared": np.square(away)}[kind]
 
 
+def surprise(images, expected):
+    """What a reconstruction lacks, in standard deviations that the model itself expects.
+
+    High where the image is brighter than the model is sure of. Where healthy images differ most
+    (eyes, skull base, edges) it knows little, and the same difference counts less.
+
+    Args:
+        images: Floats in [0, 1], `(n, height, width, channels)`.
+        expected: Means, then standard deviations, `(n, height, width, 2 * channels)`
+            (`denoising.Denoiser.expected`).
+
+    References: [Kendall & Gal, 2017](https://arxiv.org/abs/1703.04977), Eq. 5
+    """
+    means, spreads = np.split(np.asarray(expected, np.float32), 2, axis=-1)
+    return ((np.asarray(images, np.float32) - means) / spreads).mean(axis=-1)
+
+
 def ssim_residual(images, made):
     """1 - SSIM around every pixel; images continue as their mirror beyond their edges.
 
@@ -62,13 +79,13 @@ def denoised(reconstruct, images, noise=None):
     """What a denoiser leaves of images, averaged over several draws of noise.
 
     Args:
-        reconstruct: Images, floats in [0, 1], to images.
+        reconstruct: Images, floats in [0, 1], to images or to other maps.
         images: Floats in [0, 1], `(n, height, width, channels)`.
         noise: Function from the number of a draw and a batch to the corrupted batch, and the number
             of draws: `coarse_noise`. None: the images as they are.
 
     Returns:
-        Floats in [0, 1], of the images' shape.
+        The mean of what `reconstruct` gives.
     """
     corrupt, draws = noise or ((lambda number, batch: batch), 1)
 
@@ -78,18 +95,19 @@ def denoised(reconstruct, images, noise=None):
     return in_batches(mean, np.asarray(images, np.float32))
 
 
-def coarse_noise(level, draws, seed=0):
+def coarse_noise(level, draws, seed=0, knots=8):
     """Draws of coarse noise for `denoised`, the same for every image.
 
     Args:
         level: Standard deviation.
         draws: Number of them.
         seed: Of the draws.
+        knots: See `randomness.coarse`.
     """
 
     def corrupt(number, batch):
         key = randomness.key(seed, number, "anomaly")
-        noise = level * randomness.coarse(key, (1,), (1, *batch.shape[1:]))
+        noise = level * randomness.coarse(key, (1,), (1, *batch.shape[1:]), knots)
         return tf.clip_by_value(batch + tf.where(batch > 0.0, noise, 0.0), 0.0, 1.0)
 
     return corrupt, draws

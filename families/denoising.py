@@ -1,11 +1,15 @@
 """A denoiser of images without a latent, whose errors show what it has not learned."""
 
+import math
+
 import keras
 import tensorflow as tf
 
 import model as models
-from nn import layers
+from nn import layers, losses
 from nn.batches import as_float
+
+BALANCE = 0.5  # see `losses.pixel_gaussian_nll`
 
 
 @keras.saving.register_keras_serializable("latent_atlas")
@@ -19,7 +23,8 @@ class Denoiser(models.Autoencoder):
 
     Args:
         encoder: From `unet.whole`.
-        decoder: From `unet.denoiser`; gives logits.
+        decoder: From `unet.denoiser`; gives logits, and with `reconstruction="pixel-gaussian"` how
+            sure it is of each pixel.
         corrupt: `"gaussian"`, `"mask"` or `"coarse"`.
         **kwargs: Of `model.Autoencoder`.
 
@@ -32,6 +37,29 @@ class Denoiser(models.Autoencoder):
         super().__init__(encoder, decoder, **kwargs)
         if self.corrupt == "none":
             raise ValueError('corrupt = "none": a Denoiser would learn to copy; give it noise')
+
+    @property
+    def image_shape(self):
+        return tuple(self.encoder.input_shape[1:])
+
+    @property
+    def gives_spread(self):
+        """Whether it tells how sure it is of each pixel."""
+        return self.decoder.output_shape[-1] == 2 * self.image_shape[-1]
+
+    def pixels(self, logits):
+        return tf.sigmoid(logits[..., : self.image_shape[-1]])
+
+    def _log_sigma(self, logits):
+        logs = logits[..., self.image_shape[-1] :] + math.log(self.sigma)
+        return tf.clip_by_value(logs, *models.LOG_SIGMA_RANGE)
+
+    def distortion(self, targets, logits):
+        if not self.gives_spread:
+            return super().distortion(targets, logits)
+        logits = tf.cast(logits, tf.float32)
+        expected = self.pixels(logits), self._log_sigma(logits)
+        return losses.pixel_gaussian_nll(targets, *expected, balance=BALANCE)
 
     def monitor(self, result):
         return {name: each for name, each in super().monitor(result).items() if name == "ssim"}
@@ -54,7 +82,29 @@ class Denoiser(models.Autoencoder):
         images = as_float(tf.convert_to_tensor(images))
         return self.decode(self.encoder(images, training=False))
 
+    def expected(self, images):
+        """What it expects at each pixel, and how much that varies.
+
+        Args:
+            images: uint8, or floats in [0, 1], `(batch, height, width, channels)`.
+
+        Returns:
+            `(batch, height, width, 2 * channels)`: means in [0, 1], then standard deviations.
+
+        Raises:
+            ValueError: if it was not trained with `reconstruction="pixel-gaussian"`.
+        """
+        if not self.gives_spread:
+            raise ValueError(
+                "this Denoiser does not tell how sure it is: train one with "
+                'reconstruction="pixel-gaussian"'
+            )
+        images = as_float(tf.convert_to_tensor(images))
+        logits = self.logits_of(self.encoder(images, training=False), training=False)
+        return tf.concat([self.pixels(logits), tf.exp(self._log_sigma(logits))], axis=-1)
+
     def endpoints(self):
         images = keras.Input(self.image_shape, name="images")
         logits = layers.stock(self.decoder)(layers.stock(self.encoder)(images))
-        return {"denoiser": keras.Model(images, keras.ops.sigmoid(logits), name="denoiser")}
+        means = keras.ops.sigmoid(logits[..., : self.image_shape[-1]])
+        return {"denoiser": keras.Model(images, means, name="denoiser")}

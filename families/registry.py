@@ -87,7 +87,8 @@ def _by_class(settings, kind):
 
 def _denoiser(settings, kind):
     names = ("image_shape", "widths", "residual", "dropout", "seed", "precision")
-    network = unet.denoiser(**{name: getattr(settings, name) for name in names})
+    spread = settings.reconstruction == "pixel-gaussian"
+    network = unet.denoiser(**{name: getattr(settings, name) for name in names}, spread=spread)
     return {"encoder": unet.whole(settings.image_shape), "decoder": network}
 
 
@@ -279,7 +280,8 @@ def _count_denoiser(settings):
     widths, channels = settings.widths, settings.image_shape[2]
     total = sum(level(*pair) for pair in pairwise((channels, *widths)))
     total += sum(4 * below * own + level(2 * own, own) for own, below in pairwise(widths))
-    return total + 9 * widths[0] * channels + channels + 100
+    heads = 2 if settings.reconstruction == "pixel-gaussian" else 1
+    return total + heads * (9 * widths[0] * channels + channels) + 100
 
 
 def _dense(*units):

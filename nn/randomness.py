@@ -23,7 +23,6 @@ class PartsKey(NamedTuple):
 
 
 CORRUPTIONS = ("none", "gaussian", "mask", "coarse")
-KNOTS = 8  # of coarse noise along the shorter side of an image
 
 
 def key(seed: int, step, stream: str, parts=None):
@@ -113,7 +112,7 @@ def binary(images, key):
     return tf.cast(uniform(key, tf.shape(images)) < images, tf.float32)
 
 
-def corrupted(images, kind, level, key):
+def corrupted(images, kind, level, key, knots=8):
     """Corrupted images, the input of a denoising model.
 
     Args:
@@ -122,9 +121,10 @@ def corrupted(images, kind, level, key):
             0; `"coarse"`: smooth noise (`coarse`) on what is not black, clipped; `"none"`.
         level: Standard deviation of that noise, or share of pixels.
         key: See `key`.
+        knots: Of coarse noise, see `coarse`.
     """
     if kind == "coarse":
-        noise = level * coarse(key, tf.shape(images), images.shape)
+        noise = level * coarse(key, tf.shape(images), images.shape, knots)
         return tf.clip_by_value(images + tf.where(images > 0.0, noise, 0.0), 0.0, 1.0)
     if kind == "gaussian":
         noise = level * normal(key, tf.shape(images))
@@ -135,10 +135,10 @@ def corrupted(images, kind, level, key):
     return images
 
 
-def coarse(key, shape, known):
+def coarse(key, shape, known, knots=8):
     """Noise as smooth as large spots: normal numbers on a grid, interpolated between its knots.
 
-    The grid has `KNOTS` knots along the shorter side and lies at another place in every image, so
+    The grid has `knots` knots along the shorter side and lies at another place in every image, so
     that no pixel is always a knot. All channels get the same noise.
     [Kascenas et al., 2022](https://openreview.net/forum?id=Bm8-t_ggzNd) train denoisers with it to
     find lesions.
@@ -147,21 +147,22 @@ def coarse(key, shape, known):
         key: See `key`.
         shape: Of the images, `(batch, height, width, channels)`, a tensor or not.
         known: The same as far as it is known; height and width must be.
+        knots: At most as many as the shorter side has pixels; with more, every pixel is one.
 
     Returns:
         float32 `(batch, height, width, 1)`, of unit variance at the knots.
     """
     height, width = known[1:3]
-    cell = max(1.0, min(height, width) / KNOTS)
+    cell = max(1.0, min(height, width) / knots)
     down, across = (math.ceil(side / cell) + 2 for side in (height, width))
     # One draw, so that replicas can share it: the grid's numbers, and two for its place.
     drawn = normal(key, (shape[0], down * across + 2))
     grid = tf.reshape(drawn[:, 2:], (-1, down, across))
     place = 0.5 + 0.5 * tf.math.erf(drawn[:, :2] / math.sqrt(2.0))  # uniform in (0, 1)
 
-    def weights(side, knots, first):
+    def weights(side, count, first):
         at = tf.range(side, dtype=tf.float32) / cell + first[:, None]
-        away = tf.abs(at[:, :, None] - tf.range(knots, dtype=tf.float32))
+        away = tf.abs(at[:, :, None] - tf.range(count, dtype=tf.float32))
         return tf.nn.relu(1.0 - away)
 
     rows, columns = weights(height, down, place[:, 0]), weights(width, across, place[:, 1])

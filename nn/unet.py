@@ -48,7 +48,13 @@ def unet(maps, told, width=96, seed=0, precision="float32"):
 
 
 def denoiser(
-    image_shape, widths=(24, 48, 96, 128), residual=False, dropout=0.0, seed=0, precision="float32"
+    image_shape,
+    widths=(24, 48, 96, 128),
+    residual=False,
+    dropout=0.0,
+    spread=False,
+    seed=0,
+    precision="float32",
 ):
     """U-Net from corrupted images to logits of clean ones, for any image size.
 
@@ -61,10 +67,12 @@ def denoiser(
         widths: Filters of the levels; each after the first halves the sides.
         residual: Whether the two convolutions of a level have a skip connection.
         dropout, seed, precision: See `networks.encoder`.
+        spread: Whether it gives beside each logit the log of a standard deviation, 0 before it is
+            trained.
 
     Returns:
         Functional model: float32 `(batch, height * width * channels)`, the images as vectors, to
-        float32 logits `(batch, *image_shape)`.
+        float32 logits `(batch, *image_shape)`; with `spread` of twice the channels, the logs last.
 
     References: [Ronneberger et al., 2015](https://arxiv.org/abs/1505.04597)
     """
@@ -89,10 +97,13 @@ def denoiser(
     for filters, skip in zip(reversed(widths[:-1]), reversed(skips), strict=True):
         x = layers.enlarge(x, filters, 2, 2, "transpose")
         x = level(keras.layers.Concatenate(dtype=layers.dtype)([x, skip]), filters)
-    logits = layers.map_head(image_shape[2], 3, "logits")(x)
+    made = layers.map_head(image_shape[2], 3, "logits")(x)
+    if spread:
+        logs = layers.map_head(image_shape[2], 3, "log_sigma", "zeros")(x)
+        made = keras.layers.Concatenate(dtype="float32")([made, logs])
     if any(map(any, pad)):
-        logits = keras.layers.Cropping2D(pad, dtype="float32")(logits)
-    return keras.Model(pixels, logits, name="decoder")
+        made = keras.layers.Cropping2D(pad, dtype="float32")(made)
+    return keras.Model(pixels, made, name="decoder")
 
 
 def whole(image_shape):

@@ -6,6 +6,12 @@ from scipy import ndimage
 LEVEL = 0.15  # of a subject's bright pixels, above which a pixel is not background
 BRIGHT = 98  # percentile inside the head that is given the same grey level in every subject
 WHITE = 170  # that grey level: up to one and a half times as bright is kept
+# Grey level of an image's median tissue, and per spread of its tissue: from 4 spreads below the
+# median to 8 above it are told apart. Lesions are bright, so there is more room above.
+MIDDLE, STEP = 85, 21
+EDGE = 0.08  # share of the shorter side at a head's edge (scalp, skull) that is no tissue
+FLAT = 0.05  # least spread, in medians: noise alone is not stretched to a picture
+FEWEST = 20  # pixels of tissue that say something
 
 
 def heads(images, level=None) -> np.ndarray:
@@ -59,12 +65,46 @@ def normalized(images, subjects) -> np.ndarray:
         uint8, of the images' shape, in memory.
     """
     made = np.zeros(images.shape, np.uint8)
-    subjects = np.asarray(subjects)
-    for subject in dict.fromkeys(subjects.tolist()):
-        rows = np.flatnonzero(subjects == subject)
-        own = images[rows]
-        found = heads(own)
+    for rows, own, found in _by_subject(images, subjects):
         if found.any():
             white = max(1.0, np.percentile(own.mean(axis=-1)[found], BRIGHT))
             made[rows] = np.clip(np.round(own * (WHITE / white)), 0, 255) * found[..., None]
     return made
+
+
+def standardized(images, subjects) -> np.ndarray:
+    """Images whose tissue has one median and one spread, black outside of the head.
+
+    In every image the median of the tissue, the head without its edge, becomes `MIDDLE`, and its
+    spread (1.4826 times the median distance from the median, which a lesion hardly changes) becomes
+    `STEP`. An image of many tissues (eyes, skull base) is so made paler than one of the brain
+    alone, where a lesion stands out.
+
+    Args:
+        images, subjects: See `normalized`; the head is that of all images of a subject.
+
+    Returns:
+        uint8, of the images' shape, in memory.
+    """
+    made = np.zeros(images.shape, np.uint8)
+    margin = round(EDGE * min(images.shape[1:3]))
+    for rows, own, found in _by_subject(images, subjects):
+        for row, image, head, tissue in zip(rows, own, found, inside(found, margin), strict=True):
+            region = tissue if tissue.sum() >= FEWEST else head
+            if not region.any():
+                continue
+            grey = image.mean(axis=-1)[region]
+            middle = np.median(grey)
+            spread = 1.4826 * np.median(np.abs(grey - middle))
+            z = (image - middle) / max(spread, FLAT * middle, 1e-6)
+            made[row] = np.clip(np.round(MIDDLE + STEP * z), 1, 255) * head[..., None]
+    return made
+
+
+def _by_subject(images, subjects):
+    """Rows, images and heads of one subject after another."""
+    subjects = np.asarray(subjects)
+    for subject in dict.fromkeys(subjects.tolist()):
+        rows = np.flatnonzero(subjects == subject)
+        own = images[rows]
+        yield rows, own, heads(own)

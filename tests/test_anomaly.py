@@ -39,6 +39,12 @@ def test_residuals_are_differences(pictures):
     np.testing.assert_allclose(scores.residual(pictures, made, "squared"), away**2, rtol=1e-5)
 
 
+def test_surprise_is_a_difference_in_the_standard_deviations_that_were_expected(pictures):
+    expected = np.concatenate([np.full_like(pictures, 0.5), np.full_like(pictures, 0.1)], axis=-1)
+    found = scores.surprise(pictures, expected)
+    np.testing.assert_allclose(found, (pictures[..., 0] - 0.5) / 0.1, rtol=1e-5)
+
+
 def test_the_ssim_map_is_that_of_scikit_image(pictures):
     made = np.clip(pictures + 0.1, 0, 1)
     found = scores.ssim_residual(pictures, made)
@@ -178,6 +184,34 @@ def test_normalized_images_do_not_depend_on_the_scanners_scale():
         assert (
             own[..., 0][~ndimage.binary_dilation(inside, np.ones((1, 3, 3)))] == 0
         ).mean() > 0.99
+
+
+def test_standardized_tissue_has_one_median_and_spread_whatever_the_scanner_and_the_lesion():
+    images, _ = phantoms.brains(64, 2, 4, seed=0)
+    subjects = np.repeat(["a", "b"], 4)
+    other = images.copy()
+    other[4:] = np.where(images[4:] > 0, images[4:] * 0.5, 0).astype(np.uint8)
+    made = heads.standardized(images, subjects)
+    np.testing.assert_allclose(made.astype(int), heads.standardized(other, subjects), atol=6)
+    found = np.concatenate([heads.heads(images[:4]), heads.heads(images[4:])])
+    tissue = heads.inside(found, 5)
+    assert not made[~found].any() and made[found].min() >= 1
+    for image, region in zip(made[..., 0], tissue, strict=True):
+        assert np.median(image[region]) == pytest.approx(heads.MIDDLE, abs=1)
+        away = np.abs(image[region] - float(heads.MIDDLE))
+        assert 1.4826 * np.median(away) == pytest.approx(heads.STEP, abs=2)
+    ill = images.copy()
+    ill[:, 30:36, 20:26] = 255
+    assert np.abs(heads.standardized(ill, subjects)[:, :20].astype(int) - made[:, :20]).mean() < 5
+
+
+def test_a_flat_image_is_not_stretched_to_noise():
+    rows, columns = np.mgrid[:32, :32]
+    disc = (np.hypot(rows - 16, columns - 16) < 12)[None, ..., None]
+    noise = np.random.default_rng(0).integers(-1, 2, (1, 32, 32, 1))
+    made = heads.standardized(((100 + noise) * disc).astype(np.uint8), ["a"])
+    assert np.abs(made[disc].astype(int) - heads.MIDDLE).max() <= 5
+    assert not heads.standardized(np.zeros((1, 8, 8, 1), np.uint8), ["a"]).any()
 
 
 # --- the command ---------------------------------------------------------------------------------

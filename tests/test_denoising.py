@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import anomaly
 import apply
 import config
 import data
@@ -27,6 +28,21 @@ def denoiser(tmp_path_factory, spots, tiny):
     return run, settings
 
 
+@pytest.fixture(scope="module")
+def unsure(tmp_path_factory, spots, tiny):
+    """The folder of a trained denoiser that tells how sure it is of each pixel."""
+    settings = tiny(
+        model="Denoiser",
+        widths=(8, 16),
+        epochs=30,
+        learning_rate=5e-3,
+        reconstruction="pixel-gaussian",
+    )
+    run = tmp_path_factory.mktemp("unsure") / "run"
+    train.fit(registry.from_settings(settings), spots, settings, run, verbose=0)
+    return run
+
+
 def test_coarse_noise_is_normal_at_the_knots_and_smooth_between_them():
     key = randomness.key(0, 3, "corrupt")
     noise = randomness.coarse(key, (4000, 32, 24, 1), (4000, 32, 24, 1)).numpy()[..., 0]
@@ -38,6 +54,17 @@ def test_coarse_noise_is_normal_at_the_knots_and_smooth_between_them():
     near = np.corrcoef(flat[:, 300], flat[:, 301])[0, 1]
     far = np.corrcoef(flat[:, 300], flat[:, 308])[0, 1]
     assert near > 0.8 and abs(far) < 0.08
+
+
+def test_more_knots_make_finer_noise():
+    key = randomness.key(0, 3, "corrupt")
+    roughness = []
+    for knots in (4, 8, 16):
+        noise = randomness.coarse(key, (500, 32, 32, 1), (500, 32, 32, 1), knots).numpy()
+        roughness.append(np.square(np.diff(noise, axis=1)).mean() / np.square(noise).mean())
+    # Between two knots of distance d the slope is the difference of two normal numbers over d.
+    assert roughness[1] / roughness[0] == pytest.approx(4.0, rel=0.15)
+    assert roughness[2] / roughness[1] == pytest.approx(4.0, rel=0.15)
 
 
 def test_coarse_noise_leaves_black_pixels_black_and_images_in_range():
@@ -64,6 +91,8 @@ def test_the_network_takes_images_of_any_size_and_gives_them_back(shape):
     network = unet.denoiser(shape, (4, 8, 8), residual=True)
     assert unet.whole(shape).output_shape == network.input_shape
     assert network.output_shape == (None, *shape)
+    told = unet.denoiser(shape, (4, 8, 8), spread=True)
+    assert told.output_shape == (None, *shape[:2], 2 * shape[2])
 
 
 def test_it_takes_noise_out(denoiser, spots):
@@ -72,6 +101,42 @@ def test_it_takes_noise_out(denoiser, spots):
     noisy = randomness.corrupted(images, "coarse", 0.3, randomness.key(9, 1, "test"))
     left = np.square(model.reconstruct(noisy) - images).mean()
     assert left < 0.5 * np.square(noisy - images).mean()
+
+
+def test_it_knows_where_it_errs(unsure, spots):
+    model = train.load(unsure)
+    images = spots.test.images / np.float32(255)
+    noisy = randomness.corrupted(images, "coarse", 0.3, randomness.key(9, 1, "test"))
+    means, spreads = np.split(model.expected(noisy), 2, axis=-1)
+    np.testing.assert_allclose(means, model.reconstruct(noisy), atol=1e-6)
+    errors = np.abs(images - means)
+    # In standard deviations of its own, errors at surest and least sure pixels are about alike.
+    order = np.argsort(spreads.ravel())
+    quarter = len(order) // 4
+    surest, least = errors.ravel()[order[:quarter]], errors.ravel()[order[-quarter:]]
+    assert least.mean() > 2.0 * surest.mean()
+    assert 0.6 < np.sqrt(np.square(errors / spreads).mean()) < 1.7
+    assert "surprise" in anomaly.scores_of(model, unsure)
+
+
+def test_what_it_tells_of_its_errors_is_kept_and_is_no_part_of_its_images(unsure, spots, tmp_path):
+    model = train.load(unsure)
+    assert model.image_shape == spots.test.images.shape[1:] and model.gives_spread
+    model.save(tmp_path / "model.keras")
+    images = blobs(3)[0]
+    again = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(again.expected(images), model.expected(images))
+    assert again.reconstruct(images).shape == images.shape
+    (network,) = model.endpoints().values()
+    pixels = images / np.float32(255)
+    np.testing.assert_allclose(network(pixels), model.reconstruct(images), atol=1e-6)
+
+
+def test_a_denoiser_that_was_not_asked_does_not_tell_how_sure_it_is(denoiser):
+    model = train.load(denoiser[0])
+    with pytest.raises(ValueError, match='train one with reconstruction="pixel-gaussian"'):
+        model.expected(blobs(2)[0])
+    assert "surprise" not in anomaly.scores_of(model, denoiser[0])
 
 
 def test_a_denoiser_is_trained_without_samples_or_a_prior_and_loads_again(denoiser, tmp_path):
@@ -113,6 +178,8 @@ def test_without_noise_it_is_given_coarse_noise_and_a_latent_map_is_refused(tiny
     assert tiny(model="Denoiser", corrupt="mask").corrupt == "mask"
     with pytest.raises(ValueError, match="it has no latent"):
         tiny(model="Denoiser", latent_map=(6, 6, 2))
+    with pytest.raises(ValueError, match="pixel-gaussian.*another for VAE"):
+        tiny(model="VAE", reconstruction="pixel-gaussian")
     parts = registry.from_settings(tiny(model="Denoiser"))
     with pytest.raises(ValueError, match="would learn to copy"):
         type(parts)(parts.encoder, parts.decoder)

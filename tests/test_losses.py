@@ -41,6 +41,32 @@ def test_gaussian_nll_is_scipys_log_density_summed_over_each_image(random):
     np.testing.assert_allclose(measured, expected, rtol=1e-5)
 
 
+def test_pixel_gaussian_nll_is_scipys_log_density_and_with_one_sigma_that_of_all_pixels(random):
+    targets, means, logs = (normal(random, 4, 5, 6, 1) for _ in range(3))
+    expected = -stats.norm(means, np.exp(logs)).logpdf(targets).sum(axis=(1, 2, 3))
+    measured = losses.pixel_gaussian_nll(targets, means, logs)
+    np.testing.assert_allclose(measured, expected, rtol=1e-4)
+    alike = losses.pixel_gaussian_nll(targets, means, np.full_like(logs, math.log(0.3)))
+    np.testing.assert_allclose(alike, losses.gaussian_nll(targets, means, math.log(0.3)), rtol=1e-5)
+
+
+@pytest.mark.parametrize("balance", [0.5, 1.0])
+def test_a_balanced_nll_has_the_plain_value_and_gradients_times_a_power_of_the_variance(
+    random, balance
+):
+    targets = tf.constant(normal(random, 4, 5, 6, 1))
+    means, logs = (tf.constant(normal(random, 4, 5, 6, 1)) for _ in range(2))
+    values, slopes = [], []
+    for power in (0.0, balance):
+        with tf.GradientTape() as tape:
+            tape.watch([means, logs])
+            values.append(losses.pixel_gaussian_nll(targets, means, logs, power))
+        slopes.append(tape.gradient(values[-1], [means, logs]))
+    np.testing.assert_allclose(*values, rtol=1e-4)
+    for plain, balanced in zip(*slopes, strict=True):
+        np.testing.assert_allclose(balanced, plain * np.exp(2 * balance * logs), rtol=1e-3)
+
+
 def test_a_learned_sigma_is_best_at_the_root_mean_squared_error(random):
     targets, means = normal(random, 8, 5, 6, 1), normal(random, 8, 5, 6, 1)
     best = 0.5 * np.log(np.mean((targets - means) ** 2))

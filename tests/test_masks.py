@@ -150,6 +150,7 @@ def test_grey_levels_are_normalized_by_subject(lesions):
                 tops[name].append(own.max())
     assert min(tops["plain"]) < 90 and min(tops["normalized"]) > 165
     assert images.train.digests is None and "grey levels by subject" in images.note
+    assert "grey levels by image" in data.load(replace(SETTINGS, normalize="image")).note
 
 
 def test_a_table_may_give_the_split(lesions, monkeypatch):
