@@ -17,9 +17,10 @@ from pathlib import Path
 
 import config
 
-SCORES = ("signed", "absolute", "squared", "ssim", "surprise", "gradient", "restoration", "flow")
 # Those that cost one reconstruction; the best on validation subjects is the default.
-CHEAP = ("signed", "absolute", "squared", "ssim", "surprise")
+CHEAP = ("signed", "absolute", "squared", "ssim", "signed-surprise", "absolute-surprise")
+UNCHOSEN = ("absolute-surprise", "absolute")  # the first that a model has, where none can be chosen
+SCORES = (*CHEAP, "gradient", "restoration", "flow")
 # Of coarse noise, over which a denoiser is averaged; and its strength in units of that in training,
 # chosen on validation patients (FLAIR slices): without noise large lesions are not taken out.
 DRAWS, STRENGTH = 4, 1.4
@@ -42,7 +43,7 @@ def parsed(words=None):
         "--score",
         choices=SCORES,
         help=f"default: of {', '.join(CHEAP)} the best on validation subjects with masks; without "
-        "masks: absolute",
+        f"masks: {', or '.join(UNCHOSEN)}, which a model has",
     )
     parser.add_argument("--z", action="store_true", help="in standard deviations of healthy maps")
     parser.add_argument(
@@ -142,8 +143,11 @@ def scores_of(model, run) -> dict:
     }
     found["ssim"] = lambda images: anomaly.ssim_residual(images, made(images))
     if getattr(model, "gives_spread", False):
-        expected = partial(anomaly.denoised, model.expected, noise=noise)
-        found["surprise"] = lambda images: anomaly.surprise(images, expected(images))
+        expected = remembered(partial(anomaly.denoised, model.expected, noise=noise))
+        for kind in ("signed", "absolute"):
+            found[f"{kind}-surprise"] = lambda images, kind=kind: anomaly.surprise(
+                images, expected(images), kind
+            )
     if getattr(model, "stochastic", False) and not model.needs_class:
         bound = anomaly.bound_of(model)
         found["gradient"] = lambda images: anomaly.gradient(bound, images)
@@ -352,7 +356,8 @@ def write(arguments):
     name = arguments.score
     if name is None:
         cheap = {each: own[each] for each in CHEAP if each in own}
-        name = "absolute" if choosing is None else chosen(cheap, maps, choosing)
+        usual = next(each for each in UNCHOSEN if each in own)
+        name = usual if choosing is None else chosen(cheap, maps, choosing)
     elif name not in own:
         raise ValueError(
             f"--score {name}: {run} cannot be scored so; it has {', '.join(own)} (gradient and "
@@ -400,7 +405,7 @@ def write(arguments):
     curves = None
     if looked.ill.any():
         base = anomaly.Baselines(images.train.images[:])
-        kind_of = "signed" if name in ("signed", "surprise") else "absolute"
+        kind_of = "signed" if name.startswith("signed") else "absolute"
         others = {  # by these names their maps are kept
             each if each == "brightness" else f"{each}, {kind_of}": function
             for each, function in base.scores(kind_of).items()

@@ -37,21 +37,22 @@ def residual(images, made, kind="signed"):
     return {"signed": away, "absolute": np.abs(away), "squared": np.square(away)}[kind]
 
 
-def surprise(images, expected):
+def surprise(images, expected, kind="signed"):
     """What a reconstruction lacks, in standard deviations that the model itself expects.
 
-    High where the image is brighter than the model is sure of. Where healthy images differ most
-    (eyes, skull base, edges) it knows little, and the same difference counts less.
+    Where healthy images differ most (eyes, folds, edges) the model knows little, and the same
+    difference counts less.
 
     Args:
         images: Floats in [0, 1], `(n, height, width, channels)`.
         expected: Means, then standard deviations, `(n, height, width, 2 * channels)`
             (`denoising.Denoiser.expected`).
+        kind: See `residual`.
 
     References: [Kendall & Gal, 2017](https://arxiv.org/abs/1703.04977), Eq. 5
     """
     means, spreads = np.split(np.asarray(expected, np.float32), 2, axis=-1)
-    return ((np.asarray(images, np.float32) - means) / spreads).mean(axis=-1)
+    return residual(np.asarray(images, np.float32) / spreads, means / spreads, kind)
 
 
 def ssim_residual(images, made):

@@ -1,16 +1,24 @@
-"""Whether alarms hold their rate on new phantom subjects, and which images are refused.
+"""Whether alarms hold their rate on new subjects, and which images are refused.
 
     python benchmarks/alarm_rates.py RUN [--draws 20] [--score absolute]
 
-RUN is trained on `brain-lesions`. Every draw has subjects of its own, drawn with another seed than
-the run's: some healthy ones calibrate an alarm of 5 %, others and those with a lesion are tested.
-The same draws are then compared as they are, and with their test images inverted, in another
-contrast, enlarged, and of another organ.
+Some healthy subjects calibrate an alarm of 5 %, others and those with a lesion are tested. The same
+draws are then compared as they are, and with their test images inverted, in another contrast,
+enlarged, and of another organ.
+
+RUN is trained on `brain-lesions`: every draw has phantoms of its own, drawn with another seed than
+the run's. Or it is trained on `chest` with `findings = ("No Finding",)`: every draw divides those
+patients that it was not trained on anew, so that draws are not independent, and "lesions" are all
+findings of patients that it has not seen:
+
+    CHEST_DIR=... python train.py chest --set "findings=('No Finding',)" --out RUN
 """
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
@@ -23,6 +31,7 @@ import train
 from analysis import alarms, detection
 from analysis import anomaly as scores
 from sources import phantoms
+from storage import runs
 
 CALIBRATE, TEST, SLICES, SEED = 30, 40, 3, 12345
 
@@ -48,6 +57,66 @@ SHIFTS = {
 }
 
 
+class Sets(NamedTuple):
+    """Subjects that a run was not trained on.
+
+    Attributes:
+        pixels: Floats in [0, 1], `(n, height, width, channels)`.
+        subjects: Of each image.
+        ill: Whether each subject has a lesion, in the order in which they come.
+        draws: For each draw the numbers of the healthy subjects that calibrate and of those that
+            are tested.
+        other: Images of another organ, one per subject.
+    """
+
+    pixels: np.ndarray
+    subjects: np.ndarray
+    ill: np.ndarray
+    draws: list
+    other: np.ndarray
+
+
+def phantom_brains(size, draws):
+    """Brain templates with and without lesions."""
+    each = CALIBRATE + TEST
+    count = round(draws * each / 0.8)
+    made, masks, table = phantoms.brains_with_lesions(size, count, SLICES, SEED, share=0.15)
+    subjects = table["subject"].to_numpy()
+    ill = of_each(masks.any(axis=(1, 2, 3)), subjects)
+    healthy = np.flatnonzero(~ill)
+    groups = [
+        np.split(healthy[each * draw : each * (draw + 1)], [CALIBRATE]) for draw in range(draws)
+    ]
+    chests, _ = phantoms.chests(size, 20, 1, seed=SEED)
+    return Sets(made / np.float32(255), subjects, ill, groups, chests / np.float32(255))
+
+
+def chest_patients(run, images, draws):
+    """Patients of NIH ChestX-ray14 that a run was not trained on."""
+    settings = replace(runs.load_settings(run), findings=())
+    everything = data.load(settings, runs.origin_of(run))
+    splits = everything.splits.values()
+    table = pd.concat([each.table for each in splits], ignore_index=True)
+    pixels = np.concatenate([each.images[:] for each in splits]) / np.float32(255)
+    new = ~table["subject"].isin(images.train.table["subject"]).to_numpy()
+    table, pixels = table[new], pixels[new]
+    subjects = table["subject"].to_numpy()
+    ill = ~of_each(table["No Finding"].fillna(False).to_numpy(bool), subjects, "all")
+    # Of a patient with and without findings only the images with one count.
+    kept = ~(table["No Finding"].fillna(False).to_numpy(bool) & ill[pd.factorize(subjects)[0]])
+    pixels, subjects = pixels[kept], subjects[kept]
+    healthy = np.flatnonzero(~ill)
+    generator = np.random.default_rng(SEED)
+    groups = [np.array_split(generator.permutation(healthy), 2) for _ in range(draws)]
+    brains, _ = phantoms.brains(pixels.shape[1], 20, 1, seed=SEED)
+    return Sets(pixels, subjects, ill, groups, brains / np.float32(255))
+
+
+def of_each(values, subjects, how="any"):
+    """Whether any, or all, of each subject's images have a property."""
+    return getattr(pd.Series(values).groupby(subjects, sort=False), how)().to_numpy()
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path, metavar="RUN")
@@ -57,26 +126,22 @@ def main():
     model, images = train.load(arguments.run), data.images_of(arguments.run)
     score = anomaly.scores_of(model, arguments.run)[arguments.score]
     kind = alarms.Kind(images.train.images[:].mean(axis=0) / 255.0)
-    size, each = images.image_shape[0], CALIBRATE + TEST
-    count = round(arguments.draws * each / 0.8)
-    made, masks, table = phantoms.brains_with_lesions(size, count, SLICES, SEED, share=0.15)
-    pixels, subjects = made / np.float32(255), table["subject"].to_numpy()
-    found, numbers = looked(score, kind, pixels, subjects)
-    ill = pd.Series(masks.any(axis=(1, 2, 3))).groupby(subjects, sort=False).any().to_numpy()
-    healthy = np.flatnonzero(~ill)
-    sick = found[ill].to_numpy()
-    chests, chest_table = phantoms.chests(size, 20, 1, seed=SEED)
-    organ = looked(score, kind, chests / np.float32(255), chest_table["subject"].to_numpy())[1]
+    if images.embedded:
+        sets = phantom_brains(images.image_shape[0], arguments.draws)
+    else:
+        sets = chest_patients(arguments.run, images, arguments.draws)
+    found, numbers = looked(score, kind, sets.pixels, sets.subjects)
+    sick = found[sets.ill].to_numpy()
+    organ = looked(score, kind, sets.other, np.arange(len(sets.other)))[1]
 
-    rows, code = [], pd.factorize(subjects)[0]
-    for draw in range(arguments.draws):
-        own = healthy[draw * each : (draw + 1) * each]
-        known, new = own[:CALIBRATE], own[CALIBRATE:]
+    rows, code = [], pd.factorize(sets.subjects)[0]
+    for draw, (known, new) in enumerate(sets.draws):
         alarm = alarms.Alarm.of(found.iloc[known], 0.05)
-        low, high = alarm.interval(TEST)
+        low, high = alarm.interval(len(new))
         wrong = int(alarm(found.iloc[new]).sum())
         usual = numbers.iloc[known]
         row = {
+            "tested": len(new),
             "false": wrong,
             "inside": low <= wrong <= high,
             "power": alarm(sick).mean(),
@@ -85,12 +150,15 @@ def main():
         }
         some = np.isin(code, new[:10])
         for name, change in SHIFTS.items():
-            moved = looked(score, kind, change(pixels[some]), subjects[some])[1]
+            moved = looked(score, kind, change(sets.pixels[some]), sets.subjects[some])[1]
             row[name] = bool(alarms.unlike(usual, moved))
         rows.append(row)
-        print(f"draw {draw + 1}: {wrong} of {TEST} healthy subjects alarmed", flush=True)
+        print(f"draw {draw + 1}: {wrong} of {len(new)} healthy subjects alarmed", flush=True)
     told = pd.DataFrame(rows)
-    print(f"false alarms: {told['false'].sum()} of {arguments.draws * TEST} healthy subjects")
+    print(
+        f"calibrated on {len(known)}: {told['false'].sum()} false alarms of {told['tested'].sum()} "
+        f"tested, {told['false'].sum() / told['tested'].sum():.3f}"
+    )
     print(f"draws inside their beta-binomial interval: {told['inside'].sum()} of {len(told)}")
     print(f"power: {told['power'].mean():.3f} of {len(sick)} subjects with a lesion")
     print(f"unshifted draws accepted: {told['accepted'].sum()} of {len(told)}")

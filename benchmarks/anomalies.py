@@ -166,7 +166,7 @@ def main():
         }
     )
     of_model = {
-        "Denoiser": ("surprise", "signed", "absolute", "ssim"),
+        "Denoiser": ("signed-surprise", "signed", "absolute", "ssim"),
         "VAE": ("signed", "absolute", "ssim", "gradient", "restoration"),
     }
     shared = {"normalize": arguments.normalize}

@@ -42,7 +42,10 @@ def test_residuals_are_differences(pictures):
 def test_surprise_is_a_difference_in_the_standard_deviations_that_were_expected(pictures):
     expected = np.concatenate([np.full_like(pictures, 0.5), np.full_like(pictures, 0.1)], axis=-1)
     found = scores.surprise(pictures, expected)
-    np.testing.assert_allclose(found, (pictures[..., 0] - 0.5) / 0.1, rtol=1e-5)
+    away = (pictures[..., 0] - 0.5) / 0.1
+    np.testing.assert_allclose(found, away, atol=1e-5)
+    size = scores.surprise(pictures, expected, "absolute")
+    np.testing.assert_allclose(size, np.abs(away), atol=1e-5)
 
 
 def test_the_ssim_map_is_that_of_scikit_image(pictures):

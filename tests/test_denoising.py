@@ -116,7 +116,8 @@ def test_it_knows_where_it_errs(unsure, spots):
     surest, least = errors.ravel()[order[:quarter]], errors.ravel()[order[-quarter:]]
     assert least.mean() > 2.0 * surest.mean()
     assert 0.6 < np.sqrt(np.square(errors / spreads).mean()) < 1.7
-    assert "surprise" in anomaly.scores_of(model, unsure)
+    score = anomaly.scores_of(model, unsure)["absolute-surprise"]
+    assert score(images[:5]).shape == (5, *images.shape[1:3])
 
 
 def test_what_it_tells_of_its_errors_is_kept_and_is_no_part_of_its_images(unsure, spots, tmp_path):
@@ -136,7 +137,7 @@ def test_a_denoiser_that_was_not_asked_does_not_tell_how_sure_it_is(denoiser):
     model = train.load(denoiser[0])
     with pytest.raises(ValueError, match='train one with reconstruction="pixel-gaussian"'):
         model.expected(blobs(2)[0])
-    assert "surprise" not in anomaly.scores_of(model, denoiser[0])
+    assert "signed-surprise" not in anomaly.scores_of(model, denoiser[0])
 
 
 def test_a_denoiser_is_trained_without_samples_or_a_prior_and_loads_again(denoiser, tmp_path):
