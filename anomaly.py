@@ -19,7 +19,6 @@ import config
 
 # Those that cost one reconstruction; the best on validation subjects is the default.
 CHEAP = ("signed", "absolute", "squared", "ssim", "signed-surprise", "absolute-surprise")
-UNCHOSEN = ("absolute-surprise", "absolute")  # the first that a model has, where none can be chosen
 SCORES = (*CHEAP, "gradient", "restoration", "flow")
 # Of coarse noise, over which a denoiser is averaged; and its strength in units of that in training,
 # chosen on validation patients (FLAIR slices): without noise large lesions are not taken out.
@@ -43,7 +42,7 @@ def parsed(words=None):
         "--score",
         choices=SCORES,
         help=f"default: of {', '.join(CHEAP)} the best on validation subjects with masks; without "
-        f"masks: {', or '.join(UNCHOSEN)}, which a model has",
+        "masks: absolute",
     )
     parser.add_argument("--z", action="store_true", help="in standard deviations of healthy maps")
     parser.add_argument(
@@ -356,8 +355,7 @@ def write(arguments):
     name = arguments.score
     if name is None:
         cheap = {each: own[each] for each in CHEAP if each in own}
-        usual = next(each for each in UNCHOSEN if each in own)
-        name = usual if choosing is None else chosen(cheap, maps, choosing)
+        name = "absolute" if choosing is None else chosen(cheap, maps, choosing)
     elif name not in own:
         raise ValueError(
             f"--score {name}: {run} cannot be scored so; it has {', '.join(own)} (gradient and "

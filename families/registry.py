@@ -202,6 +202,8 @@ def with_model(settings, model, **changes):
     }
     if dropped:
         print(f"{model} does not use these settings, now at their defaults: {', '.join(dropped)}")
+    if settings.reconstruction == "pixel-gaussian" and model != "Denoiser":
+        changes = {"reconstruction": "gaussian"} | changes
     return dataclasses.replace(settings, **dropped, model=model, **changes)
 
 
