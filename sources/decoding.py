@@ -135,7 +135,7 @@ def read(path, reading):
         if suffix(path) in VOLUMES:
             images = list(_volume_images(path, reading))
         elif suffix(path) in DICOM:
-            images = [fitted(_dicom(path), reading)]
+            images = [fitted(_dicom(path, reading.mask), reading)]
         else:
             picture = _label_map(path) if reading.mask else _picture(path, reading.bits)
             images = [fitted(picture, reading)]
@@ -447,8 +447,11 @@ def _range(stored, scaled, falling):
     return np.where(shares < 0.5, below + gap * shares, above - gap * (1 - shares))
 
 
-def _dicom(path):
-    """The one image of a DICOM file: a Pillow image of mode F (grey, 0 to 255), or uint8 colour."""
+def _dicom(path, mask=False):
+    """The one image of a DICOM file: a Pillow image of mode F (grey, 0 to 255), or uint8 colour.
+
+    Of a mask one of mode L with the stored labels, whatever its window or palette.
+    """
     try:
         import pydicom
         from pydicom import pixels
@@ -475,6 +478,10 @@ def _dicom(path):
         _check_encoded(encoded[0], (columns, rows))
     values, made = decoder.as_array(file, raw=True, allow_excess_frames=decoder.is_native)
     kind = made["photometric_interpretation"]
+    if mask:
+        if values.shape != (rows, columns):
+            raise BadFile(f"is a mask in colour ({kind}); save it as grey levels")
+        return Image.fromarray(_labels(values))
     if values.shape == (rows, columns) and kind in ("MONOCHROME1", "MONOCHROME2"):
         return _dicom_grey(values, file)
     if values.shape == (rows, columns) and kind == "PALETTE COLOR":

@@ -30,7 +30,7 @@ UNREAD = (".gif", ".heic", ".heif", ".avif", ".jp2", ".svg", ".raw", ".cr2", ".n
 NOT_TEXT = "has a name that is not UTF-8; rename it"
 NAMED = 10  # bad files that an error lists
 TASK = 32  # files that a thread takes at a time
-VERSION = 4  # of the results of `decoding.read`; a new version invalidates old caches
+VERSION = 5  # of the results of `decoding.read`; a new version invalidates old caches
 
 
 class BadFiles(ValueError):

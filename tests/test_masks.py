@@ -9,6 +9,7 @@ from PIL import Image
 
 import config
 import data
+import fuzz
 from sources import phantoms
 from spots import blobs
 
@@ -104,6 +105,30 @@ def test_the_mask_of_a_volume_lies_on_the_slices_of_its_image(tmp_path, monkeypa
         np.testing.assert_array_equal(split.images[odd] > 150, split.masks[odd] > 0)
         ill = split.table["lesion_pixels"].to_numpy() > 0
         assert not ill[~odd].any() and ill[odd].any() and not ill[odd].all()
+
+
+@pytest.mark.parametrize("stored", [{}, {"WindowCenter": 100, "WindowWidth": 20}])
+def test_a_dicom_mask_is_what_is_not_0_whatever_its_window(tmp_path, monkeypatch, stored):
+    pytest.importorskip("pydicom")
+    for name in ("cache", "images", "masks"):
+        monkeypatch.setattr(config, f"{name.upper()}_DIR", tmp_path / name)
+        (tmp_path / name).mkdir()
+    random = np.random.default_rng(0)
+    for number in range(24):
+        picture = random.integers(200, 600, (24, 24)).astype(np.uint16)
+        if number % 2:
+            lesion = np.zeros((24, 24), np.uint8)
+            lesion[8:14, number // 2 : number // 2 + 5] = 1
+            picture[lesion > 0] = 4000
+            path = tmp_path / "masks" / f"S{number:02d}.dcm"
+            path.write_bytes(fuzz.dicom(lesion, **stored))
+        path = tmp_path / "images" / f"S{number:02d}.dcm"
+        path.write_bytes(fuzz.dicom(picture, BitsStored=12))
+    images = data.load(replace(SETTINGS, image_shape=(24, 24, 1), subjects="files"))
+    for split in images.splits.values():
+        odd = split.table["file"].str.contains(r"[13579]\.dcm").to_numpy()  # contrast is by file
+        np.testing.assert_array_equal(split.images[odd] > 200, split.masks[odd] > 0)
+        assert split.table["lesion_pixels"].tolist() == [30 * each for each in odd.tolist()]
 
 
 def test_masks_that_cannot_be_meant_are_refused_with_what_is_wrong(lesions):

@@ -519,6 +519,14 @@ def test_settings_for_another_model_leave_out_what_it_does_not_take(tiny, capsys
     assert registry.with_model(settings, "VAE") == settings and not capsys.readouterr().out
 
 
+def test_settings_of_an_unsure_denoiser_give_other_models_one_standard_deviation(tiny):
+    settings = tiny(model="Denoiser", reconstruction="pixel-gaussian", corrupt="coarse")
+    assert registry.with_model(settings, "VAE").reconstruction == "gaussian"
+    assert registry.with_model(settings, "Denoiser").reconstruction == "pixel-gaussian"
+    with pytest.raises(ValueError, match="pixel-gaussian.*another for VAE"):
+        registry.with_model(settings, "VAE", reconstruction="pixel-gaussian")
+
+
 def test_a_latents_size_beside_a_map_is_refused(tiny):
     settings = tiny(latent_map=(6, 6, 2))
     with pytest.raises(ValueError, match="latent_dim = 8 is not valid with a latent_map"):
