@@ -136,6 +136,20 @@ def test_flowing_back_needs_a_latent_map(tiny, pictures):
         scores.flowed(registry.from_settings(tiny()), None, pictures)
 
 
+def test_flowing_back_decodes_what_the_flow_makes_of_the_latents(tiny, pictures):
+    images = pictures[:, :12, :12]
+    model = registry.from_settings(tiny(latent_map=(6, 6, 2)))
+
+    class Halved:
+        def varied(self, z, share, seed):
+            assert (share, seed) == (0.25, 3)
+            return 0.5 * z
+
+    found = scores.flowed(model, Halved(), images, share=0.25, seed=3)
+    expected = model.decode(0.5 * model.encode(images)[0])
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
 def test_baselines_are_what_they_are_called():
     images = blobs(40, (16, 16, 1))[0]
     pixels = images / np.float32(255)
@@ -283,6 +297,26 @@ def test_a_run_is_looked_at_with_baselines_alarms_and_pictures(brains, tmp_path,
         assert (out / figure).is_file()
     printed = capsys.readouterr().out
     assert "beat" in printed and "on validation subjects that choose" in printed
+
+
+def test_maps_may_be_in_standard_deviations_of_healthy_ones_that_do_not_calibrate(
+    brains, tmp_path, capsys
+):
+    out = tmp_path / "out"
+    anomaly.main([str(brains), "--score", "absolute", "--z", "--alarm", "0.05", "--out", str(out)])
+    assert "Score: absolute z." in capsys.readouterr().out
+    table = pd.read_csv(out / "measures.csv")
+    assert table["score"][0] == "absolute z" and table["pixel_ap"][0] > table["pixel_ap"][1:].min()
+    # Of healthy images most pixels lie within two standard deviations.
+    known = data.images_of(brains)
+    looked = anomaly.Looked.of(known.test, None)
+    choosing = anomaly.divided(anomaly.Looked.of(known.validation, None), 0.05)[0]
+    score = anomaly.scores_of(train.load(brains), brains)["absolute"]
+    healthy = choosing.only(np.flatnonzero(~choosing.ill))
+    maps = anomaly.Maps(tmp_path / "maps", "mark")
+    usual = scores.Usual.of(maps("absolute", score, healthy))
+    z = usual.z(maps("absolute", score, looked.only(np.flatnonzero(~looked.ill))))
+    assert abs(z.mean()) < 0.2 and (np.abs(z) < 2).mean() > 0.9
 
 
 def test_a_second_call_reads_its_maps_and_mends_torn_ones(brains, tmp_path, monkeypatch):
