@@ -17,7 +17,6 @@ from nn.averages import Averages, reduced
 from nn.batches import as_float, parts, rows_of_parts
 from nn.configured import Configured, one_of
 
-RECONSTRUCTIONS = ("bernoulli", "gaussian", "learned-gaussian", "pixel-gaussian")
 LOG_SIGMA_RANGE = (-6.0, 3.0)
 SSIM_IMAGES = 8  # of each training batch: SSIM of all of them would be too slow
 
@@ -59,8 +58,7 @@ class Autoencoder(Configured):
         encoder: From `networks.encoder`.
         decoder: From `networks.decoder`; gives logits.
         reconstruction: `"bernoulli"` (from logits), `"gaussian"` with sd `sigma`, or
-            `"learned-gaussian"`, whose sd is a weight of the model that starts at `sigma`
-            (`"pixel-gaussian"` is for a `denoising.Denoiser`, which gives one for each pixel).
+            `"learned-gaussian"`, whose sd is a weight of the model that starts at `sigma`.
         sigma: Standard deviation of the Gaussians, in units of the images.
         dssim_weight: Nats per unit of `(1 - SSIM) / 2`, added to the reconstruction.
         perceptual_weight: Nats per unit of `losses.perceptual`, added to the reconstruction if the
@@ -83,6 +81,7 @@ class Autoencoder(Configured):
     References: [Vincent et al., 2008](https://doi.org/10.1145/1390156.1390294) for denoising.
     """
 
+    reconstructions = ("bernoulli", "gaussian", "learned-gaussian")
     has_latent = True  # whether its latent says anything: a denoiser's is the image itself
     uses_labels = False  # whether `train.fit` gives it the labels of its images
     conditions = None  # `sources.conditions.Conditions` of a model that is told of its images
@@ -104,7 +103,7 @@ class Autoencoder(Configured):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        one_of("reconstruction", reconstruction, RECONSTRUCTIONS)
+        one_of("reconstruction", reconstruction, self.reconstructions)
         one_of("corrupt", corrupt, randomness.CORRUPTIONS)
         one_of("binarize", binarize, ("none", "dynamic"))
         self.encoder = encoder
@@ -220,7 +219,7 @@ class Autoencoder(Configured):
         """Logits of the pixels, `(batch, height, width, channels)`."""
         return self.decoder(z, training=training)
 
-    def pixels(self, logits):
+    def images_of(self, logits):
         """Images in [0, 1] of what `logits_of` gives."""
         return tf.sigmoid(logits)
 
@@ -228,17 +227,17 @@ class Autoencoder(Configured):
         """Named terms, each `(batch,)` or a scalar; the sum of their means is minimised."""
         terms = {"reconstruction": self.distortion(result.targets, result.logits)}
         if self.dssim_weight:
-            dssim = losses.dssim(result.images, self.pixels(result.logits))
+            dssim = losses.dssim(result.images, self.images_of(result.logits))
             terms["dssim"] = self.dssim_weight * dssim
         if self.perceptual_weight and self.perceptual is not None:
-            pair = self.perceptual(result.images), self.perceptual(self.pixels(result.logits))
+            pair = self.perceptual(result.images), self.perceptual(self.images_of(result.logits))
             terms["perceptual"] = self.perceptual_weight * losses.perceptual(*pair)
         return terms
 
     def monitor(self, result):
         """Named scalars that are shown with the terms and not minimised."""
         shown = slice(SSIM_IMAGES) if result.training else slice(None)
-        ssim = metrics.ssim(result.images[shown], self.pixels(result.logits[shown]))
+        ssim = metrics.ssim(result.images[shown], self.images_of(result.logits[shown]))
         active = metrics.active_units(result.z_mean)
         return {"ssim": tf.reduce_mean(ssim), "active_units": tf.cast(active, tf.float32)}
 
@@ -353,7 +352,7 @@ class Autoencoder(Configured):
 
     def decode(self, z):
         """Images in [0, 1] of latents `(batch, latent_dim)`."""
-        return self.pixels(self.logits_of(z, training=False))
+        return self.images_of(self.logits_of(z, training=False))
 
     def describe(self, images):
         """Posterior and reconstruction of each image in one pass: `(z_mean, z_log_var, made)`."""

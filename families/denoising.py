@@ -23,20 +23,27 @@ class Denoiser(models.Autoencoder):
 
     Args:
         encoder: From `unet.whole`.
-        decoder: From `unet.denoiser`; gives logits, and with `reconstruction="pixel-gaussian"` how
-            sure it is of each pixel.
+        decoder: From `unet.denoiser`; gives logits.
+        reconstruction: Also `"pixel-gaussian"`: the decoder gives the standard deviation of each
+            pixel too.
         corrupt: `"gaussian"`, `"mask"` or `"coarse"`.
         **kwargs: Of `model.Autoencoder`.
 
     References: [Kascenas et al., 2022](https://openreview.net/forum?id=Bm8-t_ggzNd)
     """
 
+    reconstructions = (*models.Autoencoder.reconstructions, "pixel-gaussian")
     has_latent = False
 
     def __init__(self, encoder, decoder, **kwargs):
         super().__init__(encoder, decoder, **kwargs)
         if self.corrupt == "none":
             raise ValueError('corrupt = "none": a Denoiser would learn to copy; give it noise')
+        if self.gives_spread != (self.reconstruction == "pixel-gaussian"):
+            raise ValueError(
+                f"reconstruction = {self.reconstruction!r} does not fit a decoder of "
+                f"{self.decoder.output_shape[-1]} channels for images of {self.image_shape[-1]}"
+            )
 
     @property
     def image_shape(self):
@@ -47,7 +54,7 @@ class Denoiser(models.Autoencoder):
         """Whether it tells how sure it is of each pixel."""
         return self.decoder.output_shape[-1] == 2 * self.image_shape[-1]
 
-    def pixels(self, logits):
+    def images_of(self, logits):
         return tf.sigmoid(logits[..., : self.image_shape[-1]])
 
     def _log_sigma(self, logits):
@@ -58,7 +65,7 @@ class Denoiser(models.Autoencoder):
         if not self.gives_spread:
             return super().distortion(targets, logits)
         logits = tf.cast(logits, tf.float32)
-        expected = self.pixels(logits), self._log_sigma(logits)
+        expected = self.images_of(logits), self._log_sigma(logits)
         return losses.pixel_gaussian_nll(targets, *expected, balance=BALANCE)
 
     def monitor(self, result):
@@ -101,7 +108,7 @@ class Denoiser(models.Autoencoder):
             )
         images = as_float(tf.convert_to_tensor(images))
         logits = self.logits_of(self.encoder(images, training=False), training=False)
-        return tf.concat([self.pixels(logits), tf.exp(self._log_sigma(logits))], axis=-1)
+        return tf.concat([self.images_of(logits), tf.exp(self._log_sigma(logits))], axis=-1)
 
     def endpoints(self):
         images = keras.Input(self.image_shape, name="images")

@@ -182,6 +182,8 @@ def test_without_noise_it_is_given_coarse_noise_and_a_latent_map_is_refused(tiny
     with pytest.raises(ValueError, match="pixel-gaussian.*another for VAE"):
         tiny(model="VAE", reconstruction="pixel-gaussian")
     parts = registry.from_settings(tiny(model="Denoiser"))
+    with pytest.raises(ValueError, match="pixel-gaussian' does not fit a decoder of 1 channels"):
+        type(parts)(parts.encoder, parts.decoder, corrupt="coarse", reconstruction="pixel-gaussian")
     with pytest.raises(ValueError, match="would learn to copy"):
         type(parts)(parts.encoder, parts.decoder)
 
