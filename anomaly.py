@@ -499,7 +499,7 @@ def pictures(out, looked, maps, limit, scores, model, name):
     pixels = looked.split.images[rows] / np.float32(255)
     figure = plots.anomalies(
         pixels,
-        np.asarray(model.reconstruct(pixels)),
+        anomaly.denoised(model.reconstruct, pixels, noise_of(model)),
         maps[rows],
         limit,
         None if masks is None else masks[rows],

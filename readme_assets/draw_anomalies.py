@@ -2,8 +2,8 @@
 
     python readme_assets/draw_anomalies.py
 
-Writes `anomaly_maps.png` beside this script: the test images of subjects in the order of the
-split, the first slice of each with a lesion of more than 60 pixels, and two lesion-free ones.
+Writes `anomaly_maps.png` beside this script: the first slice with a lesion of over 60 pixels of
+the first seven test subjects that have one, and the middle slice of the first two healthy ones.
 """
 
 import sys
@@ -20,7 +20,7 @@ from analysis import anomaly as scores
 from analysis import plots
 
 HERE = Path(__file__).parent
-ILL, FREE = 7, 2
+ILL, FREE, MIDDLE = 7, 2, 4
 LIMIT = 0.3  # grey levels at the end of the scale
 
 
@@ -33,7 +33,11 @@ def main():
     def first(rows, count):
         return rows[np.sort(np.unique(subjects[rows], return_index=True)[1])[:count]]
 
-    rows = np.r_[first(np.flatnonzero(size > 60), ILL), first(np.flatnonzero(size == 0), FREE)]
+    healthy = ~np.isin(subjects, subjects[size > 0])
+    middle = test.table["slice"].to_numpy() == MIDDLE
+    rows = np.r_[
+        first(np.flatnonzero(size > 60), ILL), first(np.flatnonzero(healthy & middle), FREE)
+    ]
     shown = pixels[rows]
     maps = anomaly.scores_of(model, run)["absolute"](shown)
     maps = scores.smoothed(maps, scores.regions(shown))

@@ -238,6 +238,7 @@ SMALL = replace(
     image_shape=(32, 32, 1),
     widths=(8, 16),
     epochs=6,
+    batch_size=16,
     learning_rate=5e-3,
 )
 
