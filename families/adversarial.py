@@ -223,7 +223,7 @@ class Introspective(Alternating):
     """
 
     refused = (
-        *("binarize", "corrupt", "corrupt_level"),
+        *("binarize", "corrupt", "corrupt_level", "corrupt_knots"),
         *("free_bits", "kl_capacity", "capacity_steps"),
     )
 

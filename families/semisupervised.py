@@ -197,7 +197,8 @@ class M2(Labelled):
     needs_class = True
     refused = (
         *("free_bits", "kl_capacity", "capacity_steps"),
-        *("dssim_weight", "perceptual_weight", "corrupt", "corrupt_level"),
+        *("dssim_weight", "perceptual_weight"),
+        *("corrupt", "corrupt_level", "corrupt_knots"),
     )
 
     def __init__(self, encoder, posterior, decoder, **kwargs):
