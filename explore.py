@@ -76,6 +76,7 @@ from storage import runs
 BROKEN = (ValueError, OSError, LookupError, TypeError)  # what a damaged run can raise
 SCORES = "anomaly/images.csv"
 THUMBNAIL = r"/thumb/(\d+)"
+UNUSED = 10_000  # milliseconds after which a page that nobody looks at is forgotten
 
 
 def opened(run, split="test", most=MOST) -> Atlas:
@@ -276,8 +277,8 @@ def server_of(atlas, opening, workers, address="127.0.0.1", port=0, origins=()):
         port=port,
         allow_websocket_origin=allowed,
         extra_patterns=[(THUMBNAIL, Thumbnail)],
-        check_unused_sessions_milliseconds=5000,
-        unused_session_lifetime_milliseconds=10000,
+        check_unused_sessions_milliseconds=UNUSED // 2,
+        unused_session_lifetime_milliseconds=UNUSED,
     )
 
 

@@ -284,11 +284,14 @@ def test_a_taken_port_is_told_and_a_stopped_page_answers_no_more(atlas, served):
         urllib.request.urlopen(other.url, timeout=2)
 
 
-def test_a_session_without_a_visitor_is_forgotten(served):
+def test_a_session_without_a_visitor_is_forgotten(atlas, monkeypatch):
+    monkeypatch.setattr(explore, "UNUSED", 2000)
+    served = explore.Served(atlas, "explore.opened('run')")
     urllib.request.urlopen(served.url).read()
     sessions = served.server.get_sessions
     assert len(sessions("/")) == 1
     begun = time.monotonic()
     while sessions("/") and time.monotonic() - begun < 30:
-        time.sleep(0.5)
+        time.sleep(0.2)
     assert not sessions("/")
+    served.stop()

@@ -242,7 +242,7 @@ def test_a_flow_on_maps_draws_maps_like_the_latents_and_comes_back_from_its_part
     maps = random.normal(0.0, 0.2, (512, 4, 4, 2))
     maps[:, :2] += 2.0 * signs
     z = maps.reshape(512, -1).astype(np.float32)
-    prior = flow_matching.Flow.fitted(z, steps=300, width=16, latent_map=(4, 4, 2))
+    prior = flow_matching.Flow.fitted(z, steps=200, width=16, latent_map=(4, 4, 2))
     drawn = prior.sample(200, evaluations=16).reshape(200, 4, 4, 2)
     upper = drawn[:, :2].mean(axis=(1, 2, 3))
     assert np.mean(np.abs(np.abs(upper) - 2.0) < 0.7) > 0.8
