@@ -135,14 +135,19 @@ def scores_of(model, run) -> dict:
         Dictionary of names to functions from images, floats in [0, 1], to maps.
     """
     noise = noise_of(model)
-    made = remembered(partial(anomaly.denoised, model.reconstruct, noise=noise))
+    sure = getattr(model, "gives_spread", False)
+    network = model.expected if sure else model.reconstruct
+    expected = remembered(partial(anomaly.denoised, network, noise=noise))
+
+    def made(images):
+        return expected(images)[..., : model.image_shape[-1]]
+
     found = {
         kind: lambda images, kind=kind: anomaly.residual(images, made(images), kind)
         for kind in anomaly.RESIDUALS
     }
     found["ssim"] = lambda images: anomaly.ssim_residual(images, made(images))
-    if getattr(model, "gives_spread", False):
-        expected = remembered(partial(anomaly.denoised, model.expected, noise=noise))
+    if sure:
         for kind in ("signed", "absolute"):
             found[f"{kind}-surprise"] = lambda images, kind=kind: anomaly.surprise(
                 images, expected(images), kind

@@ -253,12 +253,8 @@ class Settings:
             allowed = '"none" for every model but Autoencoder, VAE and Denoiser'
             _refuse("corrupt", self.corrupt, allowed)
         if self.reconstruction == "pixel-gaussian" and self.model != "Denoiser":
-            _refuse(
-                "reconstruction",
-                self.reconstruction,
-                f"another for {self.model}: its decoder "
-                "gives no standard deviation at every pixel, a Denoiser's does",
-            )
+            allowed = f"another for {self.model}: only a Denoiser predicts a sd for each pixel"
+            _refuse("reconstruction", self.reconstruction, allowed)
         if self.model == "Denoiser":
             if self.corrupt == "none":  # it would learn to copy
                 object.__setattr__(self, "corrupt", "coarse")

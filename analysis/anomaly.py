@@ -108,8 +108,8 @@ def coarse_noise(level, draws, seed=0, knots=8):
 
     def corrupt(number, batch):
         key = randomness.key(seed, number, "anomaly")
-        noise = level * randomness.coarse(key, (1,), (1, *batch.shape[1:]), knots)
-        return tf.clip_by_value(batch + tf.where(batch > 0.0, noise, 0.0), 0.0, 1.0)
+        shared = randomness.coarse(key, (1,), (1, *batch.shape[1:]), knots)
+        return randomness.noised(batch, level * shared)
 
     return corrupt, draws
 

@@ -103,9 +103,10 @@ def chest_patients(run, images, draws):
     new = ~table["subject"].isin(images.train.table["subject"]).to_numpy()
     table, pixels = table[new], pixels[new]
     subjects = table["subject"].to_numpy()
-    ill = ~of_each(table["No Finding"].fillna(False).to_numpy(bool), subjects, "all")
+    free = table["No Finding"].fillna(False).to_numpy(bool)
+    ill = ~of_each(free, subjects, "all")
     # Of a patient with and without findings only the images with one count.
-    kept = ~(table["No Finding"].fillna(False).to_numpy(bool) & ill[pd.factorize(subjects)[0]])
+    kept = ~(free & ill[pd.factorize(subjects)[0]])
     pixels, subjects = pixels[kept], subjects[kept]
     healthy = np.flatnonzero(~ill)
     generator = np.random.default_rng(SEED)
@@ -150,11 +151,11 @@ def main():
         }
         if draw < SHIFTED:
             row["accepted"] = not alarms.unlike(usual, numbers.iloc[new])
-            row["another organ"] = bool(alarms.unlike(usual, organ))
-        some = np.isin(code, new[:10])
-        for name, change in SHIFTS.items() if draw < SHIFTED else ():
-            moved = looked(score, kind, change(sets.pixels[some]), sets.subjects[some])[1]
-            row[name] = bool(alarms.unlike(usual, moved))
+            row["refused, another organ"] = bool(alarms.unlike(usual, organ))
+            some = np.isin(code, new[:10])
+            for name, change in SHIFTS.items():
+                moved = looked(score, kind, change(sets.pixels[some]), sets.subjects[some])[1]
+                row[f"refused, {name}"] = bool(alarms.unlike(usual, moved))
         rows.append(row)
     told = pd.DataFrame(rows)
     print(
@@ -163,11 +164,9 @@ def main():
     )
     print(f"draws inside their beta-binomial interval: {told['inside'].sum()} of {len(told)}")
     print(f"power: {told['power'].mean():.3f} of {len(sick)} subjects with a lesion")
-    for name in ("accepted", "another organ", *SHIFTS):
+    for name in told.columns[told.columns.get_loc("accepted") :]:
         asked = told[name].dropna()
-        print(
-            f"{name if name == 'accepted' else f'refused, {name}'}: {asked.sum()} of {len(asked)}"
-        )
+        print(f"{name}: {asked.sum()} of {len(asked)}")
 
 
 if __name__ == "__main__":

@@ -124,8 +124,7 @@ def corrupted(images, kind, level, key, knots=8):
         knots: Of coarse noise, see `coarse`.
     """
     if kind == "coarse":
-        noise = level * coarse(key, tf.shape(images), images.shape, knots)
-        return tf.clip_by_value(images + tf.where(images > 0.0, noise, 0.0), 0.0, 1.0)
+        return noised(images, level * coarse(key, tf.shape(images), images.shape, knots))
     if kind == "gaussian":
         noise = level * normal(key, tf.shape(images))
         return tf.clip_by_value(images + noise, 0.0, 1.0)
@@ -133,6 +132,11 @@ def corrupted(images, kind, level, key, knots=8):
         kept = uniform(key, tf.shape(images)) >= level
         return images * tf.cast(kept, tf.float32)
     return images
+
+
+def noised(images, noise):
+    """Images with noise on what is not black, clipped to [0, 1]."""
+    return tf.clip_by_value(images + tf.where(images > 0.0, noise, 0.0), 0.0, 1.0)
 
 
 def coarse(key, shape, known, knots=8):
