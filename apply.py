@@ -160,6 +160,7 @@ import config
 import data
 import train
 from analysis import (
+    anomaly,
     counterfactual,
     directions,
     evidence,
@@ -169,7 +170,7 @@ from analysis import (
     plots,
     reconstruction,
 )
-from families import flow_matching, priors
+from families import densities, flow_matching, priors
 from nn.batches import in_batches
 from sources import decoding, files, masks
 from storage import disk, runs
@@ -203,19 +204,21 @@ def load_images(run, folder, on_bad_file="stop"):
     return split.images, split.table
 
 
-def encode(model, images, table):
+def encode(model, images, table, mixture=None):
     """Latents of images, and the error of each reconstruction.
 
     Args:
         model: A trained model.
         images: uint8, shape `(n, height, width, channels)`.
         table: One row per image, from `load_images`.
+        mixture: `densities.Mixture` fitted on the model's latents (`mixture_of`), or None.
 
     Returns:
         `(latents, reconstructions)`: a table of n rows with `file`, `slice`, `error` (mean squared
         error in squared grey levels), `ssim`, `unexplained` (the error in units of the image's own
-        variance, high for outliers: of flat images the error alone may be small), and `z_0`,
-        `z_1`, ...; and floats in [0, 1], shape as the images'.
+        variance, high for outliers: of flat images the error alone may be small), with a mixture
+        `unfamiliar` (`anomaly.unfamiliarity`, in nats), and `z_0`, `z_1`, ...; and floats in
+        [0, 1], shape as the images'.
     """
     z_mean, _, made = in_batches(model.describe, images, batch_size=128)
     pixels = np.asarray(images[:]) / np.float32(255)
@@ -223,8 +226,21 @@ def encode(model, images, table):
     known = table[["file", "slice"]].reset_index(drop=True)
     known = known.assign(error=like["mse"], ssim=like["ssim"])
     known["unexplained"] = like["mse"] / (pixels.var(axis=(1, 2, 3)) + FLAT)
+    if mixture is not None:
+        known["unfamiliar"] = anomaly.unfamiliarity(z_mean, mixture)
     axes = pd.DataFrame(z_mean, columns=[f"z_{axis}" for axis in range(z_mean.shape[1])])
     return pd.concat([known, axes], axis=1), made
+
+
+def mixture_of(run):
+    """The run's own prior if it is a mixture of several Gaussians, else None."""
+    try:
+        prior = priors.of_run(run)
+    except ValueError as error:
+        print(f"no column unfamiliar: {error}")
+        return None
+    several = isinstance(prior, densities.Mixture) and len(prior.weights) > 1
+    return prior if several else None
 
 
 def coordinates(latents) -> np.ndarray:
@@ -370,7 +386,7 @@ def write(run, folder, out, arguments):
         flow, options = flow_of(run, arguments)
     if arguments.holes:
         holes = read_holes(run, folder, arguments.holes, table)
-    latents, made = encode(model, images, table)
+    latents, made = encode(model, images, table, mixture_of(run))
     draws = (
         {} if flow is None else drawn_anew(model, images, latents, arguments, flow, options, holes)
     )
@@ -381,7 +397,9 @@ def write(run, folder, out, arguments):
         frames = between(model, latents, *arguments.between, *path, **options)
     out.mkdir(parents=True, exist_ok=True)
     if direction is not None:
-        latents.insert(5, f"along {direction.name}", direction.project(coordinates(latents)))
+        place = latents.columns.get_loc("z_0")
+        along = direction.project(coordinates(latents))
+        latents.insert(place, f"along {direction.name}", along)
         moved = directions.sweep(
             model.decode, coordinates(latents), direction, [arguments.strength]
         )[0]
@@ -412,10 +430,19 @@ def write(run, folder, out, arguments):
         plots.save(plots.thumbnails(points[shown], images[shown], title=title), out / "map.png")
     if frames is not None:
         plots.save_gif(frames, out / "between.gif", scale=None)
-    worst = latents.sort_values("unexplained", ascending=False)[["file", "unexplained"]].head(3)
     print(f"{len(latents)} images of {folder}, written to {out}")
-    listed = ", ".join(f"{name} {value:.3f}" for name, value in worst.to_numpy())
+    if "unfamiliar" in latents:
+        print(f"least familiar latents (nats): {highest(latents, 'unfamiliar', '.1f')}")
+    listed = highest(latents, "unexplained", ".3f")
     print(f"least like their reconstructions (error over variance): {listed}")
+
+
+def highest(latents, column, form) -> str:
+    """The three files where a column is highest, in words."""
+    first = latents.nlargest(3, column)
+    return ", ".join(
+        f"{name} {value:{form}}" for name, value in zip(first["file"], first[column], strict=True)
+    )
 
 
 def keep(run, folder, arguments):

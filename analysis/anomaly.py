@@ -251,6 +251,23 @@ def unlikeliness(z, prior):
     return -np.asarray(prior.log_prob(tf.convert_to_tensor(z, tf.float32)))
 
 
+def unfamiliarity(z, mixture):
+    """How much likelier latents are under one broad Gaussian than under a mixture, in nats; `(n,)`.
+
+    High between the clusters of the latents that the mixture was fitted on: an image of a kind that
+    the model can draw and has not seen. One Gaussian with the mixture's mean and covariance takes
+    away what all latents share, above all their distance from the middle.
+
+    Args:
+        z: `(n, latent_dim)`.
+        mixture: `families.densities.Mixture`.
+
+    References: [Ren et al., 2019](https://arxiv.org/abs/1906.02845), Eq. 3, the ratio of the
+        density to that of a background model
+    """
+    return unlikeliness(z, mixture) - unlikeliness(z, mixture.gaussian())
+
+
 # --- baselines -----------------------------------------------------------------------------------
 
 

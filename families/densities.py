@@ -234,6 +234,13 @@ class Mixture(Prior):
         weights = tf.math.log(tf.constant(self.weights, tf.float32))
         return tf.reduce_logsumexp(inside + (weights - volume)[:, None], axis=0)
 
+    def gaussian(self):
+        """One Gaussian with the mean and the covariance of the whole mixture."""
+        mean = self.weights @ self.means
+        away = self.means - mean
+        within = np.einsum("k,kij->ij", self.weights, self.covariances)
+        return Gaussian([1.0], mean[None], (within + (self.weights * away.T) @ away)[None])
+
     def parts(self):
         settings = {"kind": self.kind, "searched": self.searched}
         if self.conditions is not None:

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import tensorflow as tf
 from PIL import Image
-from scipy import ndimage
+from scipy import ndimage, stats
 from skimage.metrics import structural_similarity
 
 import anomaly
@@ -129,6 +129,19 @@ def test_density_under_a_prior_is_that_of_the_prior():
     z = np.random.default_rng(3).normal(size=(6, 4)).astype(np.float32)
     found = scores.unlikeliness(z, densities.Normal(4))
     np.testing.assert_allclose(found, 0.5 * (z**2).sum(1) + 2 * np.log(2 * np.pi), rtol=1e-5)
+
+
+def test_what_lies_between_two_clusters_is_unfamiliar():
+    """Two Gaussians at ±3: their whole has variance 10, and the closed form is known."""
+    from families import densities
+
+    mixture = densities.Mixture([0.5, 0.5], [[-3.0], [3.0]], np.ones((2, 1, 1)))
+    z = np.array([[0.0], [3.0], [-3.0], [6.0]], np.float32)
+    both = stats.norm.pdf(z[:, 0], -3.0) / 2 + stats.norm.pdf(z[:, 0], 3.0) / 2
+    expected = stats.norm.logpdf(z[:, 0], 0.0, np.sqrt(10.0)) - np.log(both)
+    found = scores.unfamiliarity(z, mixture)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    assert found[0] > 2.0 > 0.0 > found[1] and found[1] == pytest.approx(found[2], abs=1e-4)
 
 
 def test_flowing_back_needs_a_latent_map(tiny, pictures):

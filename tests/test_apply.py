@@ -9,11 +9,11 @@ import apply
 import config
 import data
 import train
-from analysis import directions, folders, latent
+from analysis import anomaly, directions, folders, latent
 from analysis.directions import Direction
-from families import priors, registry
+from families import densities, priors, registry
 from sources import files
-from storage import runs
+from storage import checkpoints, runs
 
 
 @pytest.fixture
@@ -72,6 +72,33 @@ def test_what_marks_outliers_is_high_for_flat_noisy_and_inverted_images(spots, t
         255 - own,
     ):
         assert unexplained(images).median() > 3 * usual
+
+
+def test_latents_between_the_clusters_of_a_mixture_are_unfamiliar(run, folder, capsys, tmp_path):
+    z = apply.encode(train.load(run), *apply.load_images(run, folder))[0]
+    z = apply.coordinates(z)
+    mixture = densities.Mixture([0.4, 0.6], [z[0], z[1]], 0.1 * np.eye(3)[None].repeat(2, axis=0))
+    runs.save_prior(run, "mixture", *mixture.parts(), own=True)
+    apply.main([str(run), str(folder), "--out", str(tmp_path / "out")])
+    written = pd.read_csv(tmp_path / "out" / "latents.csv")
+    expected = anomaly.unfamiliarity(z, mixture)
+    np.testing.assert_allclose(written["unfamiliar"], expected, rtol=1e-3, atol=1e-3)
+    first = written["file"][expected.argmax()]
+    assert f"least familiar latents (nats): {first} {expected.max():.1f}" in capsys.readouterr().out
+
+    runs.save_prior(run, "one", *mixture.gaussian().parts(), own=True)
+    apply.main([str(run), str(folder), "--out", str(tmp_path / "again")])
+    assert "unfamiliar" not in pd.read_csv(tmp_path / "again" / "latents.csv")
+
+
+def test_a_prior_of_other_weights_is_told_and_the_rest_is_written(run, folder, capsys, tmp_path):
+    mixture = densities.Mixture([0.5, 0.5], np.eye(3)[:2], np.eye(3)[None].repeat(2, axis=0))
+    runs.save_prior(run, "mixture", *mixture.parts(), own=True)
+    path = run / "priors" / "mixture" / "prior.json"
+    path.write_text(path.read_text().replace(checkpoints.sha256(run / checkpoints.WEIGHTS), "0"))
+    apply.main([str(run), str(folder), "--out", str(tmp_path / "out")])
+    assert "unfamiliar" not in pd.read_csv(tmp_path / "out" / "latents.csv")
+    assert "no column unfamiliar: " in capsys.readouterr().out
 
 
 def test_a_picture_is_called_like_its_file_and_no_two_alike():

@@ -50,6 +50,13 @@ def test_the_density_of_a_mixture_is_scikit_learns(z):
     np.testing.assert_allclose(told, found.score_samples(z[:200]), atol=2e-4)
 
 
+def test_the_gaussian_of_a_mixture_has_the_moments_of_its_draws(z):
+    mixture = densities.Mixture.fitted(z, components=2)
+    one, drawn = mixture.gaussian(), mixture.sample(200_000)
+    np.testing.assert_allclose(one.means[0], drawn.mean(axis=0), atol=0.03)
+    np.testing.assert_allclose(one.covariances[0], np.cov(drawn.T), atol=0.06)
+
+
 def test_the_density_of_a_gaussian_is_scipys(z):
     prior = densities.Gaussian.fitted(z)
     known = stats.multivariate_normal(prior.means[0], prior.covariances[0])
