@@ -170,7 +170,7 @@ from analysis import (
     plots,
     reconstruction,
 )
-from families import densities, flow_matching, priors
+from families import flow_matching, priors
 from nn.batches import in_batches
 from sources import decoding, files, masks
 from storage import disk, runs
@@ -233,14 +233,13 @@ def encode(model, images, table, mixture=None):
 
 
 def mixture_of(run):
-    """The run's own prior if it is a mixture of several Gaussians, else None."""
+    """The run's own prior if it is a mixture of several Gaussians, or None."""
     try:
         prior = priors.of_run(run)
     except ValueError as error:
         print(f"no column unfamiliar: {error}")
         return None
-    several = isinstance(prior, densities.Mixture) and len(prior.weights) > 1
-    return prior if several else None
+    return prior if prior is not None and prior.clustered else None
 
 
 def coordinates(latents) -> np.ndarray:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from analysis import evidence, latent
+from analysis import anomaly, evidence, latent
 from analysis.directions import Direction, design, labelled
 from analysis.planes import Planes
 from families import priors
@@ -24,7 +24,7 @@ SLIDERS = 8  # axes that get a slider at a time
 FEW = 12  # values of a text that a map can tell apart by colour
 NORMAL = "N(0, I)"
 PATHS = ("straight", "spherical", "through data")
-KNOWN = ("error", "ssim")  # columns that are measured here
+MARKS = ("ssim", "error", "unfamiliar")  # columns measured here that may mark outliers
 LEFT_OUT = ("digest", "noise_seed")  # columns that say nothing of an image
 
 
@@ -187,6 +187,9 @@ class Atlas:
                 self.priors[path.parent.name] = priors.of_run(self.run, path.parent.name)
             except (ValueError, OSError) as error:
                 self.lacks.append(str(error))
+        own = self.priors[self.own_prior]
+        if self.z is not None and own is not None and own.clustered:
+            self.table["unfamiliar"] = anomaly.unfamiliarity(self.z, own)
 
     @property
     def own_prior(self):
@@ -328,6 +331,11 @@ class Atlas:
     def scores(self):
         """Columns of anomaly scores that came with the run."""
         return [name for name in self.table if name.startswith("score")]
+
+    @property
+    def marks(self):
+        """Columns that may mark outliers, those that came with the run first."""
+        return [*self.scores, *(name for name in MARKS if name in self.table)]
 
     def worst(self, column, count):
         """Rows that a column marks as outliers: lowest SSIM, or highest of anything else."""

@@ -344,14 +344,17 @@ class OutliersView:
         if session.row is None:
             self.layout = Column(session.note("There are no images to compare."))
             return
-        by = ["ssim (lowest first)", "error (highest first)"]
-        by += [f"{name} (highest first)" for name in self.atlas.scores]
-        self.by = Select(title="By", options=by, value=(by[2:] or by)[0], width=220, name="by")
+        by = [
+            f"{name} ({'lowest' if name == 'ssim' else 'highest'} first)"
+            for name in self.atlas.marks
+        ]
+        self.by = Select(title="By", options=by, value=by[0], width=220, name="by")
         on_change(self.draw, self.by)
         self.shown = session.div(name="outliers")
         said = (
-            "SSIM and squared error compare an image with its reconstruction. They are not "
-            "calibrated, and say nothing about disease. A click chooses an image."
+            "SSIM and squared error compare an image with its reconstruction; unfamiliar latents "
+            "(in nats) lie between the clusters of those in training. None of them is calibrated "
+            "or says anything about disease. A click chooses an image."
         )
         self.drawn = False
         self.layout = Column(

@@ -26,10 +26,12 @@ class Prior:
         latent_dim: Axes of the latent.
         conditions: `Conditions` that it was fitted with, or None.
         exact: Whether `log_prob` exists.
+        clustered: Whether it has several clusters, between which a latent is unfamiliar.
     """
 
     kind = ""
     exact = True
+    clustered = False
     conditions: Conditions | None = None
 
     def sample(self, n, seed=0, condition=None):
@@ -233,6 +235,10 @@ class Mixture(Prior):
         volume = tf.reduce_sum(tf.math.log(tf.linalg.diag_part(roots)), axis=-1)
         weights = tf.math.log(tf.constant(self.weights, tf.float32))
         return tf.reduce_logsumexp(inside + (weights - volume)[:, None], axis=0)
+
+    @property
+    def clustered(self):
+        return len(self.weights) > 1
 
     def gaussian(self):
         """One Gaussian with the mean and the covariance of the whole mixture."""

@@ -13,14 +13,14 @@ from PIL import Image
 
 import explore
 import train
-from analysis import evidence, figures, latent, pictures
+from analysis import anomaly, evidence, figures, latent, pictures
 from analysis.atlas import NORMAL, PATHS, Atlas, chosen
 from analysis.directions import Direction
-from families import registry
+from families import densities, registry
 from nn import metrics
 from sources.splits import Split
 from spots import blobs
-from storage import checkpoints
+from storage import checkpoints, runs
 
 HOSTILE = "<img src=x onerror=alert(1)>\"'&"
 
@@ -155,6 +155,17 @@ def test_scores_of_a_run_become_columns_by_the_file(of_spots, run):
     (run / "anomaly" / "images.csv").write_text("nothing\n1\n")
     atlas = of_spots("test")
     assert atlas.scores == [] and "cannot be read as scores" in " ".join(atlas.lacks)
+
+
+def test_images_can_be_listed_by_how_unfamiliar_they_are(run, of_spots):
+    assert of_spots("test").marks == ["ssim", "error"]
+    mixture = densities.Mixture([0.5, 0.5], np.eye(3)[:2], np.eye(3)[None].repeat(2, axis=0))
+    runs.save_prior(run, "mixture", *mixture.parts(), own=True)
+    atlas = of_spots("test")
+    assert atlas.marks == ["ssim", "error", "unfamiliar"]
+    expected = anomaly.unfamiliarity(atlas.z, mixture)
+    np.testing.assert_allclose(atlas.table["unfamiliar"], expected, atol=1e-5)
+    assert atlas.worst("unfamiliar", 1)[0] == expected.argmax()
 
 
 # --- map -----------------------------------------------------------------------------------------
