@@ -2,8 +2,11 @@
 
 import numpy as np
 from scipy.ndimage import maximum_filter
+from sklearn.decomposition import PCA
 
-from nn.batches import in_batches
+from nn.batches import as_float, in_batches
+
+COMPONENTS = 200
 
 
 def known_places(holes, latent_map):
@@ -64,3 +67,33 @@ def filled(model, flow, images, holes, seed=0, **options):
     z, _ = in_batches(model.encode, closed)
     made = in_batches(model.decode, flow.completed(z, known, seed=seed, **options))
     return np.where(left, images, made)
+
+
+def by_gaussian(training, images, holes, components=COMPONENTS):
+    """Images whose holes are filled with what a Gaussian expects there: a baseline.
+
+    The Gaussian has the principal components of the training images and equal noise in every pixel
+    (probabilistic PCA). Each hole is its posterior mean, given the image's other pixels.
+
+    Args:
+        training: uint8, or floats in [0, 1], `(m, height, width, channels)`.
+        images: Floats in [0, 1], `(n, height, width, channels)`.
+        holes: Booleans, `(n, height, width)`, or one such array for all.
+        components: Most principal components.
+
+    Returns:
+        Floats in [0, 1], of the images' shape.
+
+    References: [Tipping & Bishop, 1999](https://doi.org/10.1111/1467-9868.00196), Section 3.2
+    """
+    known = np.asarray(as_float(np.asarray(training))).reshape(len(training), -1)
+    pca = PCA(min(components, len(known) - 1), random_state=0).fit(known)
+    loads = pca.components_.T * np.sqrt(pca.explained_variance_ - pca.noise_variance_)
+    holes, made = np.broadcast_to(holes, images.shape[:3])[..., None], np.empty_like(images)
+    for number, (image, hole) in enumerate(zip(images, holes, strict=True)):
+        outside = ~np.broadcast_to(hole, image.shape).ravel()
+        seen, left = loads[outside], image.ravel()[outside] - pca.mean_[outside]
+        inner = seen.T @ seen + pca.noise_variance_ * np.eye(seen.shape[1])
+        whole = loads @ np.linalg.solve(inner, seen.T @ left) + pca.mean_
+        made[number] = whole.reshape(image.shape)
+    return np.where(holes, np.clip(made, 0.0, 1.0), images)

@@ -55,7 +55,7 @@ def without_network(images, components, split="test", most=3000) -> dict:
 
     Args:
         images: `data.ImageData`.
-        components: Components of PCA; at most as many as images or pixels.
+        components: Components of PCA; at most one fewer than images, or as many as pixels.
         split: Which split is reconstructed.
         most: Most training images for the fit of PCA.
 
@@ -66,7 +66,7 @@ def without_network(images, components, split="test", most=3000) -> dict:
     train_pixels = images.train.images[np.sort(chosen)].reshape(len(chosen), -1) / np.float32(255)
     pixels = images.splits[split].images[:] / np.float32(255)
     flat = pixels.reshape(len(pixels), -1)
-    components = min(components, *train_pixels.shape)
+    components = min(components, max(1, len(train_pixels) - 1), train_pixels.shape[1])
     pca = PCA(components, svd_solver="randomized", random_state=0).fit(train_pixels)
     drawn = {
         "mean image": np.broadcast_to(pca.mean_, flat.shape),

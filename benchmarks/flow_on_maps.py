@@ -28,7 +28,6 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import numpy as np
 import pandas as pd
 from rows import resumable
-from sklearn.decomposition import PCA
 
 import data
 import prior as command
@@ -43,7 +42,6 @@ TABLES = ("samples", "told_apart", "holes")
 EVALUATIONS = (4, 8, 16, 32, 64)
 TIMED = 1000
 STEPS = 600  # of the classifier
-COMPONENTS = 200  # of PCA
 DRAWS = 4
 
 
@@ -134,27 +132,6 @@ def square_holes(images, seed=0):
     return holes
 
 
-def expected(training, images, holes):
-    """Conditional mean of a Gaussian, with principal components and noise, given the known pixels.
-
-    The posterior mean of probabilistic PCA (Tipping & Bishop, 1999, Section 3.2) for each image's
-    own known pixels.
-    """
-    pca = PCA(min(COMPONENTS, len(training) - 1), random_state=0)
-    pca.fit(training.reshape(len(training), -1) / np.float32(255))
-    variances, noise = pca.explained_variance_ - pca.noise_variance_, pca.noise_variance_
-    loads = pca.components_.T * np.sqrt(variances)
-    made = np.empty_like(images)
-    for number, (image, hole) in enumerate(zip(images, holes, strict=True)):
-        known = np.repeat(~hole[..., None], image.shape[-1], axis=-1).ravel()
-        seen, left = loads[known], image.ravel()[known] - pca.mean_[known]
-        inner = seen.T @ seen + noise * np.eye(seen.shape[1])
-        made[number] = (loads @ np.linalg.solve(inner, seen.T @ left) + pca.mean_).reshape(
-            image.shape
-        )
-    return np.where(holes[..., None], np.clip(made, 0, 1), images)
-
-
 def filled(sets, to):
     """Table of holes."""
     test = sets.images.test.images[:] / np.float32(255)
@@ -170,7 +147,7 @@ def filled(sets, to):
             mean = training.mean(axis=0, dtype=np.float64).astype(np.float32) / 255
             return {"error": error(np.broadcast_to(mean, test.shape)).mean()}
         if key["filled by"] == "PCA":
-            return {"error": error(expected(training, test, holes)).mean()}
+            return {"error": error(filling.by_gaussian(training, test, holes)).mean()}
         flow = sets.prior(sets.name)
         draws = np.stack(
             [filling.filled(sets.model, flow, test, holes, seed) for seed in range(DRAWS)]

@@ -48,6 +48,19 @@ def test_only_the_hole_changes_and_what_was_in_it_does_not_matter(model):
     assert 0 < flow.known.mean() < 1
 
 
+def test_a_gaussian_fills_the_holes_of_images_with_few_components():
+    random = np.random.default_rng(0)
+    ways = 0.1 * random.normal(size=(3, 8, 6, 2))
+    images = 0.5 + np.tensordot(random.uniform(-1, 1, (60, 3)), ways, 1).astype(np.float32)
+    images += 1e-4 * random.normal(size=images.shape).astype(np.float32)
+    hole = np.zeros((8, 6), bool)
+    hole[2:5, 1:4] = True
+    blank = np.where(hole[..., None], 0.0, images[40:])
+    made = filling.by_gaussian(images[:40], blank, hole, components=3)
+    np.testing.assert_allclose(made, images[40:], atol=2e-3)
+    np.testing.assert_array_equal(made[:, ~hole], images[40:][:, ~hole])
+
+
 def test_holes_that_cannot_be_filled_are_refused(model, tiny):
     images = blobs(2)[0] / np.float32(255)
     with pytest.raises(ValueError, match=r"the holes have \(5, 5\) pixels, the images \(12, 12\)"):
