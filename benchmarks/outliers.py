@@ -21,11 +21,11 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import numpy as np
 import pandas as pd
+import which_model
 from rows import continued, resumable
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 import apply
-import config
 import data
 import train
 from analysis import anomaly
@@ -34,17 +34,7 @@ from nn.batches import as_float, in_batches
 
 HELD_OUT = (1, 4, 5, 7, 9)
 COMPONENTS, IMAGES = 50, 100
-SETTINGS = config.Settings(
-    dataset="mnist",
-    image_shape=(28, 28, 1),
-    widths=(32, 64),
-    dense_widths=(256,),
-    latent_dim=16,
-    epochs=4,
-    batch_size=128,
-    learning_rate=2e-3,
-    schedule="cosine",
-)
+SETTINGS = which_model.SETTINGS["mnist"]
 
 
 # --- pictures of other kinds ---------------------------------------------------------------------
