@@ -128,7 +128,8 @@ class Settings:
     file_column: str = _word("file")  # of LABELS_CSV: the image's path below IMAGES_DIR
     label_column: str = _word("label")
     subject_column: str = _word("")  # a subject stays in one split; "": as `subjects` says
-    subjects: str = _among("files", "files", "folders")  # gallery: the first folder of each name
+    # gallery: each file, the first folder of its name, or the PatientID in its DICOM header
+    subjects: str = _among("files", "files", "folders", "patients")
     split_column: str = _word("")  # of LABELS_CSV: train, validation or test; "": by a hash
     # Grey levels inside the heads of each subject's images, or of each image.
     normalize: str = _among("none", "none", "subject", "image")

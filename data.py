@@ -113,7 +113,8 @@ def of_folder(run, folder, masks_folder=None, on_bad_file="stop") -> Split:
     reading = decoding.Reading.of(settings, origin.bits if origin else 0)
     reading = files.with_bits(folder, names, reading, config.CACHE_DIR)
     images, table = files.gather(folder, names, reading, config.CACHE_DIR, on_bad_file)
-    table["subject"] = subjects_of(table["file"], settings)
+    subjects = subjects_of(folder, table["file"], settings)
+    table["subject"] = subjects.mask(subjects == "", table["file"])
     found = None
     if masks_folder is not None:
         known = (masks_folder, folder, table, reading, config.CACHE_DIR)
@@ -127,14 +128,13 @@ def prepared(images, table, settings):
 
     Args:
         images: uint8, `(n, height, width, channels)`.
-        table: One row per image, with `file`, and `subject` where it is known.
+        table: One row per image, with its `subject`.
         settings: `config.Settings`.
     """
     if settings.normalize == "none":
         return images
-    known = table["subject"] if "subject" in table else subjects_of(table["file"], settings)
     change = {"subject": heads.normalized, "image": heads.standardized}[settings.normalize]
-    return change(images, known)
+    return change(images, table["subject"])
 
 
 def _ask_what_was_meant(dataset):
@@ -491,7 +491,14 @@ def gallery(settings, origin) -> ImageData:
     if not names:
         raise FileNotFoundError(f"IMAGES_DIR: there are no images in {root}. Expected: {layout}")
     images, table, bits = _read(root, names, settings, origin)
-    table["subject"] = subjects_of(table["file"], settings)
+    table["subject"] = subjects_of(root, table["file"], settings)
+    nobody = table["file"][table["subject"] == ""].unique()
+    if len(nobody):
+        raise ValueError(
+            f'subjects = "patients": {len(nobody)} of {len(names)} files have no PatientID in a '
+            f"DICOM header, {nobody[0]} for example; put a folder for each patient and set "
+            'subjects = "folders", or name a column with subject_column'
+        )
     label, classes = None, ()
     if settings.labels == "folders":
         folders = table["file"].map(lambda name: str(Path(name).parent))
@@ -520,11 +527,22 @@ def gallery(settings, origin) -> ImageData:
     return from_table(images, table, places, root.name, label, classes, note, **known)
 
 
-def subjects_of(names, settings):
-    """Subject of each file of a folder, as `settings.subjects` says; names as text."""
-    if settings.subjects == "files":
-        return names
-    return names.map(lambda name: name.split("/")[0])
+def subjects_of(root, names, settings):
+    """Subject of each file of a folder, as `settings.subjects` says, as text.
+
+    Args:
+        root: The folder.
+        names: Of the files, a pandas series.
+        settings: `config.Settings`.
+
+    Returns:
+        A series; nothing ("") where a header should name the patient and does not.
+    """
+    if settings.subjects == "folders":
+        return names.map(lambda name: name.split("/")[0])
+    if settings.subjects == "patients":
+        return names.map({name: decoding.patient(root / name) for name in names.unique()})
+    return names
 
 
 def _given_split(table, settings, path):

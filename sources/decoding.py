@@ -61,6 +61,11 @@ class Reading:
         return cls(settings.image_shape, settings.fit, bits=bits)
 
 
+def patient(path) -> str:
+    """The patient that a file's header names; nothing if it is not DICOM or names none."""
+    return dicom.patient(path) if suffix(path) in DICOM else ""
+
+
 def suffix(name) -> str:
     """The suffix of a file name in lower case: `.png`, `.nii.gz`, ..."""
     name = str(name).lower()

@@ -39,6 +39,14 @@ def stored(path):
     return values
 
 
+def patient(path) -> str:
+    """The PatientID in a DICOM file's header, or nothing."""
+    import pydicom
+
+    header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["PatientID"])
+    return str(header.get("PatientID") or "").strip()
+
+
 def _opened(path):
     """Stored values of a DICOM file's one image, what they stand for, and the file."""
     try:
