@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from fuzz import dicom
 
 import config
 import data
 import train
 from families import registry
+from fuzz import dicom
 from sources import decoding
 
 SETTINGS = config.Settings(dataset="gallery", image_shape=(12, 12, 1), subjects="patients")
