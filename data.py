@@ -492,13 +492,6 @@ def gallery(settings, origin) -> ImageData:
         raise FileNotFoundError(f"IMAGES_DIR: there are no images in {root}. Expected: {layout}")
     images, table, bits = _read(root, names, settings, origin)
     table["subject"] = subjects_of(root, table["file"], settings)
-    nobody = table["file"][table["subject"] == ""].unique()
-    if len(nobody):
-        raise ValueError(
-            f'subjects = "patients": {len(nobody)} of {len(names)} files have no PatientID in a '
-            f"DICOM header, {nobody[0]} for example; put a folder for each patient and set "
-            'subjects = "folders", or name a column with subject_column'
-        )
     label, classes = None, ()
     if settings.labels == "folders":
         folders = table["file"].map(lambda name: str(Path(name).parent))
@@ -506,6 +499,13 @@ def gallery(settings, origin) -> ImageData:
         label, table["folder"] = "folder", folders.map(classes.index)
     elif settings.labels == "csv":
         table, label, classes = _with_csv(table, settings, origin.paths.get("LABELS_CSV"))
+    nobody = table["file"][table["subject"] == ""].unique()
+    if len(nobody):
+        raise ValueError(
+            f'subjects = "patients": {len(nobody)} of {len(names)} files have no PatientID in a '
+            f"DICOM header, {nobody[0]} for example; put a folder for each patient and set "
+            'subjects = "folders", or name a column with subject_column'
+        )
     if settings.split_column:
         places, how = _given_split(table, settings, origin.paths.get("LABELS_CSV"))
     elif settings.stratify:

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import config
@@ -64,3 +65,15 @@ def test_new_files_without_a_patient_are_subjects_of_their_own(folder, tmp_path)
 
 def test_only_dicom_files_name_a_patient(tmp_path):
     assert decoding.patient(tmp_path / "missing.png") == ""
+
+
+def test_a_named_column_takes_the_place_of_headers_without_a_patient(folder, monkeypatch, tmp_path):
+    write(folder, "nobody.dcm", None, np.random.default_rng(1))
+    names = sorted(path.name for path in folder.iterdir())
+    owners = [f"owner {number // 4}" for number in range(len(names))]
+    rows = pd.DataFrame({"file": names, "label": "seen", "owner": owners})
+    rows.to_csv(tmp_path / "table.csv", index=False)
+    monkeypatch.setattr(config, "LABELS_CSV", tmp_path / "table.csv")
+    images = data.load(replace(SETTINGS, labels="csv", subject_column="owner"))
+    found = images.membership().set_index("file")["subject"]
+    assert found[names].tolist() == owners
