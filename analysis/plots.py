@@ -656,13 +656,13 @@ def difference_maps(images, names, absolute=False, width=9.0):
         steps, changes = np.abs(steps), np.abs(changes)
         scale = {"cmap": "magma", "vmin": 0.0, "vmax": limit}
     columns = len(grey)
-    left, gap = _margin(("image", "since the first")), 6
+    names_of_rows = ("image", "since the last", "since the first")
+    left, gap = _margin(names_of_rows), 6
     room = (int(width * DPI) - left - 90) / columns - gap
     wide = int(room) // grey.shape[2] * grey.shape[2] or max(1, int(room))  # whole multiples
     high = round(wide * grey.shape[1] / grey.shape[2])
     shown_grey = fitted(grey[..., None], room).squeeze(-1)
     figure, place = _canvas(left + columns * (wide + gap) + 90, 24 + 3 * (high + gap))
-    names_of_rows = ("image", "since the last", "since the first")
     for row, (kind, rule) in enumerate(
         ((shown_grey, {"cmap": "gray", "vmin": 0, "vmax": 1}), (steps, scale), (changes, scale))
     ):

@@ -62,17 +62,11 @@ def kinds(run) -> pd.DataFrame:
         return latents[["unexplained", "ssim", "error"]].assign(ssim=-latents["ssim"])
 
     usual, truth = scored(own), np.repeat([0, 1], len(own))
-    found = {
-        name: {
-            score: roc_auc_score(truth, np.concatenate([usual[score], seen[score]]))
-            for score in usual
-        }
-        for name, seen in (
-            (name, scored(each))
-            for name, each in other_kinds(own, np.random.default_rng(0)).items()
-        )
-    }
-    return pd.DataFrame(found)
+    auc = {}
+    for name, pictures in other_kinds(own, np.random.default_rng(0)).items():
+        both = pd.concat([usual, scored(pictures)])
+        auc[name] = {score: roc_auc_score(truth, both[score]) for score in both}
+    return pd.DataFrame(auc)
 
 
 # --- a digit that was held out -------------------------------------------------------------------

@@ -18,7 +18,7 @@ import data
 import train
 from analysis import anomaly as scores
 from analysis import detection
-from families import registry
+from families import densities, registry
 from sources import heads, phantoms
 from spots import blobs
 
@@ -124,8 +124,6 @@ def test_the_latent_distance_is_that_of_mahalanobis():
 
 
 def test_density_under_a_prior_is_that_of_the_prior():
-    from families import densities
-
     z = np.random.default_rng(3).normal(size=(6, 4)).astype(np.float32)
     found = scores.unlikeliness(z, densities.Normal(4))
     np.testing.assert_allclose(found, 0.5 * (z**2).sum(1) + 2 * np.log(2 * np.pi), rtol=1e-5)
@@ -133,8 +131,6 @@ def test_density_under_a_prior_is_that_of_the_prior():
 
 def test_what_lies_between_two_clusters_is_unfamiliar():
     """Two Gaussians at ±3: their whole has variance 10, and the closed form is known."""
-    from families import densities
-
     mixture = densities.Mixture([0.5, 0.5], [[-3.0], [3.0]], np.ones((2, 1, 1)))
     z = np.array([[0.0], [3.0], [-3.0], [6.0]], np.float32)
     both = stats.norm.pdf(z[:, 0], -3.0) / 2 + stats.norm.pdf(z[:, 0], 3.0) / 2
