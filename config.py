@@ -214,6 +214,7 @@ class Settings:
     # Training
     epochs: int = _within(30, 1, 10**6)
     batch_size: int = _within(128, 2, 65536)
+    optimizer: str = _among("adam", "adam", "muon")
     learning_rate: float = _within(1e-3, 1e-8, 1.0)
     schedule: str = _among("constant", "constant", "cosine", "exponential")  # down to 1 %
     clip_norm: float = _within(0.0, 0.0, 1e9)  # global norm of the gradient; 0: no clipping
@@ -512,7 +513,8 @@ EXPERIMENTS = {
         beta=0.005 if OASIS_DIR else 0.02,
         epochs=45 if OASIS_DIR else 100,
         batch_size=8 if OASIS_DIR else 16,
-        learning_rate=2e-3,
+        optimizer="muon" if OASIS_DIR else "adam",
+        learning_rate=5e-3 if OASIS_DIR else 2e-3,
         schedule="cosine",
     ),
     # Slices of the template, some with a lesion of a known mask; a denoiser learns on the others.

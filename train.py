@@ -127,7 +127,7 @@ import config
 import data
 from analysis import judges, plots
 from families import priors, registry
-from nn import distribution
+from nn import distribution, optimizers
 from sources import splits
 from sources.conditions import Conditions
 from storage import checkpoints, disk, runs
@@ -285,7 +285,7 @@ def _require_classes(images, settings):
 
 
 def compile_model(model, settings, steps, images=0):
-    """Compiles a model with Adam and the settings' schedule over epochs of `steps` steps.
+    """Compiles a model with the settings' optimizer and schedule over epochs of `steps` steps.
 
     `images` is the number of training images, which some models need.
     """
@@ -305,7 +305,7 @@ def compile_model(model, settings, steps, images=0):
     clip = settings.clip_norm / replicas if settings.clip_norm else None
     with model.distribute_strategy.scope():  # otherwise each replica would have its own optimizer
         model.compile(
-            optimizer=keras.optimizers.Adam(rate, global_clipnorm=clip),
+            optimizer=optimizers.BY_NAME[settings.optimizer](rate, global_clipnorm=clip),
             jit_compile={"auto": "auto", "on": True, "off": False}[settings.jit_compile],
             steps_per_execution=settings.steps_per_execution,
         )

@@ -41,7 +41,12 @@ KINDS = {
     "learned": {"model": "VAE", "reconstruction": "learned-gaussian", "clip_norm": 100.0},
     "M2": {"model": "M2", "classes": 2, "labelled_share": 0.25},
     "AAE": {"model": "AAE", "instance_noise": 0.3},
-    "ASIntroVAE": {"model": "ASIntroVAE", "reconstruction": "gaussian", "sigma": 0.5},
+    "ASIntroVAE": {
+        "model": "ASIntroVAE",
+        "reconstruction": "gaussian",
+        "sigma": 0.5,
+        "optimizer": "muon",
+    },
     "IntroVAE": {"model": "IntroVAE", "reconstruction": "gaussian", "sigma": 0.5},
 }
 

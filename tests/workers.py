@@ -34,6 +34,7 @@ def settings_of(kind, epochs):
         group_norm=kind.endswith("-groups"),
         critic_start=2 if kind == "VAE-GAN" else 0,
         corrupt="gaussian" if kind == "Autoencoder" else "none",
+        optimizer="muon" if kind.endswith("-muon") else "adam",
         clip_norm=20.0 if kind.endswith("-clip") else 0.0,
         batch_size=16,
         epochs=epochs,

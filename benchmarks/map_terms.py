@@ -1,0 +1,99 @@
+"""What each term of the loss buys a latent map, and what each nat buys: OASIS at 64x64.
+
+    OASIS_DIR=... python benchmarks/map_terms.py FOLDER [--cases NAME ...] [--epochs 4] [--to FILE.csv]
+
+Every case is the `brain-map` experiment at 64x64 with the changes below, trained for about the same
+processor time: `COST` is the measured time of its step relative to the first case's. On the test
+slices: reconstructions from the posteriors' means, beside a linear VAE that spends as many nats
+(`analysis.linear`). Can be interrupted and resumed.
+"""
+
+import argparse
+import dataclasses
+import sys
+from functools import partial
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+import numpy as np
+from maps import both, quality, rate
+from rows import resumable, trained
+
+import config
+import data
+from analysis import features, linear
+from nn.batches import in_batches
+
+CASES = {
+    "map of 8 x 8 x 8": {},
+    "without DSSIM": {"dssim_weight": 0.0},
+    "with a critic": {
+        "model": "VAE-GAN",
+        "upsampling": "nearest",
+        "critic_weight": 0.75,
+        "critic_start": 400,
+        "critic_warmup_steps": 200,
+    },
+    "no KL": {"model": "Autoencoder"},
+    "Adam": {"optimizer": "adam", "learning_rate": 2e-3},
+    "no group norm": {"group_norm": False},
+    "no residual blocks": {"residual": False},
+    "beta 0.05": {"beta": 0.05},
+    "beta 0.5": {"beta": 0.5},
+    "8 x 8 x 2": {"latent_map": (8, 8, 2)},
+    "8 x 8 x 32": {"latent_map": (8, 8, 32)},
+    "16 x 16 x 2": {"latent_map": (16, 16, 2)},
+    "16 x 16 x 8": {"latent_map": (16, 16, 8)},
+    "16 x 16 x 8, beta 0.05": {"latent_map": (16, 16, 8), "beta": 0.05},
+    "16 x 16 x 8, beta 0.5": {"latent_map": (16, 16, 8), "beta": 0.5},
+}
+COST = {"with a critic": 1.5, "Adam": 0.85, "no residual blocks": 0.5}
+
+
+def settings_of(case, epochs):
+    base = dataclasses.replace(
+        config.settings("brain-map"), image_shape=(64, 64, 1), latent_map=(8, 8, 8)
+    )
+    epochs = max(1, round(epochs / COST.get(case, 1.0)))
+    return dataclasses.replace(base, epochs=epochs, **CASES[case])
+
+
+def measured(case, images, seen, arguments):
+    settings = settings_of(case, arguments.epochs)
+    run = arguments.folder / case.replace(" ", "-").replace(",", "")
+    model, seconds = trained(settings, images, run)
+    training, real = images.train.images, images.test.images[:] / np.float32(255)
+    told = {"steps": int(model.steps), "minutes": seconds / 60, "numbers": model.latent_dim}
+    encode, decode = (partial(in_batches, each) for each in (model.encode, model.decode))
+    if case == "no KL":
+        return told | quality(real, decode(encode(real)[0]), seen)
+    told["nats"] = rate(model, images.test)
+    told |= both(real, encode, decode, seen)
+    code = linear.LinearCode.fitted(
+        training, images.validation.images, rate(model, images.validation)
+    )
+    pca = quality(real, code.decode(code.encode(real)[0]), seen)
+    return told | {f"pca_{name}": value for name, value in pca.items()}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
+    parser.add_argument("--epochs", type=float, default=4.0, help="of a case of cost 1")
+    parser.add_argument("--to", type=Path, help="default: map_terms.csv in FOLDER")
+    arguments = parser.parse_args()
+    arguments.folder.mkdir(parents=True, exist_ok=True)
+    images = data.load(settings_of(next(iter(CASES)), 1))
+    seen = features.Untrained(images.train.images)
+    table = resumable(
+        arguments.to or arguments.folder / "map_terms.csv",
+        [{"case": case} for case in arguments.cases],
+        lambda key: measured(key["case"], images, seen, arguments),
+    )
+    print(table.round(3).to_string(index=False))
+
+
+if __name__ == "__main__":
+    main()
