@@ -1,6 +1,6 @@
 """What each term of the loss buys a latent map, and what each nat buys: OASIS at 64x64.
 
-    OASIS_DIR=... python benchmarks/map_terms.py FOLDER [--cases NAME ...] [--epochs 4] [--to FILE.csv]
+    OASIS_DIR=... python benchmarks/map_terms.py FOLDER [--cases NAME ...] [--epochs 4] [--to CSV]
 
 Every case is the `brain-map` experiment at 64x64 with the changes below, trained for about the same
 processor time: `COST` is the measured time of its step relative to the first case's. On the test
