@@ -511,10 +511,10 @@ EXPERIMENTS = {
         sigma=0.05,
         dssim_weight=2e4 if OASIS_DIR else 5e3,
         beta=0.005 if OASIS_DIR else 0.02,
-        epochs=45 if OASIS_DIR else 100,
+        epochs=24 if OASIS_DIR else 50,
         batch_size=8 if OASIS_DIR else 16,
-        optimizer="muon" if OASIS_DIR else "adam",
-        learning_rate=5e-3 if OASIS_DIR else 2e-3,
+        optimizer="muon",
+        learning_rate=5e-3,
         schedule="cosine",
     ),
     # Slices of the template, some with a lesion of a known mask; a denoiser learns on the others.
