@@ -80,6 +80,10 @@ class Flow(Trained):
         made = unet.unet(maps, told, self.width, self.seed, precision)
         return keras.layers.Flatten()(made)
 
+    @property
+    def learned_by(self):
+        return ("muon", 5e-3) if self.options else super().learned_by  # a map
+
     def objective(self, x, given, key, training):
         noise = randomness.normal(key("noise"), tf.shape(x))
         size = (tf.shape(x)[0], 1)

@@ -13,7 +13,7 @@ import pandas as pd
 import tensorflow as tf
 
 from families.densities import Prior, checked
-from nn import losses, randomness
+from nn import losses, optimizers, randomness
 from nn.averages import Averages, reduced
 from nn.batches import in_batches
 from sources.conditions import Conditions
@@ -65,6 +65,11 @@ class Trained(keras.Model, Prior):
     def noise_dim(self):
         """Numbers of N(0, I) for each draw."""
         return self.latent_dim
+
+    @property
+    def learned_by(self):
+        """Name and learning rate of the optimizer."""
+        return "adam", 1e-3
 
     def made_network(self):
         """The network that is trained; draws use a running mean of its weights."""
@@ -164,8 +169,9 @@ class Trained(keras.Model, Prior):
         an_epoch = parts[0].steps(size)
         epochs = max(1, round(steps / an_epoch))
         patience = max(5, epochs // 10)  # few latents are soon learnt by heart
-        rate = keras.optimizers.schedules.CosineDecay(1e-3, epochs * an_epoch, alpha=0.01)
-        model.compile(optimizer=keras.optimizers.Adam(rate, clipnorm=1.0))
+        name, rate = model.learned_by
+        rate = keras.optimizers.schedules.CosineDecay(rate, epochs * an_epoch, alpha=0.01)
+        model.compile(optimizer=optimizers.BY_NAME[name](rate, clipnorm=1.0))
         model.optimizer.build(model.network.trainable_variables)
 
         def batches(epoch=0, skipped=0):

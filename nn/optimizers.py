@@ -5,7 +5,7 @@ import math
 import keras
 import tensorflow as tf
 
-HEADS = ("z_mean", "z_log_var", "logits", "opinion")  # layers that stay with Adam
+HEADS = ("z_mean", "z_log_var", "logits", "opinion", "velocity")  # layers that stay with Adam
 
 
 @keras.saving.register_keras_serializable("latent_atlas")
