@@ -1,14 +1,14 @@
 """Our VAE with a latent map beside diffusers' AutoencoderKL: the same images, loss and time.
 
     python benchmarks/autoencoder_kl.py [--minutes 10] [--size 64] [--rates 2e-3 1e-3 5e-4]
-        [--sides ours "ours, bfloat16" diffusers] [--to FILE.csv]
+        [--sides ours "ours, Muon" "ours, bfloat16" diffusers] [--to FILE.csv]
 
 Both have a latent of a map of 8 channels at an eighth of the image's size, numbers of weights
-within a tenth of each other, group norm, Adam with a cosine schedule, batches of 32, the likelihood
-`N(x; reconstruction, sigma)` and the KL with the same weight, no other term. A side is a process of
-its own that trains for so many minutes of processor time. Of the learning rates, the best counts
-for each side. diffusers is installed into the environment of rivals.py. Can be interrupted and
-resumed.
+within a tenth of each other, group norm, Adam with a cosine schedule (one side: Muon), batches of
+32, the likelihood `N(x; reconstruction, sigma)` and the KL with the same weight, no other term. A
+side is a process of its own that trains for so many minutes of processor time. Of the learning
+rates, the best counts for each side. diffusers is installed into the environment of rivals.py.
+Can be interrupted and resumed.
 """
 
 import argparse
@@ -28,7 +28,7 @@ import config
 HERE = Path(__file__).parent
 DIFFUSERS = "0.42.1"
 POINTS, LEVEL = 20, 0.85  # of the time; the SSIM whose time is told
-SIDES = ("ours", "ours, bfloat16", "diffusers")
+SIDES = ("ours", "ours, Muon", "ours, bfloat16", "diffusers")
 NETWORK = {  # its encoder and decoder have one stage without a stride, ours has not
     "in_channels": 1,
     "out_channels": 1,
@@ -41,7 +41,7 @@ NETWORK = {  # its encoder and decoder have one stage without a stride, ours has
 }
 
 
-def settings_of(size, precision="float32"):
+def settings_of(size, side="ours"):
     return config.Settings(
         dataset="brain",
         image_shape=(size, size, 1),
@@ -53,7 +53,8 @@ def settings_of(size, precision="float32"):
         sigma=0.05,
         beta=0.005,
         batch_size=32,
-        precision=precision,
+        optimizer="muon" if "Muon" in side else "adam",
+        precision="bfloat16" if "bfloat16" in side else "float32",
     )
 
 
@@ -93,10 +94,10 @@ def trained(side, rate, arguments, folder):
 
     from analysis import reconstruction
 
-    settings = settings_of(arguments.size, "bfloat16" if "bfloat16" in side else "float32")
+    settings = settings_of(arguments.size, side)
     told = {"seconds": 60.0 * arguments.minutes, "points": POINTS, "rate": rate}
     told |= {"batch": settings.batch_size, "sigma": settings.sigma, "beta": settings.beta}
-    told |= {"seed": 0, "network": NETWORK, "threads": os.cpu_count()}
+    told |= {"seed": 0, "network": NETWORK, "threads": len(os.sched_getaffinity(0))}
     told |= {"settings": settings.to_dict()}
     if side == "diffusers":
         python, _ = environment()
