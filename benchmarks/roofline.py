@@ -1,6 +1,9 @@
 """How fast a training step can be on this machine, and which kernels are slower than that.
 
     python benchmarks/roofline.py [--work middle large] [--steps 10] [--rows 10]
+    OASIS_DIR=... python benchmarks/roofline.py --work brain-map
+
+Work is a row of rivals.py, or an experiment of config.py.
 
 The roofline of Williams et al. (2009, https://doi.org/10.1145/1498765.1498785): a kernel takes at
 least its operations divided by the speed of the fastest plain convolutions, and at least the bytes
@@ -30,6 +33,8 @@ from prepared import prepared, random_pixels
 from rivals import WORK
 from step_profile import profiled
 
+import config
+
 
 def bandwidth(megabytes=256, rounds=8):
     """Bytes per second of the sum of two arrays larger than any cache, read and written."""
@@ -46,14 +51,14 @@ def bandwidth(megabytes=256, rounds=8):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--work", nargs="+", choices=WORK, default=["middle", "large"])
+    parser.add_argument("--work", nargs="+", default=["middle", "large"])
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--rows", type=int, default=10)
     arguments = parser.parse_args()
     speed, memory = peak(convolutions())[0], bandwidth()
     print(f"convolutions: {speed / 1e9:.0f} GFLOP/s; memory: {memory / 1e9:.1f} GB/s\n")
     for work in arguments.work:
-        title, settings = WORK[work]
+        title, settings = WORK.get(work) or (work, config.settings(work))
         model, batches = prepared(settings, random_pixels(settings, 4 * settings.batch_size))
         found = costs.kernels(costs.traced_step(model, settings.batch_size))
         clock, spent = profiled(model, batches, arguments.steps)
