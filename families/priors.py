@@ -35,6 +35,7 @@ MOST_DRAWS = 50_000  # most draws for the fit of a prior
 PASSES = 8  # most times that an augmented image is drawn
 # The prior that a run gets at the end of its training; its search is short compared with that.
 OWN_COMPONENTS, OWN_DRAWS = (1, 2, 5, 10, 20), 10_000
+OWN_AXES = 4096  # most of a latent; the covariance of more takes minutes and hundreds of megabytes
 
 
 def draws(model, split, seed=0, most=MOST_DRAWS, moves=None):
@@ -113,7 +114,15 @@ def own(model, split, seed=0, moves=None):
     A mixture of Gaussians, their number chosen on held-out latents; or one Gaussian with a shrunken
     covariance if there are too few latents. It takes a few seconds and corrects most defects of
     samples from N(0, I) (docs/results.md).
+
+    Raises:
+        ValueError: if the latent has more than `OWN_AXES` numbers, with what to fit instead.
     """
+    if model.latent_dim > OWN_AXES:
+        raise ValueError(
+            f"a covariance of {model.latent_dim:,} numbers is too large; fit a flow: "
+            "python prior.py RUN --kind flow"
+        )
     z, _ = draws(model, split, seed, OWN_DRAWS, moves)
     if not densities.is_enough(z, components=2):
         return densities.Gaussian.fitted(z, seed)

@@ -308,6 +308,12 @@ def test_kinds_and_conditions_that_do_not_fit_are_named(spots, tiny):
 # --- beside a run --------------------------------------------------------------------------------
 
 
+def test_a_latent_too_large_for_a_covariance_gets_no_prior_of_its_own(spots, tiny, monkeypatch):
+    monkeypatch.setattr(priors, "OWN_AXES", 2)
+    with pytest.raises(ValueError, match="3 numbers is too large; fit a flow.*prior.py RUN"):
+        priors.own(registry.from_settings(tiny()), spots.train)
+
+
 def test_a_run_gets_a_prior_and_draws_from_it(run, spots):
     model, prior = train.load(run), priors.of_run(run)
     assert runs.own_prior(run) == prior.kind
