@@ -33,7 +33,7 @@ CASES = {
         "upsampling": "nearest",
         "critic_weight": 0.75,
     },
-    "no KL": {"model": "Autoencoder"},
+    "no KL": {"model": "Autoencoder", "beta": 1.0},
     "Adam": {"optimizer": "adam", "learning_rate": 2e-3},
     "no group norm": {"group_norm": False},
     "no residual blocks": {"residual": False},
