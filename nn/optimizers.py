@@ -5,7 +5,8 @@ import math
 import keras
 import tensorflow as tf
 
-HEADS = ("z_mean", "z_log_var", "logits", "opinion", "velocity")  # layers that stay with Adam
+# Output layers, which stay with Adam.
+HEADS = ("z_mean", "means", "log_var", "logits", "log_sigma", "opinion", "velocity")
 
 
 @keras.saving.register_keras_serializable("latent_atlas")
