@@ -28,7 +28,7 @@ class Muon(keras.optimizers.Muon):
         **options: See `keras.optimizers.Muon`.
 
     References: [Jordan et al., 2024](https://kellerjordan.github.io/posts/muon/);
-        [Liu et al., 2025](https://arxiv.org/abs/2502.16982), Eq. 4 (the size of the step)
+        [Liu et al., 2025](https://arxiv.org/abs/2502.16982) (the size of the step)
     """
 
     def __init__(
