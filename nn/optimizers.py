@@ -71,11 +71,16 @@ class Muon(keras.optimizers.Muon):
         gram = tf.matmul(matrix, matrix, transpose_a=tall, transpose_b=not tall)
         norm = tf.sqrt(tf.linalg.trace(gram)) + 1e-7
         gram /= tf.square(norm)
+        one = tf.eye(gram.shape[0], dtype=gram.dtype)
+
+        def factor_of(gram):
+            return self.muon_a * one + self.muon_b * gram + self.muon_c * tf.matmul(gram, gram)
+
         # All matrices are polynomials of the first one: they commute.
-        factor = product = one = tf.eye(gram.shape[0], dtype=gram.dtype)
-        for _ in range(steps):
+        factor = product = factor_of(gram)
+        for _ in range(steps - 1):
             gram = tf.matmul(factor, tf.matmul(gram, factor))
-            factor = self.muon_a * one + self.muon_b * gram + self.muon_c * tf.matmul(gram, gram)
+            factor = factor_of(gram)
             product = tf.matmul(factor, product)
         product /= norm
         turned = tf.matmul(matrix, product) if tall else tf.matmul(product, matrix)
