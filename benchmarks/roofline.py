@@ -51,7 +51,8 @@ def bandwidth(megabytes=256, rounds=8):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--work", nargs="+", default=["middle", "large"])
+    known = [*WORK, *config.EXPERIMENTS]
+    parser.add_argument("--work", nargs="+", choices=known, default=["middle", "large"])
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--rows", type=int, default=10)
     arguments = parser.parse_args()
