@@ -11,19 +11,16 @@ slices: reconstructions from the posteriors' means, beside a linear VAE that spe
 import argparse
 import dataclasses
 import sys
-from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+import maps
 import numpy as np
-from maps import both, quality, rate
 from rows import resumable, trained
 
 import config
 import data
-from analysis import features, linear
-from nn.batches import in_batches
 
 CASES = {
     "map of 8 x 8 x 8": {},
@@ -59,21 +56,15 @@ def settings_of(case, epochs, images=0):
     return dataclasses.replace(base, epochs=epochs, **changes)
 
 
-def measured(case, images, seen, arguments):
+def measured(case, images, arguments):
     settings = settings_of(case, arguments.epochs, len(images.train))
     run = arguments.folder / case.replace(" ", "-").replace(",", "")
     model, seconds = trained(settings, images, run)
-    training, real = images.train.images, images.test.images[:] / np.float32(255)
-    told = {"steps": int(model.steps), "minutes": seconds / 60, "numbers": model.latent_dim}
-    encode, decode = (partial(in_batches, each) for each in (model.encode, model.decode))
-    if case == "no KL":
-        return told | quality(real, decode(encode(real)[0]), seen)
-    told["nats"] = rate(model, images.test)
-    told |= both(real, encode, decode, seen)
-    code = linear.LinearCode.fitted(
-        training, images.validation.images, rate(model, images.validation)
-    )
-    pca = quality(real, code.decode(code.encode(real)[0]), seen)
+    told = {"steps": int(model.steps), "minutes": seconds / 60}
+    told |= maps.measured({"run": run, "side": "model"})
+    if np.isinf(told["nats"]):  # no PCA spends as many
+        return told
+    pca = maps.measured({"run": run, "side": "PCA of as many nats"})
     return told | {f"pca_{name}": value for name, value in pca.items()}
 
 
@@ -86,11 +77,10 @@ def main():
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
     images = data.load(settings_of(next(iter(CASES)), 1))
-    seen = features.Untrained(images.train.images)
     table = resumable(
         arguments.to or arguments.folder / "map_terms.csv",
         [{"case": case} for case in arguments.cases],
-        lambda key: measured(key["case"], images, seen, arguments),
+        lambda key: measured(key["case"], images, arguments),
     )
     print(table.round(3).to_string(index=False))
 

@@ -46,10 +46,12 @@ def both(real, encode, decode, seen):
 
 
 def rate(model, split):
-    return float(evaluate.likelihoods(model, split.images)["rate"].mean())
+    """Nats of an image's latent; infinite for a model whose numbers are exact."""
+    return float(np.mean(evaluate.likelihoods(model, split.images).get("rate", np.inf)))
 
 
 def measured(key):
+    """One side of one run: `key` has its `run` and its `side`."""
     run = Path(key["run"])
     images, model = data.images_of(run), train.load(run)
     training, real = images.train.images, images.test.images[:] / np.float32(255)
