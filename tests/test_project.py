@@ -320,6 +320,7 @@ FAULTS = {
     "the processor does not": "bfloat16_that_is_emulated_is_told_before_training",
     "the folder holds a run": "a_folder_that_holds_a_run_is_not_overwritten",
     "the images or settings": "a_run_goes_on_only_with_its_own_settings_and_images",
+    "a latent is too large": "a_latent_too_large_for_a_covariance_gets_no_prior_of_its_own",
     "a run is evaluated": "a_run_is_measured_on_the_images_that_it_was_trained_on",
     "a run's images changed": "numbers_of_other_images_never_replace_those_of_a_run",
     "a run has no": "a_run_that_does_not_know_its_images_is_named_with_what_can_be_done",
