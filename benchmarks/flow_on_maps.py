@@ -6,8 +6,9 @@
 Three tables in FOLDER, each of which can be interrupted and resumed:
 
 - `samples.csv`: as many samples as there are test images, by the evaluations of the network for
-  each; beside them N(0, I), the run's other priors, its reconstructions, and the samples of other
-  runs on the same images (from their own priors). Seconds are those of 1,000 samples.
+  each; beside them N(0, I), the run's other priors, its reconstructions, as many real training
+  images, and the samples of other runs on the same images (from their own priors). Seconds are
+  those of 1,000 samples.
 - `told_apart.csv`: AUC of a classifier that is trained to tell real training images from samples,
   on test images and other samples; beside it the same for reconstructions of these images.
 - `holes.csv`: a square hole with a quarter of the image's sides, at a random place inside the
@@ -43,6 +44,7 @@ EVALUATIONS = (4, 8, 16, 32, 64)
 TIMED = 1000
 STEPS = 600  # of the classifier
 DRAWS = 4
+REAL = "training images"
 
 
 class Sets:
@@ -60,6 +62,9 @@ class Sets:
         """As many images as a split has: samples of a prior, or reconstructions."""
         if name == command.RECONSTRUCTIONS:
             return in_batches(self.model.reconstruct, split.images)
+        if name == REAL:
+            rows = np.random.default_rng(seed).permutation(len(self.images.train))[: len(split)]
+            return self.images.train.only(rows).images[:] / np.float32(255)
         prior = self.prior(name, evaluations)
         return self.model.sample(len(split), seed, prior).numpy()
 
@@ -79,12 +84,13 @@ def sampled(sets, others, to, evaluations):
             return command.measured(other.made(None, sets.images.test), known)
         made = sets.made(key["prior"], sets.images.test, key["evaluations"])
         begun = time.monotonic()
-        if key["prior"] != command.RECONSTRUCTIONS:
+        if key["prior"] not in (command.RECONSTRUCTIONS, REAL):
             sets.model.sample(TIMED, 1, sets.prior(key["prior"], key["evaluations"]))
         return {"seconds": time.monotonic() - begun} | command.measured(made, known)
 
     todo = [(name, 0) for name in priors_of(sets.run) if name != sets.name]
-    todo += [(sets.name, number) for number in evaluations] + [(command.RECONSTRUCTIONS, 0)]
+    todo += [(sets.name, number) for number in evaluations]
+    todo += [(command.RECONSTRUCTIONS, 0), (REAL, 0)]
     todo = [{"run": str(sets.run), "prior": name, "evaluations": each} for name, each in todo]
     todo += [{"run": run, "prior": "own", "evaluations": 0} for run in others]
     return resumable(to, todo, measure)
