@@ -30,6 +30,11 @@ CASES = {
         "upsampling": "nearest",
         "critic_weight": 0.75,
     },
+    "with a classifier's maps": {
+        "perceptual": "classifier",
+        "perceptual_label": "slice",
+        "perceptual_weight": 4000.0,
+    },
     "no KL": {"model": "Autoencoder", "beta": 1.0},
     "Adam": {"optimizer": "adam", "learning_rate": 2e-3},
     "no group norm": {"group_norm": False},
@@ -58,7 +63,7 @@ def settings_of(case, epochs, images=0):
 
 def measured(case, images, arguments):
     settings = settings_of(case, arguments.epochs, len(images.train))
-    run = arguments.folder / case.replace(" ", "-").replace(",", "")
+    run = arguments.folder / case.replace(" ", "-").replace(",", "").replace("'", "")
     model, seconds = trained(settings, images, run)
     told = {"steps": int(model.steps), "minutes": seconds / 60}
     told |= maps.measured({"run": run, "side": "model"})
