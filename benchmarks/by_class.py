@@ -5,7 +5,8 @@
 
 As many samples as there are test images, with their values of COLUMN: from every prior of the run
 that was fitted with this condition alone, from flows with each guidance; of a model that is itself
-told COLUMN, from N(0, I). Beside them the test images' reconstructions, and as many training
+told COLUMN, from N(0, I), and from mixtures that are fitted on the latents of each class. Beside
+them the test images' reconstructions, and as many training
 images. A classifier that never sees a latent tells how often it reads what was asked (`agrees`; for
 a column of yes and no also `auc`, between samples of both), and gives the features for the
 distances from the test images. Can be interrupted and resumed.
@@ -19,18 +20,20 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import numpy as np
+from class_likelihood import drawn
 from rows import resumable
 from sklearn.metrics import roc_auc_score
 
 import data
 import train
 from analysis import features, judges, samples
-from families import flow_matching, priors
+from families import densities, flow_matching, priors
 from nn import metrics
 from nn.batches import in_batches
 from storage import runs
 
-IN_TURN = "the model, N(0, I)"
+TOLD = "the model, N(0, I)"
+TOLD_MIXTURE = "the model, a mixture for each class"
 RECONSTRUCTIONS = "reconstructions"
 REAL = "training images"
 
@@ -49,24 +52,30 @@ def priors_of(run, column):
 def made(run, model, images, known, column, key, evaluations):
     """Images of one row of the table, and the classes that they were asked to have."""
     source, asked = key["from"], known.labels(column)
+    told = [model.conditions(known.table)] if model.conditions else []
     if source == RECONSTRUCTIONS:
-        return in_batches(model.reconstruct, known.images), asked
+        z, _ = in_batches(model.encode, known.images, *told)
+        return in_batches(model.decode, z, *told), asked
     if source == REAL:
         labelled = np.flatnonzero(images.train.labels(column) >= 0)
         some = images.train.only(np.random.default_rng(0).permutation(labelled)[: len(known)])
         return some.images / np.float32(255), some.labels(column)
-    if source == IN_TURN:
-        z = np.random.default_rng(0).normal(size=(len(known), model.latent_dim))
-        return in_batches(model.decode, z.astype(np.float32), model.conditions(known.table)), asked
-    prior, options = priors.of_run(run, source), {}
-    if isinstance(prior, flow_matching.Flow):
-        options = {"guidance": key["guidance"], "evaluations": evaluations}
     z = np.zeros((len(known), model.latent_dim), np.float32)
     for value in np.unique(asked):
-        rows = np.flatnonzero(asked == value)
-        condition = {column: known.table[column].iloc[rows[0]]}
-        z[rows] = prior.sample(len(rows), int(value), condition, **options)
-    return in_batches(model.decode, z), asked
+        rows, seed = np.flatnonzero(asked == value), int(value)
+        if source == TOLD:
+            z[rows] = densities.Normal(model.latent_dim).sample(len(rows), seed)
+        elif source == TOLD_MIXTURE:
+            own = images.train.only(images.train.labels(column) == value)
+            latents = drawn(model, column, own, value)
+            z[rows] = densities.Mixture.fitted(latents).sample(len(rows), seed)
+        else:
+            prior, options = priors.of_run(run, source), {}
+            if isinstance(prior, flow_matching.Flow):
+                options = {"guidance": key["guidance"], "evaluations": evaluations}
+            condition = {column: known.table[column].iloc[rows[0]]}
+            z[rows] = prior.sample(len(rows), seed, condition, **options)
+    return in_batches(model.decode, z, *told), asked
 
 
 def main():
@@ -102,7 +111,8 @@ def main():
         return told
 
     todo = [{"from": name, "guidance": 1.0} for name in (REAL, RECONSTRUCTIONS)]
-    todo += [{"from": IN_TURN, "guidance": 1.0}] if model.conditions else []
+    if model.conditions:
+        todo += [{"from": name, "guidance": 1.0} for name in (TOLD, TOLD_MIXTURE)]
     for name in priors_of(run, column):
         guided = isinstance(priors.of_run(run, name), flow_matching.Flow)
         strengths = arguments.guidance if guided else [1.0]
