@@ -5,8 +5,7 @@
 
 As many samples as there are test images, with their values of COLUMN: from every prior of the run
 that was fitted with this condition alone, from flows with each guidance; of a model that is itself
-told COLUMN, from N(0, I), and from mixtures that are fitted on the latents of each class. Beside
-them the test images' reconstructions, and as many training
+told COLUMN, from N(0, I) too. Beside them the test images' reconstructions, and as many training
 images. A classifier that never sees a latent tells how often it reads what was asked (`agrees`; for
 a column of yes and no also `auc`, between samples of both), and gives the features for the
 distances from the test images. Can be interrupted and resumed.
@@ -20,7 +19,6 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import numpy as np
-from class_likelihood import drawn
 from rows import resumable
 from sklearn.metrics import roc_auc_score
 
@@ -33,7 +31,6 @@ from nn.batches import in_batches
 from storage import runs
 
 TOLD = "the model, N(0, I)"
-TOLD_MIXTURE = "the model, a mixture for each class"
 RECONSTRUCTIONS = "reconstructions"
 REAL = "training images"
 
@@ -60,22 +57,22 @@ def made(run, model, images, known, column, key, evaluations):
         labelled = np.flatnonzero(images.train.labels(column) >= 0)
         some = images.train.only(np.random.default_rng(0).permutation(labelled)[: len(known)])
         return some.images / np.float32(255), some.labels(column)
-    z = np.zeros((len(known), model.latent_dim), np.float32)
+    if source == TOLD:
+        z = densities.Normal(model.latent_dim).sample(len(known))
+        return in_batches(model.decode, z, *told), asked
+    pictures = np.zeros(known.images.shape, np.float32)
     for value in np.unique(asked):
-        rows, seed = np.flatnonzero(asked == value), int(value)
-        if source == TOLD:
-            z[rows] = densities.Normal(model.latent_dim).sample(len(rows), seed)
-        elif source == TOLD_MIXTURE:
-            own = images.train.only(images.train.labels(column) == value)
-            latents = drawn(model, column, own, value)
-            z[rows] = densities.Mixture.fitted(latents).sample(len(rows), seed)
-        else:
-            prior, options = priors.of_run(run, source), {}
-            if isinstance(prior, flow_matching.Flow):
-                options = {"guidance": key["guidance"], "evaluations": evaluations}
-            condition = {column: known.table[column].iloc[rows[0]]}
-            z[rows] = prior.sample(len(rows), seed, condition, **options)
-    return in_batches(model.decode, z, *told), asked
+        rows, options = np.flatnonzero(asked == value), {}
+        if guided(run, source):
+            options = {"guidance": key["guidance"], "evaluations": evaluations}
+        condition = {column: known.table[column].iloc[rows[0]]}
+        prior = priors.of_run(run, source, condition, **options)
+        pictures[rows] = model.sample(len(rows), int(value), prior).numpy()
+    return pictures, asked
+
+
+def guided(run, name):
+    return isinstance(priors.of_run(run, name), flow_matching.Flow)
 
 
 def main():
@@ -112,10 +109,9 @@ def main():
 
     todo = [{"from": name, "guidance": 1.0} for name in (REAL, RECONSTRUCTIONS)]
     if model.conditions:
-        todo += [{"from": name, "guidance": 1.0} for name in (TOLD, TOLD_MIXTURE)]
+        todo.append({"from": TOLD, "guidance": 1.0})
     for name in priors_of(run, column):
-        guided = isinstance(priors.of_run(run, name), flow_matching.Flow)
-        strengths = arguments.guidance if guided else [1.0]
+        strengths = arguments.guidance if guided(run, name) else [1.0]
         todo += [{"from": name, "guidance": each} for each in strengths]
     table = resumable(arguments.to or run / "by_class.csv", todo, measure)
     print(table.round(3).to_string(index=False))

@@ -25,8 +25,7 @@ from scipy.special import logsumexp
 import data
 import train
 from analysis import likelihood
-from families import densities
-from nn.batches import as_float, in_batches
+from families import densities, priors
 
 PRIORS = ("normal", "mixture")
 BOUND_DRAWS = 16  # of each posterior, for the bound of all images
@@ -38,30 +37,16 @@ def told(model, column, value, count):
     return model.conditions(pd.DataFrame({column: [value] * count}))
 
 
-def drawn(model, column, split, value):
-    """A draw of the posterior of each image of a class."""
-
-    def encoded(batch, rows, given):
-        return model.encode(model.shown(as_float(batch), training=False, step=rows[0])[1], given)
-
-    given = told(model, column, value, len(split))
-    z_mean, z_log_var = in_batches(encoded, split.images, np.arange(len(split)), given)
-    noise = np.random.default_rng(0).normal(size=z_mean.shape)
-    return (z_mean + np.exp(0.5 * z_log_var) * noise).astype(np.float32)
-
-
 def log_priors(model, images, column, kind):
     """Log-density of the latents of each class."""
     if kind == "normal":
         return [model.log_prior] * len(images.classes)
     splits = (images.train.only(images.train.labels(column) == each) for each in _values(images))
-    return [
-        densities.Mixture.fitted(drawn(model, column, split, value)).log_prob
-        for value, split in enumerate(splits)
-    ]
+    known = (priors.draws(model, split, columns=(column,))[0] for split in splits)
+    return [densities.Mixture.fitted(z).log_prob for z in known]
 
 
-def measured(model, images, priors, samples, count):
+def measured(model, images, known, samples, count):
     """Nats of all classes under one prior: the columns in the docstring of the file."""
     column, values = images.label, _values(images)
     splits = [images.test.only(images.test.labels(column) == each) for each in values]
@@ -75,7 +60,7 @@ def measured(model, images, priors, samples, count):
 
         def weighed(pixels, draws, together=likelihood.TOGETHER, value=value):
             given = told(model, column, value, len(pixels))
-            options = {"log_prior": priors[value], "conditions": given, "together": together}
+            options = {"log_prior": known[value], "conditions": given, "together": together}
             return likelihood.log_likelihood(model, pixels, draws, **options)
 
         bounds.append(weighed(splits[value].images, BOUND_DRAWS, (8, BOUND_DRAWS))[1])

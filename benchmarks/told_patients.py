@@ -1,6 +1,6 @@
 """What a network that has never met the model sees in changed chest X-rays of real patients.
 
-    CHEST_DIR=... python benchmarks/told_patients.py FOLDER [--epochs 60]
+    CHEST_DIR=... python benchmarks/told_patients.py FOLDER [--epochs 60] [--leak-weight 3000]
 
 NIH's patients in three parts, in turn: a `ConditionalVAE` that is told age, sex, view and findings
 learns on one, a classifier of each (a regressor of age) on the second, and the third is changed:
@@ -92,11 +92,13 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--epochs", type=int, default=60)
+    parser.add_argument("--leak-weight", type=float, default=3000.0)
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
     settings = replace(SETTINGS, epochs=arguments.epochs)
     loaded = data.load(settings)
-    settings = registry.with_model(settings, model="ConditionalVAE", conditions=COLUMNS)
+    told = {"conditions": COLUMNS, "leak_weight": arguments.leak_weight}
+    settings = registry.with_model(settings, model="ConditionalVAE", **told)
     known = {}
 
     def measure(key):

@@ -1,6 +1,7 @@
 """VAEs that are told of each image: columns of its table, such as age, sex, or a finding."""
 
 import keras
+import pandas as pd
 import tensorflow as tf
 
 import model as models
@@ -110,6 +111,14 @@ class Conditional(models.VAE):
     def decode(self, z, conditions=None):
         """Images in [0, 1] of latents `(batch, latent_dim)` under conditions `(batch, width)`."""
         return tf.sigmoid(self.logits_of(z, training=False, told=conditions))
+
+    def sample(self, n, seed=0, prior=None):
+        """As for every model; of a prior that is asked for a condition, decoded under it."""
+        z, condition = self.draw_prior(n, seed, prior), getattr(prior, "condition", None)
+        if not condition or self.conditions is None:
+            return self.decode(z)
+        table = pd.DataFrame({name: [value] * n for name, value in condition.items()})
+        return self.decode(z, self.conditions.partly(table, list(table)))
 
     def endpoints(self):
         """As for every model; both networks also take the conditions, `(batch, width)`."""

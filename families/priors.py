@@ -38,7 +38,7 @@ OWN_COMPONENTS, OWN_DRAWS = (1, 2, 5, 10, 20), 10_000
 OWN_AXES = 4096  # most of a latent; the covariance of more takes minutes and hundreds of megabytes
 
 
-def draws(model, split, seed=0, most=MOST_DRAWS, moves=None):
+def draws(model, split, seed=0, most=MOST_DRAWS, moves=None, columns=()):
     """Data for the fit of a prior: a draw of the posterior of each image, or of random images.
 
     The posteriors are those of training: of a model that binarises, of binary draws of the images;
@@ -52,6 +52,7 @@ def draws(model, split, seed=0, most=MOST_DRAWS, moves=None):
         most: Most images. They are chosen at random, because the rows of a folder are in class
             order.
         moves: Dictionary of `shift` and `flip` of the training (`config.Settings`); None: neither.
+        columns: What a conditional model is told of its images, as far as it knows these columns.
 
     Returns:
         `(z, rows)`: float32 `(n, latent_dim)`, means if the posteriors have no variance; and the
@@ -62,15 +63,17 @@ def draws(model, split, seed=0, most=MOST_DRAWS, moves=None):
     chosen = split.only(rows)
     size = rows_at_a_time(chosen.images.shape)
 
-    def encoded(batch, rows):
-        return model.encode(model.shown(as_float(batch), training=False, step=rows[0])[1])
+    known = [model.conditions.partly(chosen.table, columns)] if model.conditions else []
+
+    def encoded(batch, rows, *known):
+        return model.encode(model.shown(as_float(batch), training=False, step=rows[0])[1], *known)
 
     moved, drawn = moves is not None and moves != UNMOVED, []
     passes = max(1, min(PASSES, most // len(chosen))) if moved else 1
     for number in range(passes):
         pixels = chosen.augmented(number, seed, **moves) if moved else chosen.images
         numbers = np.arange(len(chosen)) + len(chosen) * (seed * passes + number)
-        z_mean, z_log_var = in_batches(encoded, pixels, numbers, batch_size=size)
+        z_mean, z_log_var = in_batches(encoded, pixels, numbers, *known, batch_size=size)
         noise = random.normal(size=z_mean.shape)
         drawn.append((z_mean + np.exp(0.5 * z_log_var) * noise).astype(np.float32))
     return np.concatenate(drawn), np.tile(rows, passes)
@@ -83,7 +86,8 @@ def fit(kind, model, split, seed=0, columns=(), categories=(), moves=None, **opt
         kind: One of `KINDS`.
         model, split, moves: See `draws`.
         seed: Seed of the draws and of the fit.
-        columns: Columns of the split's table to condition on; for the kinds of `CONDITIONAL`.
+        columns: Columns of the split's table to condition on; for the kinds of `CONDITIONAL`. A
+            conditional model that knows them is told them too.
         categories: See `Conditions.learn`.
         **options: Options of the kind: `components` of a mixture; `steps`, `width`, `batch_size`,
             `folder` and `told` of trained kinds.
@@ -93,7 +97,7 @@ def fit(kind, model, split, seed=0, columns=(), categories=(), moves=None, **opt
     """
     if kind not in KINDS:
         raise ValueError(f"there is no kind of prior {kind!r}; allowed: {', '.join(KINDS)}")
-    z, rows = draws(model, split, seed, moves=moves)
+    z, rows = draws(model, split, seed, moves=moves, columns=columns)
     if issubclass(KINDS[kind], flows.Trained):
         options["subjects"] = split.table["subject"].to_numpy()[rows]
     if columns:
@@ -150,6 +154,7 @@ class Asked:
 
     def __init__(self, prior, **options):
         self.prior, self.kind, self.options = prior, prior.kind, options
+        self.condition = options.get("condition")
 
     def sample(self, n, seed=0):
         return self.prior.sample(n, seed, **self.options)

@@ -3,6 +3,7 @@
 import dataclasses
 
 import numpy as np
+import pandas as pd
 import pytest
 import tensorflow as tf
 from scipy.spatial.distance import cdist
@@ -10,9 +11,10 @@ from scipy.spatial.distance import cdist
 import data
 import evaluate
 import train
-from families import registry
+from families import priors, registry
 from nn import losses
 from nn.averages import reduced
+from sources.conditions import Conditions
 from spots import blobs
 
 
@@ -190,6 +192,39 @@ def test_a_run_keeps_its_conditions_and_every_tool_opens_it(tiny, spots, tmp_pat
     (tmp_path / "run" / "conditions.json").write_text("[{}]")
     with pytest.raises(ValueError, match="conditions.json cannot be read"):
         train.load(tmp_path / "run")
+
+
+def test_a_prior_for_a_condition_is_fitted_and_decoded_under_it(tiny, spots, tmp_path):
+    settings = tiny(model="ConditionalVAE", conditions=("half",))
+    model = registry.from_settings(settings, registry.conditions_of(settings, spots))
+    train.fit(model, spots, settings, tmp_path / "run", verbose=0)
+    z, _ = priors.draws(model, spots.train, columns=("half", "subject"))
+    z_mean, z_log_var = model.encode(spots.train.images, model.conditions(spots.train.table))
+    noise = np.random.default_rng(0)
+    noise.permutation(len(spots.train))  # as for the choice of the rows
+    expected = z_mean + np.exp(0.5 * z_log_var) * noise.normal(size=z.shape)
+    np.testing.assert_allclose(z, expected, atol=1e-4)
+    other, _ = priors.draws(model, spots.train)
+    assert np.abs(z - other).max() > 1e-3  # nothing is told
+
+    prior = priors.fit(
+        "mixture", model, spots.train, columns=("half",), categories=("half",), components=1
+    )
+    asked = priors.Asked(prior, condition={"half": 1})
+    images = model.sample(5, 3, asked)
+    told = model.conditions(pd.DataFrame({"half": [1] * 5}))
+    drawn = prior.sample(5, 3, {"half": 1})
+    np.testing.assert_array_equal(images, model.decode(drawn, told))
+    assert np.abs(images - model.decode(drawn)).max() > 1e-4
+
+
+def test_columns_that_are_not_named_count_as_missing():
+    table = pd.DataFrame({"sex": ["F", "M"], "age": [30.0, 50.0]})
+    known = Conditions.learn(table, ("sex", "age"))
+    np.testing.assert_array_equal(
+        known.partly(table, ("age", "height")),
+        known(pd.DataFrame({"sex": [None, None], "age": [30.0, 50.0]})),
+    )
 
 
 def test_conditions_that_cannot_be_are_refused_before_training(tiny, spots):
