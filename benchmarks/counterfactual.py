@@ -194,7 +194,6 @@ def by_flow(model, images, held):
 
 def by_class(model, images, held):
     """Measures of `M2`, which is told whether there is a hernia."""
-
     own, _ = in_batches(model.encode, held.plain, np.zeros(len(held.plain), np.int32))
     kept, made = (
         in_batches(model.decode, own, np.full(len(own), value, np.int32)) for value in (0, 1)
