@@ -182,9 +182,9 @@ class Atlas:
 
     def _open_priors(self):
         self.priors = {NORMAL: None}
-        for path in sorted((self.run / runs.PRIORS).glob("*/prior.json")):
+        for name in runs.priors_of(self.run):
             try:
-                self.priors[path.parent.name] = priors.of_run(self.run, path.parent.name)
+                self.priors[name] = priors.of_run(self.run, name)
             except (ValueError, OSError) as error:
                 self.lacks.append(str(error))
         own = self.priors[self.own_prior]

@@ -23,6 +23,7 @@ from rows import resumable
 from sklearn.metrics import roc_auc_score
 
 import data
+import prior as command
 import train
 from analysis import features, judges, samples
 from families import densities, flow_matching, priors
@@ -31,48 +32,24 @@ from nn.batches import in_batches
 from storage import runs
 
 TOLD = "the model, N(0, I)"
-RECONSTRUCTIONS = "reconstructions"
 REAL = "training images"
 
 
-def priors_of(run, column):
-    """Names of the run's priors that were fitted with this condition alone."""
-    there = sorted(each.parent.name for each in (Path(run) / runs.PRIORS).glob("*/prior.json"))
-    known = {name: priors.of_run(run, name).conditions for name in there}
-    return [
-        name
-        for name, each in known.items()
-        if each is not None and [one.name for one in each.columns] == [column]
-    ]
+def knows(prior, column):
+    """Whether a prior was fitted with this condition alone."""
+    columns = prior.conditions.columns if prior.conditions else ()
+    return [each.name for each in columns] == [column]
 
 
-def made(run, model, images, known, column, key, evaluations):
-    """Images of one row of the table, and the classes that they were asked to have."""
-    source, asked = key["from"], known.labels(column)
-    told = [model.conditions(known.table)] if model.conditions else []
-    if source == RECONSTRUCTIONS:
-        z, _ = in_batches(model.encode, known.images, *told)
-        return in_batches(model.decode, z, *told), asked
-    if source == REAL:
-        labelled = np.flatnonzero(images.train.labels(column) >= 0)
-        some = images.train.only(np.random.default_rng(0).permutation(labelled)[: len(known)])
-        return some.images / np.float32(255), some.labels(column)
-    if source == TOLD:
-        z = densities.Normal(model.latent_dim).sample(len(known))
-        return in_batches(model.decode, z, *told), asked
-    pictures = np.zeros(known.images.shape, np.float32)
+def of_prior(model, prior, known, column, options):
+    """An image of each row's class, from a prior that was fitted with this condition."""
+    asked, pictures = known.labels(column), np.zeros(known.images.shape, np.float32)
     for value in np.unique(asked):
-        rows, options = np.flatnonzero(asked == value), {}
-        if guided(run, source):
-            options = {"guidance": key["guidance"], "evaluations": evaluations}
+        rows = np.flatnonzero(asked == value)
         condition = {column: known.table[column].iloc[rows[0]]}
-        prior = priors.of_run(run, source, condition, **options)
-        pictures[rows] = model.sample(len(rows), int(value), prior).numpy()
-    return pictures, asked
-
-
-def guided(run, name):
-    return isinstance(priors.of_run(run, name), flow_matching.Flow)
+        own = priors.Asked(prior, condition=condition, **options)
+        pictures[rows] = model.sample(len(rows), int(value), own).numpy()
+    return pictures
 
 
 def main():
@@ -86,32 +63,48 @@ def main():
     run, column = arguments.run, arguments.column
     images, model = data.images_of(run), train.load(run)
     known = images.test.only(images.test.labels(column) >= 0)
-    real = known.images / np.float32(255)
     judge = judges.judge(images, column)
     print(f"the classifier: accuracy {judge.accuracy:.4f}, auc {judge.auc:.3f}", flush=True)
-    theirs, seen = judge.features(real), features.Untrained(images.train.images)
+    told = [model.conditions(known.table)] if model.conditions else []
+    there = {name: priors.of_run(run, name) for name in runs.priors_of(run)}
+    there = {name: prior for name, prior in there.items() if knows(prior, column)}
+    real = known.images / np.float32(255)
+    seen, edges = features.Untrained(images.train.images), metrics.sharpness(real).mean()
+    sides = {"": (judge.features, judge.features(real)), "unlabelled_": (seen, seen(real))}
+
+    def made(source, guidance):
+        asked = known.labels(column)
+        if source == REAL:
+            labelled = np.flatnonzero(images.train.labels(column) >= 0)
+            some = images.train.only(np.random.default_rng(0).permutation(labelled)[: len(known)])
+            return some.images / np.float32(255), some.labels(column)
+        if source in there:
+            flow = isinstance(there[source], flow_matching.Flow)
+            options = {"guidance": guidance, "evaluations": arguments.evaluations} if flow else {}
+            return of_prior(model, there[source], known, column, options), asked
+        if source == command.RECONSTRUCTIONS:
+            z, _ = in_batches(model.encode, known.images, *told)
+        else:
+            z = densities.Normal(model.latent_dim).sample(len(known))
+        return in_batches(model.decode, z, *told), asked
 
     def measure(key):
         begun = time.process_time()
-        ours, asked = made(run, model, images, known, column, key, arguments.evaluations)
-        told = {"seconds": time.process_time() - begun}
-        told["agrees"] = np.mean(judge.labels(ours) == asked)
+        ours, asked = made(key["from"], key["guidance"])
+        row = {"seconds": time.process_time() - begun}
+        row["agrees"] = np.mean(judge.labels(ours) == asked)
         if len(set(known.labels(column))) == 2:
-            told["auc"] = roc_auc_score(asked, judge.values(ours))
-        told["sharpness"] = metrics.sharpness(ours).mean() / metrics.sharpness(real).mean()
-        for mark, reference, features_of in (
-            ("", theirs, judge.features),
-            ("unlabelled_", seen(real), seen),
-        ):
-            distances = samples.in_features(reference, features_of(ours))
-            told |= {mark + name: value for name, (value, _) in distances.items()}
-        return told
+            row["auc"] = roc_auc_score(asked, judge.values(ours))
+        row["sharpness"] = metrics.sharpness(ours).mean() / edges
+        for mark, (features_of, theirs) in sides.items():
+            distances = samples.in_features(theirs, features_of(ours))
+            row |= {mark + name: value for name, (value, _) in distances.items()}
+        return row
 
-    todo = [{"from": name, "guidance": 1.0} for name in (REAL, RECONSTRUCTIONS)]
-    if model.conditions:
-        todo.append({"from": TOLD, "guidance": 1.0})
-    for name in priors_of(run, column):
-        strengths = arguments.guidance if guided(run, name) else [1.0]
+    todo = [{"from": name, "guidance": 1.0} for name in (REAL, command.RECONSTRUCTIONS)]
+    todo += [{"from": TOLD, "guidance": 1.0}] if told else []
+    for name, prior in there.items():
+        strengths = arguments.guidance if isinstance(prior, flow_matching.Flow) else [1.0]
         todo += [{"from": name, "guidance": each} for each in strengths]
     table = resumable(arguments.to or run / "by_class.csv", todo, measure)
     print(table.round(3).to_string(index=False))

@@ -18,7 +18,6 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import numpy as np
-import pandas as pd
 from rows import resumable
 from scipy.special import logsumexp
 
@@ -26,15 +25,11 @@ import data
 import train
 from analysis import likelihood
 from families import densities, priors
+from sources.conditions import repeated
 
 PRIORS = ("normal", "mixture")
 BOUND_DRAWS = 16  # of each posterior, for the bound of all images
 CLASS_DRAWS = 64  # of each posterior under each class, to compare the classes
-
-
-def told(model, column, value, count):
-    """The conditions of `count` images of one class."""
-    return model.conditions(pd.DataFrame({column: [value] * count}))
 
 
 def log_priors(model, images, column, kind):
@@ -55,18 +50,18 @@ def measured(model, images, known, samples, count):
         rows = random.permutation(len(split))[: math.ceil(count / len(values))]
         some.append(split.only(np.sort(rows)).images)
     owners = np.repeat(np.arange(len(values)), [len(each) for each in some])
+
+    def weighed(pixels, value, draws, together=likelihood.TOGETHER):
+        given = model.conditions(repeated({column: value}, len(pixels)))
+        options = {"log_prior": known[value], "conditions": given, "together": together}
+        return likelihood.log_likelihood(model, pixels, draws, **options)
+
     bounds, gaps, under = [], [], []
     for value in values:
-
-        def weighed(pixels, draws, together=likelihood.TOGETHER, value=value):
-            given = told(model, column, value, len(pixels))
-            options = {"log_prior": known[value], "conditions": given, "together": together}
-            return likelihood.log_likelihood(model, pixels, draws, **options)
-
-        bounds.append(weighed(splits[value].images, BOUND_DRAWS, (8, BOUND_DRAWS))[1])
-        likely, bound = weighed(some[value], samples)
+        bounds.append(weighed(splits[value].images, value, BOUND_DRAWS, (8, BOUND_DRAWS))[1])
+        likely, bound = weighed(some[value], value, samples)
         gaps.append(bound + likely)
-        under.append(weighed(np.concatenate(some), CLASS_DRAWS)[0])
+        under.append(weighed(np.concatenate(some), value, CLASS_DRAWS)[0])
     bound, gap = np.concatenate(bounds).mean(), np.concatenate(gaps)
     # How much more the sum over classes is than what the true one has: almost nothing.
     under = np.stack(under, axis=1)

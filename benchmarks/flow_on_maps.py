@@ -70,8 +70,7 @@ class Sets:
 
 
 def priors_of(run):
-    there = sorted(each.parent.name for each in (Path(run) / runs.PRIORS).glob("*/prior.json"))
-    return [priors.NORMAL, *there]
+    return [priors.NORMAL, *runs.priors_of(run)]
 
 
 def sampled(sets, others, to, evaluations):

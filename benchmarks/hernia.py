@@ -147,13 +147,17 @@ FINDINGS = ("Hernia", "Cardiomegaly", "Effusion")
 FOLDS = 5
 
 
+def together(images):
+    """The pictures of all splits in one array, and their table."""
+    parts = images.splits.values()
+    pictures = np.concatenate([split.images[:] for split in parts])
+    return pictures, pd.concat([split.table for split in parts], ignore_index=True)
+
+
 def real(run, epochs):
     """Directions of findings against No Finding, of real chest X-rays."""
     settings = replace(SETTINGS, epochs=epochs)
-    loaded = data.load(settings)
-    parts = list(loaded.splits.values())
-    pictures = np.concatenate([split.images[:] for split in parts])
-    table = pd.concat([split.table for split in parts], ignore_index=True)
+    pictures, table = together(data.load(settings))
     folds = evidence.deal(table["subject"], FOLDS)
     # Validation is on a tenth of the other patients; nothing is chosen on it.
     watching = evidence.deal(table["subject"], 10, seed=1) == 0

@@ -21,6 +21,7 @@ from rows import resumable, trained
 
 import config
 import data
+from storage import disk
 
 CASES = {
     "map of 8 x 8 x 8": {},
@@ -63,7 +64,7 @@ def settings_of(case, epochs, images=0):
 
 def measured(case, images, arguments):
     settings = settings_of(case, arguments.epochs, len(images.train))
-    run = arguments.folder / case.replace(" ", "-").replace(",", "").replace("'", "")
+    run = arguments.folder / disk.file_name(case)
     model, seconds = trained(settings, images, run)
     told = {"steps": int(model.steps), "minutes": seconds / 60}
     told |= maps.measured({"run": run, "side": "model"})

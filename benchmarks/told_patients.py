@@ -19,8 +19,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import numpy as np
-import pandas as pd
-from hernia import SETTINGS
+from hernia import SETTINGS, together
 from rows import continued, resumable
 
 import data
@@ -38,8 +37,7 @@ STEPS = 300  # of each network
 
 def parts(loaded, fold):
     """Images of the model, and those of the networks that see; both with the same test images."""
-    pictures = np.concatenate([split.images[:] for split in loaded.splits.values()])
-    table = pd.concat([split.table for split in loaded.splits.values()], ignore_index=True)
+    pictures, table = together(loaded)
     for name, (_, value) in VALUES.items():
         table[f"has {name}"] = (table[name] == value).where(table[name].notna()).astype("Int32")
     places = (evidence.deal(table["subject"], FOLDS) + fold) % FOLDS

@@ -1,11 +1,11 @@
 """VAEs that are told of each image: columns of its table, such as age, sex, or a finding."""
 
 import keras
-import pandas as pd
 import tensorflow as tf
 
 import model as models
 from nn import layers, losses, randomness, replicas
+from sources.conditions import repeated
 
 
 @keras.saving.register_keras_serializable("latent_atlas")
@@ -117,8 +117,7 @@ class Conditional(models.VAE):
         z, condition = self.draw_prior(n, seed, prior), getattr(prior, "condition", None)
         if not condition or self.conditions is None:
             return self.decode(z)
-        table = pd.DataFrame({name: [value] * n for name, value in condition.items()})
-        return self.decode(z, self.conditions.partly(table, list(table)))
+        return self.decode(z, self.conditions.partly(repeated(condition, n)))
 
     def endpoints(self):
         """As for every model; both networks also take the conditions, `(batch, width)`."""

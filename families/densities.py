@@ -12,7 +12,7 @@ from sklearn.mixture import GaussianMixture
 from threadpoolctl import threadpool_limits
 
 from nn import losses
-from sources.conditions import Conditions
+from sources.conditions import Conditions, repeated
 
 COMPONENTS = (1, 2, 5, 10, 20, 50, 100)  # numbers of components that are tried
 FLOOR = 1e-6  # variance that is added to every axis, in units of the mean variance
@@ -69,7 +69,7 @@ class Prior:
         if self.conditions is None:
             raise ValueError(f"this {self.kind} prior was fitted without conditions")
         if not isinstance(condition, pd.DataFrame):
-            condition = pd.DataFrame({name: [value] * n for name, value in condition.items()})
+            condition = repeated(condition, n)
         return self.conditions(condition)
 
     def log_prob(self, z):

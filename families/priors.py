@@ -63,7 +63,8 @@ def draws(model, split, seed=0, most=MOST_DRAWS, moves=None, columns=()):
     chosen = split.only(rows)
     size = rows_at_a_time(chosen.images.shape)
 
-    known = [model.conditions.partly(chosen.table, columns)] if model.conditions else []
+    told = chosen.table.filter(items=columns)
+    known = [model.conditions.partly(told)] if model.conditions else []
 
     def encoded(batch, rows, *known):
         return model.encode(model.shown(as_float(batch), training=False, step=rows[0])[1], *known)

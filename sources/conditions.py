@@ -104,10 +104,9 @@ class Conditions:
             made.append(missing[:, None])
         return np.concatenate(made, axis=1).astype(np.float32)
 
-    def partly(self, table, names) -> np.ndarray:
-        """As for a call, of the columns `names` alone; the others count as missing."""
-        own = [each.name for each in self.columns if each.name in names]
-        return self(table[own].reindex(columns=[each.name for each in self.columns]))
+    def partly(self, table) -> np.ndarray:
+        """As for a call, but columns that the table lacks count as missing."""
+        return self(table.reindex(columns=[each.name for each in self.columns]))
 
     def get_config(self):
         return {"columns": self.to_json()}
@@ -124,6 +123,11 @@ class Conditions:
     def from_json(cls, text) -> "Conditions":
         rows = [each | {"values": tuple(each["values"])} for each in json.loads(text)]
         return cls(tuple(Column(**row) for row in rows))
+
+
+def repeated(condition, n) -> pd.DataFrame:
+    """A table of n equal rows, from a dictionary of columns to values."""
+    return pd.DataFrame({name: [value] * n for name, value in condition.items()})
 
 
 def _of(table, name):

@@ -219,6 +219,11 @@ def own_prior(run) -> str | None:
         raise ValueError(f"{path} cannot be read ({error}); delete it") from error
 
 
+def priors_of(run) -> list[str]:
+    """Names of the priors in a run's folder."""
+    return sorted(each.parent.name for each in (Path(run) / PRIORS).glob("*/prior.json"))
+
+
 def load_prior(run, name):
     """The saved prior: `(settings, arrays)`.
 
@@ -228,7 +233,7 @@ def load_prior(run, name):
     folder = prior_folder(run, name)
     again = f"fit it: python prior.py {run} --kind {name}"
     if not (folder / "prior.json").is_file():
-        there = sorted(each.parent.name for each in folder.parent.glob("*/prior.json"))
+        there = priors_of(run)
         raise ValueError(
             f"{run} has no prior {name!r} (there are: normal, {', '.join(there)}); {again}"
         )
