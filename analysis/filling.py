@@ -9,30 +9,33 @@ from nn.batches import as_float, in_batches
 COMPONENTS = 200
 
 
-def known_places(holes, latent_map):
+def known_places(holes, latent_map, margin):
     """Which numbers of a latent map are known, if pixels of the image are not.
 
     Args:
         holes: Booleans, `(n, height, width)`, True where a pixel is unknown.
         latent_map: `(height, width, channels)`; its sides divide those of the image.
+        margin: How many places beside an unknown one are unknown too.
 
     Returns:
-        Booleans, `(n, height * width * channels)`: False where a place of the map, or one beside
-        it, has an unknown pixel, because the encoder's places look beyond their own pixels.
+        Booleans, `(n, height * width * channels)`.
     """
     rows, columns, channels = latent_map
     n, height, width = holes.shape
     blocks = holes.reshape(n, rows, height // rows, columns, width // columns)
-    touched = maximum_filter(blocks.any(axis=(2, 4)), size=(1, 3, 3))
+    reach = 2 * margin + 1
+    touched = maximum_filter(blocks.any(axis=(2, 4)), size=(1, reach, reach))
     return np.repeat(~touched[..., None], channels, axis=-1).reshape(n, -1)
 
 
 def filled(model, flow, images, holes, seed=0, **options):
     """Images whose holes are filled with what the flow finds likely there.
 
-    The holes are closed with the mean of each image's other pixels and encoded; the places of the
-    map that saw them are drawn anew (`Flow.completed`), and only the holes are taken from the
-    result.
+    The holes are closed with the mean of each image's other pixels and encoded, and the places of
+    the map that have unknown pixels are drawn anew (`Flow.completed`). The encoder looks beyond the
+    pixels of a place, so this is done twice: first the places beside a hole, which saw the mean,
+    are drawn too; then the image with this first draw in its holes is encoded, and they are kept.
+    Only the holes are taken from the result.
 
     Args:
         model: A trained model with a latent map.
@@ -57,16 +60,19 @@ def filled(model, flow, images, holes, seed=0, **options):
             f"the holes have {holes.shape[-2:]} pixels, the images {images.shape[1:3]}"
         )
     holes = np.broadcast_to(holes, images.shape[:3])
-    known = known_places(holes, model.latent_map)
+    known, far = (known_places(holes, model.latent_map, margin) for margin in (0, 1))
     if not known.any(axis=1).all():
         row = int(np.flatnonzero(~known.any(axis=1))[0])
         raise ValueError(f"image {row}: nothing of its latent map is known outside the hole")
     left = ~holes[..., None]
+
+    def drawn(closed, known, **options):
+        z, _ = in_batches(model.encode, np.where(left, images, closed))
+        return in_batches(model.decode, flow.completed(z, known, seed=seed, **options))
+
     mean = (images * left).sum(axis=(1, 2), keepdims=True) / left.sum(axis=(1, 2), keepdims=True)
-    closed = np.where(left, images, mean).astype(np.float32)
-    z, _ = in_batches(model.encode, closed)
-    made = in_batches(model.decode, flow.completed(z, known, seed=seed, **options))
-    return np.where(left, images, made)
+    first = drawn(mean, far, **options | {"rounds": 1})
+    return np.where(left, images, drawn(first, known, **options))
 
 
 def by_gaussian(training, images, holes, components=COMPONENTS):

@@ -11,8 +11,11 @@ from spots import SHAPE, blobs
 class Recorder:
     """Stands in for a flow: sets unknown numbers to a constant."""
 
-    def completed(self, z, known, seed=0, value=0.0):
-        self.known = known
+    def __init__(self):
+        self.passes = []
+
+    def completed(self, z, known, seed=0, value=0.0, rounds=4):
+        self.passes.append((z, known, rounds))
         return np.where(known, z, np.float32(value))
 
 
@@ -21,16 +24,17 @@ def model(tiny):
     return registry.from_settings(tiny(latent_map=(6, 6, 2)))
 
 
-def test_a_place_beside_an_unknown_pixel_is_unknown_and_one_farther_away_is_not():
+def test_a_place_within_the_margin_of_an_unknown_pixel_is_unknown_and_one_farther_away_is_not():
     holes = np.zeros((2, 12, 24), bool)
     holes[0, 0, 0] = True
     holes[1, 6, 12] = True
-    known = filling.known_places(holes, (6, 6, 2)).reshape(2, 6, 6, 2)
-    expected = np.ones((2, 6, 6), bool)
-    expected[0, :2, :2] = False
-    expected[1, 2:5, 2:5] = False
-    np.testing.assert_array_equal(known[..., 0], expected)
-    np.testing.assert_array_equal(known[..., 0], known[..., 1])
+    for margin in (0, 1):
+        known = filling.known_places(holes, (6, 6, 2), margin).reshape(2, 6, 6, 2)
+        expected = np.ones((2, 6, 6), bool)
+        expected[0, : 1 + margin, : 1 + margin] = False
+        expected[1, 3 - margin : 4 + margin, 3 - margin : 4 + margin] = False
+        np.testing.assert_array_equal(known[..., 0], expected)
+        np.testing.assert_array_equal(known[..., 0], known[..., 1])
 
 
 def test_only_the_hole_changes_and_what_was_in_it_does_not_matter(model):
@@ -45,7 +49,20 @@ def test_only_the_hole_changes_and_what_was_in_it_does_not_matter(model):
     np.testing.assert_array_equal(filling.filled(model, flow, damaged, hole), made)
     other = filling.filled(model, flow, images, hole, value=2.0)
     assert np.abs(other[:, hole] - made[:, hole]).max() > 0.0
-    assert 0 < flow.known.mean() < 1
+
+
+def test_the_second_pass_sees_the_first_draw_and_keeps_the_places_beside_the_hole(model):
+    images = blobs(3)[0] / np.float32(255)
+    hole = np.zeros(SHAPE[:2], bool)
+    hole[4:8, 4:8] = True
+    flow = Recorder()
+    filling.filled(model, flow, images, hole, value=2.0)
+    (z, far, once), (again, known, rounds) = flow.passes
+    assert once == 1 < rounds
+    assert 0 < far.mean() < known.mean() < 1
+    first = model.decode(np.where(far, z, np.float32(2.0))).numpy()
+    seen = np.where(hole[..., None], first, images)
+    np.testing.assert_allclose(again, model.encode(seen)[0], atol=1e-5)
 
 
 def test_a_gaussian_fills_the_holes_of_images_with_few_components():
