@@ -1,7 +1,7 @@
 """Samples that are asked for by class: are they of it, and how far from real images?
 
     python benchmarks/by_class.py RUN COLUMN [--guidance 1 1.5 2] [--evaluations 16]
-        [--to FILE.csv]
+        [--steps 2000] [--to FILE.csv]
 
 As many samples as there are test images, with their values of COLUMN: from every prior of the run
 that was fitted with this condition alone, from flows with each guidance; of a model that is itself
@@ -14,6 +14,7 @@ distances from the test images. Can be interrupted and resumed.
 import argparse
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -33,6 +34,18 @@ from storage import runs
 
 TOLD = "the model, N(0, I)"
 REAL = "training images"
+CLASS = "class asked for"
+
+
+def numbered(images, column):
+    """The images with a column CLASS: the values of another column, numbered from 0."""
+    values = sorted(images.train.table[column].dropna().unique())
+    numbers = {value: number for number, value in enumerate(values)}
+    splits = {
+        name: replace(split, table=split.table.assign(**{CLASS: split.table[column].map(numbers)}))
+        for name, split in images.splits.items()
+    }
+    return replace(images, **splits)
 
 
 def knows(prior, column):
@@ -43,7 +56,7 @@ def knows(prior, column):
 
 def of_prior(model, prior, known, column, options):
     """An image of each row's class, from a prior that was fitted with this condition."""
-    asked, pictures = known.labels(column), np.zeros(known.images.shape, np.float32)
+    asked, pictures = known.labels(CLASS), np.zeros(known.images.shape, np.float32)
     for value in np.unique(asked):
         rows = np.flatnonzero(asked == value)
         condition = {column: known.table[column].iloc[rows[0]]}
@@ -58,12 +71,13 @@ def main():
     parser.add_argument("column")
     parser.add_argument("--guidance", type=float, nargs="+", default=[1.0, 1.5, 2.0])
     parser.add_argument("--evaluations", type=int, default=16)
+    parser.add_argument("--steps", type=int, default=2000, help="of the classifier; default: 2000")
     parser.add_argument("--to", type=Path, help="default: by_class.csv in RUN")
     arguments = parser.parse_args()
     run, column = arguments.run, arguments.column
-    images, model = data.images_of(run), train.load(run)
-    known = images.test.only(images.test.labels(column) >= 0)
-    judge = judges.judge(images, column)
+    images, model = numbered(data.images_of(run), column), train.load(run)
+    known = images.test.only(images.test.labels(CLASS) >= 0)
+    judge = judges.judge(images, CLASS, steps=arguments.steps)
     print(f"the classifier: accuracy {judge.accuracy:.4f}, auc {judge.auc:.3f}", flush=True)
     told = [model.conditions(known.table)] if model.conditions else []
     there = {name: priors.of_run(run, name) for name in runs.priors_of(run)}
@@ -73,11 +87,11 @@ def main():
     sides = {"": (judge.features, judge.features(real)), "unlabelled_": (seen, seen(real))}
 
     def made(source, guidance):
-        asked = known.labels(column)
+        asked = known.labels(CLASS)
         if source == REAL:
-            labelled = np.flatnonzero(images.train.labels(column) >= 0)
+            labelled = np.flatnonzero(images.train.labels(CLASS) >= 0)
             some = images.train.only(np.random.default_rng(0).permutation(labelled)[: len(known)])
-            return some.images / np.float32(255), some.labels(column)
+            return some.images / np.float32(255), some.labels(CLASS)
         if source in there:
             flow = isinstance(there[source], flow_matching.Flow)
             options = {"guidance": guidance, "evaluations": arguments.evaluations} if flow else {}
@@ -93,7 +107,7 @@ def main():
         ours, asked = made(key["from"], key["guidance"])
         row = {"seconds": time.process_time() - begun}
         row["agrees"] = np.mean(judge.labels(ours) == asked)
-        if len(set(known.labels(column))) == 2:
+        if len(set(known.labels(CLASS))) == 2:
             row["auc"] = roc_auc_score(asked, judge.values(ours))
         row["sharpness"] = metrics.sharpness(ours).mean() / edges
         for mark, (features_of, theirs) in sides.items():
