@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from nn import layers, losses, metrics, networks, randomness, replicas
 from nn.averages import Averages, reduced
-from nn.batches import as_float, parts, rows_of_parts
+from nn.batches import as_float, in_parts, parts, rows_at_a_time, rows_of_parts
 from nn.configured import Configured, one_of
 
 LOG_SIGMA_RANGE = (-6.0, 3.0)
@@ -371,7 +371,11 @@ class Autoencoder(Configured):
             seed: Seed of the draws.
             prior: Anything with `sample(n, seed)`, latents `(n, latent_dim)`; None: N(0, I).
         """
-        return self.decode(self.draw_prior(n, seed, prior))
+        return self.decode_many(self.draw_prior(n, seed, prior))
+
+    def decode_many(self, z, *told):
+        """`decode` of any number of latents, as many at a time as the images' size allows."""
+        return in_parts(self.decode, z, *told, rows=rows_at_a_time((None, *self.image_shape)))
 
     def call(self, images):
         return self.reconstruct(images)

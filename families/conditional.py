@@ -116,8 +116,8 @@ class Conditional(models.VAE):
         """As for every model; of a prior that is asked for a condition, decoded under it."""
         z, condition = self.draw_prior(n, seed, prior), getattr(prior, "condition", None)
         if not condition or self.conditions is None:
-            return self.decode(z)
-        return self.decode(z, self.conditions.partly(repeated(condition, n)))
+            return self.decode_many(z)
+        return self.decode_many(z, self.conditions.partly(repeated(condition, n)))
 
     def endpoints(self):
         """As for every model; both networks also take the conditions, `(batch, width)`."""

@@ -151,7 +151,7 @@ class SemiSupervisedVAE(Labelled):
                 f"{confidence}; ask for fewer images or a lower confidence"
             )
         z, labels = (np.concatenate(each)[:n] for each in zip(*kept, strict=True))
-        return self.decode(z), labels
+        return self.decode_many(z), labels
 
 
 class ByClass(NamedTuple):
@@ -367,7 +367,7 @@ class M2(Labelled):
         """
         _known_class(label, self.classes)
         labels = np.arange(n) % self.classes if label is None else np.full(n, label)
-        return self.decode(self.draw_prior(n, seed, prior), labels), labels
+        return self.decode_many(self.draw_prior(n, seed, prior), labels), labels
 
     def sample(self, n, seed=0, prior=None):
         """As for every model, with every class in turn."""

@@ -46,6 +46,23 @@ def in_batches(function, *arrays, batch_size=None, told=""):
     return np.concatenate(parts)
 
 
+def in_parts(function, *arrays, rows):
+    """A function of arrays applied to `rows` rows of each at a time, so that memory suffices.
+
+    Unlike `in_batches` it compiles nothing, which is faster for few rows.
+
+    Args:
+        function: Takes rows of each array, returns a tensor of as many rows.
+        arrays: Each of shape `(n, ...)`.
+        rows: At least 1.
+
+    Returns:
+        Tensor of n rows.
+    """
+    starts = range(0, max(1, len(arrays[0])), rows)
+    return tf.concat([function(*(each[at : at + rows] for each in arrays)) for at in starts], 0)
+
+
 def _numbers(tensor):
     """Numbers per row, as far as the shape is known."""
     return math.prod(side or 1 for side in tensor.shape[1:]) if tensor.shape.rank else 1

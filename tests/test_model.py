@@ -18,7 +18,7 @@ import config
 import model as models
 import train
 from families import registry
-from nn import losses, networks, randomness
+from nn import batches, losses, networks, randomness
 from nn.averages import reduced
 from spots import SHAPE, blobs
 from storage import checkpoints, disk
@@ -414,6 +414,15 @@ def test_samples_and_reconstructions_are_images_and_depend_on_the_seed_alone(kin
     assert sample.shape == (5, *SHAPE) and 0.0 <= sample.min() and sample.max() <= 1.0
     np.testing.assert_array_equal(sample, model.sample(5, seed=1))
     assert np.any(sample != model.sample(5, seed=2).numpy())
+
+
+def test_many_samples_are_decoded_a_part_at_a_time(tiny, monkeypatch):
+    model = registry.from_settings(tiny())
+    whole, decode, sizes = model.decode(model.draw_prior(7, 3)), model.decode, []
+    monkeypatch.setattr(batches, "PIXELS", 3 * SHAPE[0] * SHAPE[1])
+    monkeypatch.setattr(model, "decode", lambda z: sizes.append(len(z)) or decode(z))
+    np.testing.assert_allclose(model.sample(7, 3), whole, atol=1e-6)
+    assert sizes == [3, 3, 1]
 
 
 def test_uint8_and_float_images_give_the_same_latents(tiny):
