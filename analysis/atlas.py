@@ -16,7 +16,7 @@ from analysis.directions import Direction, design, labelled
 from analysis.planes import Planes
 from families import priors
 from nn import metrics
-from nn.batches import as_float, in_batches, rows_at_a_time
+from nn.batches import as_float, in_batches, in_parts, rows_at_a_time
 from storage import disk, runs
 
 MOST = 10_000  # images on a map; of more, a random part is shown
@@ -264,8 +264,7 @@ class Atlas:
         """Images in [0, 1] of latents `(n, latent_dim)`."""
         z = np.asarray(z, np.float32)
         size = max(1, rows_at_a_time((len(z), *self.model.image_shape)) // 4)
-        parts = [self._decode(z[start : start + size]) for start in range(0, len(z), size)]
-        return np.concatenate([part.numpy() for part in parts])
+        return in_parts(self._decode, z, rows=size).numpy()
 
     def nearest(self, z, count=6, without=None):
         """Rows of the images whose latents are nearest to one, and their distances."""

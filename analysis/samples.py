@@ -27,22 +27,10 @@ def _most(model, count):
 def drawn(model, count, prior=None):
     """`count` images decoded from a prior, or as many as fit memory; always the same."""
     count = _most(model, count)
-    starts = range(0, count, 500)
     if prior is None:
+        starts = range(0, count, 500)
         return np.concatenate([model.sample(min(500, count - at), seed=at) for at in starts])
-    z = prior.sample(count)  # what `sample` draws, all at once: some priors take long to begin
-    parts = (model.sample(min(500, count - at), prior=_Known(z[at:])) for at in starts)
-    return np.concatenate(list(parts))
-
-
-class _Known:
-    """A prior whose draws are known already."""
-
-    def __init__(self, z):
-        self.z = z
-
-    def sample(self, n, seed=0, condition=None):
-        return self.z[:n]
+    return model.sample(count, prior=prior).numpy()
 
 
 class Compared:
