@@ -117,7 +117,7 @@ def parsed(words=None):
         action="append",
         default=[],
         metavar="COLUMN=VALUE",
-        help="of a prior that was fitted with it",
+        help="of a prior that was fitted with it, or of a conditional model",
     )
     parser.add_argument(
         "--guidance",
@@ -466,10 +466,11 @@ def make(run, arguments):
     if arguments.generate < 1:
         raise ValueError(f"--generate {arguments.generate}: ask for at least one image")
     options = {} if arguments.label is None else {"label": arguments.label}
-    prior = train.prior_of(run, arguments)
+    prior = train.prior_of(run, arguments, model)
     options |= {"seed": arguments.seed, "prior": prior}
     table = folders.generate(model, arguments.generate, folder, **options)
-    name = "N(0, I)" if prior is None else f"the run's prior {arguments.prior or prior.kind}"
+    normal = prior is None or prior.kind == priors.NORMAL
+    name = "N(0, I)" if normal else f"the run's prior {arguments.prior or prior.kind}"
     print(f"{len(table)} images of {name} written to {folder}")
     if "label" in table:
         counts = table["label"].value_counts().sort_index()

@@ -36,7 +36,8 @@ def parsed(words=None):
         action="append",
         default=[],
         metavar="COLUMN=VALUE",
-        help="what the sampler draws, of a prior that was fitted with it",
+        help="what the sampler draws, of a prior that was fitted with it, and what networks.json "
+        "tells a conditional model's decoder",
     )
     parser.add_argument("--guidance", type=float, help="of a flow prior with a condition")
     parser.add_argument("--evaluations", type=int, help="of a flow prior's network, for each draw")
@@ -58,6 +59,7 @@ import numpy as np
 import tensorflow as tf
 
 import train
+from sources.conditions import repeated
 from storage import disk
 
 ONNX = ("onnx", "onnxruntime", "tf2onnx")
@@ -75,7 +77,8 @@ def export(model, folder, formats=None, prior=None):
         prior: From `priors.of_run`, written as the network `sampler`; None: N(0, I), without one.
 
     Returns:
-        The content of `networks.json`: names to inputs, outputs, files.
+        The content of `networks.json`: names to inputs, outputs, files; of a conditional model's
+            networks also a row of the input `conditions`, with a name for each number.
 
     Raises:
         FileExistsError: if the folder exists.
@@ -112,6 +115,8 @@ def export(model, folder, formats=None, prior=None):
                 "outputs": [_described(each) for each in network.outputs],
                 "formats": list(formats),
             }
+            if model.conditions is not None and "conditions" in written[name]["inputs"]:
+                written[name]["conditions"] = _told(model.conditions, prior)
         disk.write_json(temporary / "networks.json", written)
     return written
 
@@ -132,6 +137,13 @@ def _silent():
         finally:
             os.dup2(kept, 2)
             os.close(kept)
+
+
+def _told(conditions, prior):
+    """A row of the input `conditions`, named: what the prior is asked for, others missing."""
+    asked = getattr(prior, "condition", None) or {}
+    row = conditions.partly(repeated(asked, 1))[0] if asked else conditions.missing
+    return dict(zip(conditions.features, row.tolist(), strict=True))
 
 
 def _described(tensor):
@@ -200,8 +212,9 @@ def main(words=None):
     arguments = parsed(words)
     folder = arguments.to or arguments.run / "exported"
     try:
-        prior = train.prior_of(arguments.run, arguments)
-        written = export(train.load(arguments.run), folder, arguments.formats, prior)
+        model = train.load(arguments.run)
+        prior = train.prior_of(arguments.run, arguments, model)
+        written = export(model, folder, arguments.formats, prior)
     except (ValueError, OSError, ImportError) as error:
         sys.exit(f"export.py: {error}")
     for name, network in written.items():

@@ -39,12 +39,18 @@ def parse_change(text: str):
     return name, amount if amount[:1] in ("+", "-") else value
 
 
-def prior_of(run, arguments):
-    """The prior of a run that a command line asks for, with the options of its draws; or None."""
+def prior_of(run, arguments, model=None):
+    """The prior of a run that a command line asks for, with the options of its draws; or None.
+
+    Args:
+        run: Run folder.
+        arguments: With `prior`, `condition`, `guidance` and `evaluations`.
+        model: See `priors.of_run`.
+    """
     condition = dict(map(parse_condition, arguments.condition))
     options = {name: getattr(arguments, name) for name in ("guidance", "evaluations")}
     options = {name: value for name, value in options.items() if value is not None}
-    return priors.of_run(run, arguments.prior, condition, **options)
+    return priors.of_run(run, arguments.prior, condition, model, **options)
 
 
 def given(arguments) -> dict:

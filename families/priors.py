@@ -149,13 +149,15 @@ class Asked:
 
     Args:
         prior: A fitted prior.
-        **options: `condition`, a dictionary of columns to values, of one that was fitted with
-            conditions; `guidance` and `evaluations` of a flow.
+        condition: Dictionary of columns to values: what a prior that was fitted with conditions
+            draws, and what a conditional model's decoder is told.
+        **options: `guidance` and `evaluations` of a flow.
     """
 
-    def __init__(self, prior, **options):
-        self.prior, self.kind, self.options = prior, prior.kind, options
-        self.condition = options.get("condition")
+    def __init__(self, prior, condition=None, **options):
+        self.prior, self.kind, self.condition = prior, prior.kind, condition
+        taken = set(condition or ()) & set(_columns(prior))
+        self.options = options | ({"condition": condition} if taken else {})
 
     def sample(self, n, seed=0):
         return self.prior.sample(n, seed, **self.options)
@@ -164,13 +166,15 @@ class Asked:
         return self.prior.sampler(**self.options)
 
 
-def of_run(run, name=None, condition=None, **options):
+def of_run(run, name=None, condition=None, model=None, **options):
     """A prior of a run.
 
     Args:
         run: Run folder.
         name: Name of the prior; `"normal"` always exists, None is the run's own.
         condition: Dictionary of columns to values that it draws for; empty or None: none.
+        model: The run's model, if it is to decode the draws: a conditional one is told the
+            condition too, or alone.
         **options: `guidance` of a flow with a condition, and `evaluations` of any flow: see
             `flow_matching.Flow.carried`.
 
@@ -178,20 +182,34 @@ def of_run(run, name=None, condition=None, **options):
         The prior, or None for N(0, I).
 
     Raises:
-        ValueError: if there is none of this name, it was fitted on other weights, or without
-            conditions, or has no guidance.
+        ValueError: if there is none of this name, it was fitted on other weights, or has no
+            guidance; if neither prior nor model knows a column of the condition.
     """
     name = name or runs.own_prior(run) or NORMAL
     prior = None if name == NORMAL else restored(*runs.load_prior(run, name))
     for each, value in options.items():
         if not isinstance(prior, flow_matching.Flow):
             raise ValueError(f"{each} = {value:g} needs a flow prior; the prior {name} is none")
-    if "guidance" in options and not condition:
-        raise ValueError(f"guidance = {options['guidance']:g} needs a condition")
-    if condition and (prior is None or prior.conditions is None):
+    own, asked = _columns(prior), condition or {}
+    if "guidance" in options and not set(own) & set(asked):
+        raise ValueError(
+            f"guidance = {options['guidance']:g} needs a condition that the prior was fitted with"
+        )
+    known = [*own, *_columns(model)]
+    if asked and not known:
         raise ValueError(
             f"the prior {name} was fitted without conditions; fit one with prior.py --condition "
             "and name it with --prior"
         )
-    options |= {"condition": condition} if condition else {}
-    return Asked(prior, **options) if options else prior
+    for column in asked:
+        if column not in known:
+            raise ValueError(f"condition: {column} is none of {', '.join(dict.fromkeys(known))}")
+    if asked and prior is None:
+        prior = densities.Normal(model.latent_dim)
+    return Asked(prior, condition, **options) if asked or options else prior
+
+
+def _columns(told):
+    """Names of the columns that a prior or a model has as conditions."""
+    conditions = getattr(told, "conditions", None)  # None: N(0, I), or no model
+    return [each.name for each in conditions.columns] if conditions else []

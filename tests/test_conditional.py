@@ -6,16 +6,20 @@ import numpy as np
 import pandas as pd
 import pytest
 import tensorflow as tf
+from PIL import Image
 from scipy.spatial.distance import cdist
 
+import apply
 import data
 import evaluate
+import export
 import train
-from families import priors, registry
+from families import densities, priors, registry
 from nn import losses
 from nn.averages import reduced
 from sources.conditions import Conditions
 from spots import blobs
+from storage import runs
 
 
 @pytest.fixture
@@ -192,6 +196,62 @@ def test_a_run_keeps_its_conditions_and_every_tool_opens_it(tiny, spots, tmp_pat
     (tmp_path / "run" / "conditions.json").write_text("[{}]")
     with pytest.raises(ValueError, match="conditions.json cannot be read"):
         train.load(tmp_path / "run")
+
+
+def test_a_told_model_makes_the_class_asked_for_from_any_prior(tiny, spots, tmp_path, capsys):
+    aged = {
+        name: dataclasses.replace(split, table=split.table.assign(age=np.arange(len(split)) % 50))
+        for name, split in spots.splits.items()
+    }
+    spots, run = dataclasses.replace(spots, **aged), tmp_path / "run"
+    settings = tiny(model="ConditionalVAE", conditions=("half", "age"))
+    model = registry.from_settings(settings, registry.conditions_of(settings, spots))
+    train.fit(model, spots, settings, run, verbose=0)
+    normal = priors.of_run(run, "normal", {"half": 1}, model)
+    z = densities.Normal(model.latent_dim).sample(4, 3)
+    told = model.conditions.partly(pd.DataFrame({"half": [1] * 4}))
+    np.testing.assert_array_equal(model.sample(4, 3, normal), model.decode(z, told))
+    assert np.abs(model.sample(4, 3, normal) - model.decode(z)).max() > 1e-4
+    words = ["--generate", "4", "--prior", "normal", "--condition", "half=1"]
+    apply.main([str(run), *words, "--seed", "3", "--to", str(tmp_path / "made")])
+    assert "4 images of N(0, I) written" in capsys.readouterr().out
+    names = sorted((tmp_path / "made").glob("*.png"))
+    pixels = np.stack([np.asarray(Image.open(name)) for name in names]) / 255.0
+    np.testing.assert_allclose(pixels, model.decode(z, told)[..., 0], atol=0.51 / 255)
+
+    own = priors.of_run(run, None, {"half": 1}, model)  # fitted without conditions
+    drawn = own.prior.sample(4, 3)
+    np.testing.assert_array_equal(model.sample(4, 3, own), model.decode(drawn, told))
+    known = {"columns": ("half",), "categories": ("half",)}
+    fitted = priors.fit("flow", model, spots.train, steps=2, **known)
+    runs.save_prior(run, "flow-half", *fitted.parts())
+    both = {"half": 1, "age": 30}
+    flow = priors.of_run(run, "flow-half", both, model, guidance=2.0)
+    z = flow.prior.sample(4, 3, {"half": 1}, guidance=2.0)
+    np.testing.assert_array_equal(flow.sample(4, 3), z)
+    told = model.conditions(pd.DataFrame({name: [value] * 4 for name, value in both.items()}))
+    np.testing.assert_array_equal(model.sample(4, 3, flow), model.decode(z, told))
+    only = priors.of_run(run, "flow-half", {"age": 30}, model)  # the decoder's alone
+    np.testing.assert_array_equal(only.sample(4, 3), only.prior.sample(4, 3))
+
+    with pytest.raises(ValueError, match="guidance = 2 needs a condition that the prior was"):
+        priors.of_run(run, "flow-half", {"age": 30}, model, guidance=2.0)
+    with pytest.raises(ValueError, match="condition: sex is none of half, age"):
+        priors.of_run(run, None, {"sex": 1}, model)
+    with pytest.raises(ValueError, match="the prior normal was fitted without conditions"):
+        priors.of_run(run, "normal", {"half": 1})  # nothing decodes it
+
+
+@pytest.mark.parametrize("asked", [{}, {"half": 1}])
+def test_an_exported_decoder_comes_with_a_row_of_its_conditions(made, tmp_path, asked):
+    model = made()
+    prior = priors.Asked(densities.Normal(model.latent_dim), asked) if asked else None
+    written = export.export(model, tmp_path / "exported", ["keras"], prior)
+    known = model.conditions.partly(pd.DataFrame({"half": [asked.get("half")]}, dtype=object))
+    for name in ("encoder", "decoder"):
+        row = written[name]["conditions"]
+        assert tuple(row) == model.conditions.features
+        np.testing.assert_array_equal(list(row.values()), known[0])
 
 
 def test_a_prior_for_a_condition_is_fitted_and_decoded_under_it(tiny, spots, tmp_path):
