@@ -381,9 +381,9 @@ def write(arguments):
     limit = 2.0 * max(1e-6, float(np.quantile(known[calibrating.region], LIMIT)))
 
     kind = alarms.Kind(images.train.images[:].mean(axis=0) / 255.0)
-    reason = alarms.unlike(numbers(kind, calibrating, known), numbers(kind, looked, found))
-    alarm = None
+    reason, alarm = "", None
     if rate:
+        reason = alarms.unlike(numbers(kind, calibrating, known), numbers(kind, looked, found))
         alarm = alarms.Alarm.of(calibration, rate)
         print(
             f"Alarm: above {alarm.threshold:.4g}, set on {alarm.subjects} {healthy}, for false "

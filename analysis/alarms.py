@@ -49,7 +49,7 @@ class Alarm(NamedTuple):
             raise ValueError(
                 f"{n} healthy calibration subjects are too few for false alarms at {rate:.2%}: "
                 f"{fewest(rate)} are needed. Give more validation subjects, or a rate of at least "
-                f"{1 / (n + 1):.1%}"
+                f"{math.ceil(1000 / (n + 1)) / 1000:.1%}"
             )
         place = math.ceil((n + 1) * (1 - rate) - 1e-9)
         return cls(float(scores[place - 1]), rate, n)
@@ -106,7 +106,7 @@ def by_group(table, alarmed, columns=("sex", "age", "view")) -> pd.DataFrame:
                 f"{column} {each}": values == each for each in sorted(values.dropna().unique())
             }
     for name, chosen in groups.items():
-        chosen = chosen.to_numpy(bool)
+        chosen = chosen.to_numpy(bool, na_value=False)
         n, k = int(chosen.sum()), int(alarmed[chosen].sum())
         if n:
             known = stats.binomtest(k, n).proportion_ci(method="exact")
@@ -176,10 +176,12 @@ class Kind:
 def unlike(known, new, doubt=DOUBT) -> str:
     """Whether new subjects are of another kind than known ones: the reason, or "".
 
-    For each number of `Kind` a two-sample test: Student's t of the means, after the power
-    transformation that makes the known subjects' most normal
-    ([Yeo & Johnson, 2000](https://doi.org/10.1093/biomet/87.4.954)), so that a single new subject
-    far outside is found too; where both groups are large, Mann and Whitney's test besides.
+    For each number of `Kind` a two-sample test: Student's t of the means, so that a single new
+    subject far outside is found too, as it is and after the power transformation that makes the
+    known subjects' most normal ([Yeo & Johnson, 2000](https://doi.org/10.1093/biomet/87.4.954)),
+    whichever gives the higher probability, because a transformation that is fitted to few subjects
+    finds too much; where both groups are large, Mann and Whitney's test besides. A number that is
+    the same in all known subjects: Fisher's exact test of how many new ones have another.
     Corrected for the number of tests (Bonferroni).
 
     Args:
@@ -199,7 +201,9 @@ def unlike(known, new, doubt=DOUBT) -> str:
     for name in known:
         ours, theirs = known[name].to_numpy(), new[name].to_numpy()
         if np.ptp(ours) < 1e-9:
-            tests[name] = 1.0 if np.allclose(theirs, ours[0], atol=1e-6) else 0.0
+            others = int((np.abs(theirs - ours[0]) > 1e-6).sum())
+            counts = [[others, len(theirs) - others], [0, len(ours)]]
+            tests[name] = stats.fisher_exact(counts, "greater").pvalue
             continue
         tests[name] = _two_sample(ours, theirs)
     worst = min(tests, key=tests.get)
@@ -215,13 +219,16 @@ def unlike(known, new, doubt=DOUBT) -> str:
 
 def _two_sample(ours, theirs):
     """The lower p of the tests that apply, doubled if there are two."""
-    middle, spread = ours.mean(), ours.std()
-    z = (ours - middle) / spread
+    z, others = ((each - ours.mean()) / ours.std() for each in (ours, theirs))
     bent, power = stats.yeojohnson(z)
-    others = np.atleast_1d(stats.yeojohnson((theirs - middle) / spread, power))
-    n, m = len(bent), len(others)
-    away = (others.mean() - bent.mean()) / (bent.std(ddof=1) * math.sqrt(1 / n + 1 / m))
-    student = 2 * stats.t.sf(abs(away), n - 1) if math.isfinite(away) else 0.0
-    if min(n, m) < FEWEST:
+    student = max(_student(z, others), _student(bent, stats.yeojohnson(others, power)))
+    if min(len(ours), len(theirs)) < FEWEST:
         return student
     return min(1.0, 2 * min(student, stats.mannwhitneyu(ours, theirs).pvalue))
+
+
+def _student(known, new):
+    """Probability that the means differ as much by chance; the spread is that of the known."""
+    n, m = len(known), np.size(new)
+    away = (np.mean(new) - known.mean()) / (known.std(ddof=1) * math.sqrt(1 / n + 1 / m))
+    return 2 * stats.t.sf(abs(away), n - 1) if math.isfinite(away) else 0.0

@@ -85,7 +85,7 @@ def average_precision(counts, weights=None):
     lesion, healthy = _above(counts, _once(counts) if weights is None else weights)
     gained = np.diff(lesion, axis=-1, prepend=0)
     precision = lesion / np.maximum(lesion + healthy, 1)
-    return (precision * gained).sum(axis=-1) / np.maximum(lesion[..., -1], 1)
+    return (precision * gained).sum(axis=-1) / _some(lesion)
 
 
 def dice(counts, threshold, weights=None):
@@ -98,12 +98,18 @@ def dice(counts, threshold, weights=None):
     place = len(counts.edges) - np.searchsorted(counts.edges, threshold, side="left") - 1
     lesion, healthy = _above(counts, _once(counts) if weights is None else weights)
     if place < 0:  # above all scores
-        return np.zeros(lesion.shape[:-1])
+        return 0.0 / _some(lesion)
     return _dices(lesion, healthy)[..., place]
 
 
 def _dices(lesion, healthy):
-    return 2 * lesion / np.maximum(lesion + healthy + lesion[..., -1:], 1)
+    return 2 * lesion / (lesion + healthy + _some(lesion)[..., None])
+
+
+def _some(lesion):
+    """Lesion pixels in all; NaN in a draw without any, where nothing can be found or missed."""
+    found = lesion[..., -1]
+    return np.where(found > 0, found, np.nan)
 
 
 def best_dice(counts, weights=None):
@@ -112,6 +118,8 @@ def best_dice(counts, weights=None):
     On the images that it is measured on it is an upper bound: nobody knows their best threshold.
     """
     lesion, healthy = _above(counts, _once(counts) if weights is None else weights)
+    if not len(counts.edges):  # all scores are the same
+        return 0.0 / _some(lesion), np.nan
     scores = _dices(lesion, healthy)[..., : len(counts.edges)]
     place = scores.argmax(axis=-1)
     return scores.max(axis=-1), counts.edges[len(counts.edges) - 1 - place]

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 from threadpoolctl import threadpool_limits
 
 from analysis.directions import fit, without
@@ -174,9 +175,8 @@ def of(
         raise ValueError("no fold has rows both with and without the label; use fewer folds")
 
     resamples = _resampled(labels, groups, bootstraps, random)
-    low, high = _interval(
-        auc, np.array([attempt(latents, labels, others, rows) for rows in resamples])
-    )
+    drawn = [attempt(latents, labels, others, rows) for rows in resamples]
+    low, high = _interval(auc, np.array(drawn), min(_counts(labels, groups)["subjects"]))
 
     left = [without(each, others) for each in latents]
     found = []
@@ -240,7 +240,7 @@ def confirm(
         auc_within(without(raw[rows], others[rows]), labels[rows])
         for rows in _resampled(labels, groups, bootstraps, random)
     ]
-    low, high = _interval(auc, np.array(drawn))
+    low, high = _interval(auc, np.array(drawn), min(_counts(labels, groups)["subjects"]))
     as_good = 0
     for _ in range(permutations):
         order = permuted(np.arange(len(labels)), groups, random)
@@ -308,10 +308,13 @@ def _counts(labels, groups):
     }
 
 
-def _interval(auc, drawn):
+def _interval(auc, drawn, fewest):
     """95 % interval of a value from its bootstrap's spread, on the log-odds scale; within [0, 1].
 
-    NaN if so many resamples failed (are NaN) that the rest would underestimate the spread.
+    NaN if so many resamples failed (are NaN) that the rest would underestimate the spread. After a
+    perfect separation all are the same and say nothing of it: then the interval is that of so many
+    pairs in order, of as many pairs, as there are subjects of the rarer kind
+    ([Clopper & Pearson, 1934](https://doi.org/10.1093/biomet/26.4.404)).
     """
 
     def logit(share):
@@ -321,6 +324,8 @@ def _interval(auc, drawn):
     found = drawn[np.isfinite(drawn)]
     if len(found) < max(2, DRAWN * len(drawn)):
         return np.nan, np.nan
+    if np.ptp(found) == 0 and auc in (0.0, 1.0):
+        return stats.binomtest(round(auc * fewest), fewest).proportion_ci(method="exact")
     spread = np.std(logit(found), ddof=1)
     ends = logit(auc) + np.array([-1.96, 1.96]) * spread
     return 1 / (1 + np.exp(-ends))
@@ -407,7 +412,8 @@ def auc_interval(scores, labels, subjects, draws=1000, seed=0):
         auc_within(scores[rows], labels[rows]) for rows in _resampled(labels, groups, draws, random)
     ]
     auc = auc_within(scores, labels)
-    return (auc, *map(float, _interval(auc, np.array(drawn))))
+    fewest = min(_counts(labels, groups)["subjects"])
+    return (auc, *map(float, _interval(auc, np.array(drawn), fewest)))
 
 
 def auc_by_third(scores, labels, sizes, folds=None) -> list[float]:
@@ -421,6 +427,7 @@ def auc_by_third(scores, labels, sizes, folds=None) -> list[float]:
     Returns:
         Three numbers, the smallest third first.
     """
+    scores, labels, sizes = np.asarray(scores), np.asarray(labels, bool), np.asarray(sizes)
     third = np.digitize(sizes, np.quantile(sizes[labels], (1 / 3, 2 / 3)))
     chosen = [~labels | (third == number) for number in range(3)]
     folds = np.zeros(len(scores), int) if folds is None else np.asarray(folds)

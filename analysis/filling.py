@@ -93,7 +93,8 @@ def by_gaussian(training, images, holes, components=COMPONENTS):
     References: [Tipping & Bishop, 1999](https://doi.org/10.1111/1467-9868.00196), Section 3.2
     """
     known = np.asarray(as_float(np.asarray(training))).reshape(len(training), -1)
-    pca = PCA(min(components, len(known) - 1), random_state=0).fit(known)
+    most = min(len(known) - 1, known.shape[1] - 1)  # what is left is the noise
+    pca = PCA(min(components, most), random_state=0).fit(known)
     loads = pca.components_.T * np.sqrt(pca.explained_variance_ - pca.noise_variance_)
     holes, made = np.broadcast_to(holes, images.shape[:3])[..., None], np.empty_like(images)
     for number, (image, hole) in enumerate(zip(images, holes, strict=True)):

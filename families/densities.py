@@ -144,25 +144,37 @@ class Mixture(Prior):
         self.roots = np.linalg.cholesky(self.covariances)
 
     @classmethod
-    def fitted(cls, z, seed=0, components=None, tried=COMPONENTS, table=None, conditions=None):
+    def fitted(
+        cls,
+        z,
+        seed=0,
+        components=None,
+        tried=COMPONENTS,
+        table=None,
+        conditions=None,
+        subjects=None,
+    ):
         """Fitted by expectation maximisation (scikit-learn).
 
         Args:
             z: Latents, shape `(n, latent_dim)`, rows in any order.
-            seed: Seed of the fit, and of the held-out rows.
+            seed: Seed of the fit, and of the held-out subjects.
             components: Number of components; None: the number in `tried` with the highest held-out
                 likelihood, tried in that order until it decreases.
             tried: Numbers of components, increasing.
             table: n rows; with conditions, each value is fitted separately.
             conditions: `Conditions` of one category.
+            subjects: Whose latent each is, shape `(n,)`; None: each is one's own. All latents of a
+                subject are held out together.
 
         Raises:
             ValueError: if there are too few latents for the covariances.
         """
         z = checked(z)
-        rows = np.random.default_rng(seed).permutation(len(z))
+        subjects = np.arange(len(z)) if subjects is None else np.asarray(subjects)
+        rows, codes = _in_groups(subjects, seed)
         if conditions is None:
-            found = _mixture(z[rows], seed, components, tried)
+            found = _mixture(z[rows], codes[rows], seed, components, tried)
             return cls(found.weights_, found.means_, found.covariances_, searched=found.searched)
         (column,) = conditions.columns
         if not column.values:
@@ -170,11 +182,11 @@ class Mixture(Prior):
                 f"a mixture needs a category as condition, and {column.name} is a number; use "
                 "kind flow"
             )
-        known = table[column.name].astype(str).to_numpy()
+        known = conditions(table)
         fits, owners, shares = [], [], []
-        for number, value in enumerate(column.values):
-            own = rows[known[rows] == value]
-            fits.append(_mixture(z[own], seed, components, tried))
+        for number in range(len(column.values)):
+            own = rows[known[rows, number] == 1]
+            fits.append(_mixture(z[own], codes[own], seed, components, tried))
             owners += [number] * len(fits[-1].weights_)
             shares.append(len(own))
         weights = [each.weights_ * share for each, share in zip(fits, shares, strict=True)]
@@ -186,8 +198,13 @@ class Mixture(Prior):
         return cls(whole, means, covariances, np.array(owners), conditions)
 
     def sample(self, n, seed=0, condition=None):
-        random, weights = np.random.default_rng(seed), self._weights(condition)
-        chosen = random.choice(len(weights), size=n, p=weights)
+        random, values = np.random.default_rng(seed), self._values(n, condition)
+        chosen = np.empty(n, int)
+        for value in np.unique(values):
+            rows = values == value
+            chosen[rows] = random.choice(
+                len(self.weights), size=rows.sum(), p=self._weights_of(value)
+            )
         noise = random.normal(size=(n, self.latent_dim))
         made = np.empty((n, self.latent_dim), np.float32)
         for component in np.unique(chosen):
@@ -195,16 +212,21 @@ class Mixture(Prior):
             made[rows] = self.means[component] + noise[rows] @ self.roots[component].T
         return made
 
-    def _weights(self, condition):
-        """Weights of the components under a condition."""
-        weights, given = self.weights, self.given(1, condition)
-        if given is not None:
-            value = given[0].argmax()  # of one category, one-hot
-            weights = np.where(self.owners == value, weights, 0.0)
+    def _values(self, n, condition):
+        """Number of the category's value for each of n draws; -1: any."""
+        given = self.given(n, condition)
+        if given is None:
+            return np.full(n, -1)
+        missing = given[:, -1] == 1
+        return np.where(missing, -1, given.argmax(axis=1))
+
+    def _weights_of(self, value):
+        """Weights of the components under a value of the category."""
+        weights = self.weights if value < 0 else np.where(self.owners == value, self.weights, 0.0)
         return weights / weights.sum()
 
     def sampler(self, condition=None):
-        weights = self._weights(condition)
+        weights = self._weights_of(self._values(1, condition)[0])
         used, axes = np.flatnonzero(weights), self.latent_dim
         noise = keras.Input((axes,), name="noise")
         if len(used) == 1:
@@ -278,15 +300,26 @@ class Gaussian(Mixture):
         return cls([1.0], found.location_[None], (found.covariance_ + floor)[None])
 
 
-def _mixture(z, seed, components, tried):
-    """scikit-learn's mixture; its `searched` has the likelihoods of the search."""
+def _in_groups(subjects, seed):
+    """All rows, in random order of the subjects, and a number for each row's subject."""
+    codes, known = pd.factorize(subjects)
+    place = np.argsort(np.random.default_rng(seed).permutation(len(known)))
+    return np.argsort(place[codes], kind="stable"), codes
+
+
+def _mixture(z, subjects, seed, components, tried):
+    """scikit-learn's mixture; its `searched` has the likelihoods of the search.
+
+    The first fifth of the subjects is held out in the search. Their rows come together.
+    """
     _require_enough(z, components or 1)
     if components is not None:
         fitted = _fitted(z, components, seed)
         fitted.searched = {}
         return fitted
-    held_out = z[: max(len(z) // 5, 1)]
-    kept, searched = z[len(held_out) :], {}
+    numbers, known = pd.factorize(subjects)
+    first = int((numbers < max(1, len(known) // 5)).sum())
+    held_out, kept, searched = z[:first], z[first:], {}
     for count in tried:
         if not is_enough(kept, count):
             break

@@ -184,21 +184,24 @@ class Flow(Trained):
             spread = tf.sqrt((1.0 - t + size) ** 2 - (shrunk * (1.0 - t)) ** 2)
             return shrunk * x + spread * randomness.normal(key, tf.shape(x))
 
-        def carried(x, standard, known, *given):
+        def carried(x, standard, known, rows, *given):
+            begin = rows[0] * steps * rounds  # each batch has noise of its own
+
             def passage(number, x):
                 step, turn = number // rounds, number % rounds
                 begun = tf.cast(step, tf.float32) * size
-                key = randomness.key(seed, number, "known")
+                key = randomness.key(seed, begin + number, "known")
                 line = (1.0 - begun) * randomness.normal(key, tf.shape(x)) + begun * standard
                 x = known * line + (1.0 - known) * x
                 x = _stepped(self.mean_network, x, begun, size, *(given or [None]), guidance)
-                key = randomness.key(seed, number, "again")
+                key = randomness.key(seed, begin + number, "again")
                 x = tf.where(turn < rounds - 1, again(x, begun + size, key), x)
                 return number + 1, x
 
             return tf.while_loop(lambda number, x: number < steps * rounds, passage, (0, x))[1]
 
         arrays = (self._noise(len(z), seed), standard, known.astype(np.float32))
+        arrays += (np.arange(len(z), dtype=np.int32),)
         drawn = in_batches(carried, *arrays, *self._told(len(z), condition, seed))
         return np.where(known, z, self._natural(drawn)).astype(np.float32)
 

@@ -294,6 +294,8 @@ class Trained(keras.Model, Prior):
 def _held_out(subjects, seed):
     """All rows, in random order of the subjects, and how many of the first ones are held out."""
     codes, known = pd.factorize(np.asarray(subjects))
+    if len(known) < 2:  # its own rows, then
+        codes, known = np.arange(len(codes)), codes
     place = np.argsort(np.random.default_rng(seed).permutation(len(known)))[codes]
     return np.argsort(place, kind="stable"), int((place < max(1, len(known) // 10)).sum())
 
@@ -369,6 +371,10 @@ class Coupling(Trained):
     def objective(self, x, given, key, training):
         network = self.network if training else self.mean_network
         return {"nll": -self._log_prob(network, x, given)}
+
+    @property
+    def exact(self):
+        return self.conditions is None  # with conditions each has a density of its own
 
     def log_prob(self, z, condition=None):
         if self.conditions and condition is None:

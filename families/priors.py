@@ -99,7 +99,7 @@ def fit(kind, model, split, seed=0, columns=(), categories=(), moves=None, **opt
     if kind not in KINDS:
         raise ValueError(f"there is no kind of prior {kind!r}; allowed: {', '.join(KINDS)}")
     z, rows = draws(model, split, seed, moves=moves, columns=columns)
-    if issubclass(KINDS[kind], flows.Trained):
+    if issubclass(KINDS[kind], flows.Trained) or kind == densities.Mixture.kind:
         options["subjects"] = split.table["subject"].to_numpy()[rows]
     if columns:
         if kind not in CONDITIONAL:
@@ -116,9 +116,9 @@ def fit(kind, model, split, seed=0, columns=(), categories=(), moves=None, **opt
 def own(model, split, seed=0, moves=None):
     """The prior that a run gets at the end of its training.
 
-    A mixture of Gaussians, their number chosen on held-out latents; or one Gaussian with a shrunken
-    covariance if there are too few latents. It takes a few seconds and corrects most defects of
-    samples from N(0, I) (docs/results.md).
+    A mixture of Gaussians, their number chosen on held-out subjects; or one Gaussian with a
+    shrunken covariance if there are too few images. It takes a few seconds and corrects most
+    defects of samples from N(0, I) (docs/results.md).
 
     Raises:
         ValueError: if the latent has more than `OWN_AXES` numbers, with what to fit instead.
@@ -128,10 +128,12 @@ def own(model, split, seed=0, moves=None):
             f"a covariance of {model.latent_dim:,} numbers is too large; fit a flow: "
             "python prior.py RUN --kind flow"
         )
-    z, _ = draws(model, split, seed, OWN_DRAWS, moves)
-    if not densities.is_enough(z, components=2):
+    z, rows = draws(model, split, seed, OWN_DRAWS, moves)
+    images = z[: len(np.unique(rows))]  # moved copies of an image say nothing new of the others
+    if not densities.is_enough(images, components=2):
         return densities.Gaussian.fitted(z, seed)
-    return densities.Mixture.fitted(z, seed, tried=OWN_COMPONENTS)
+    subjects = split.table["subject"].to_numpy()[rows]
+    return densities.Mixture.fitted(z, seed, tried=OWN_COMPONENTS, subjects=subjects)
 
 
 def moves(settings) -> dict:

@@ -110,6 +110,13 @@ def _shared(settings):
     return {name: getattr(settings, name) for name in names} | {"strides": settings.stage_strides}
 
 
+# Of every encoder and decoder; a Denoiser's U-Net has none of them.
+NETWORKS = (
+    *("kernel_sizes", "strides", "dense_widths", "patch", "upsampling"),
+    *("batch_norm", "group_norm"),
+)
+
+
 class Entry(NamedTuple):
     """One model: its class, the function that builds its networks, and their settings."""
 
@@ -150,7 +157,8 @@ REGISTRY = {
 def taken(name) -> set[str]:
     """Names of the settings that a model uses and other models may not."""
     entry = REGISTRY[name]
-    return {*entry.kind.arguments(), *entry.settings}
+    shared = () if entry.networks is _denoiser else NETWORKS
+    return {*entry.kind.arguments(), *entry.settings, *shared}
 
 
 def unfit(settings, name) -> dict:

@@ -5,6 +5,7 @@ images; all are pure functions of tables and seeds.
 """
 
 import hashlib
+import math
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -513,8 +514,11 @@ def two_parts(rows, strata, share, seed=0):
         rows: Indices, shape `(n,)`.
         strata: A label for each row, or None.
     """
-    if strata is not None and np.unique(strata, return_counts=True)[1].min() < 2:
-        strata = None  # a class of one image cannot be in both parts
+    if strata is not None:
+        sizes = np.unique(strata, return_counts=True)[1]
+        held_out = math.ceil(share * len(rows))
+        if sizes.min() < 2 or min(held_out, len(rows) - held_out) < len(sizes):
+            strata = None  # not every class can be in both parts
     first, second = train_test_split(
         rows, test_size=share, random_state=seed, shuffle=True, stratify=strata
     )

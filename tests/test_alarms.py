@@ -24,6 +24,9 @@ def test_too_few_subjects_for_a_rate_are_refused_and_told():
         Alarm.of(np.arange(18.0), 0.05)
     with pytest.raises(ValueError, match="1 healthy calibration subjects .*at least 50.0%"):
         Alarm.of([1.0], 0.05)
+    with pytest.raises(ValueError, match="28 .*at least 3.5%"):
+        Alarm.of(np.arange(28.0), 0.03)
+    Alarm.of(np.arange(28.0), 0.035)
 
 
 @pytest.mark.parametrize("n", [19, 25, 60])
@@ -106,6 +109,31 @@ def test_shifted_images_are_refused_with_the_reason(change, count, kinds):
     rows = slice(40 * 3, (40 + count) * 3)
     reason = alarms.unlike(known, of(change(pixels[rows]), subjects[rows]))
     assert "in images of the training images' kind, p = " in reason
+
+
+def test_a_few_known_subjects_are_not_compared_with_more_certainty_than_they_give():
+    random, n = np.random.default_rng(0), 8
+    below = []
+    for _ in range(200):
+        ours, theirs = random.normal(size=n), random.normal(size=5)
+        spread = ours.std(ddof=1) * np.sqrt(1 / n + 1 / 5)
+        own = 2 * stats.t.sf(abs(theirs.mean() - ours.mean()) / spread, n - 1)
+        found = alarms._two_sample(ours, theirs)
+        assert found >= own - 1e-9
+        below.append(found < 0.02)
+    assert np.mean(below) < 0.05
+
+
+@pytest.mark.parametrize(("n", "other", "refused"), [(8, 1, False), (8, 20, True), (40, 2, False)])
+def test_a_number_that_never_varied_is_compared_by_how_many_differ(n, other, refused):
+    names = list(alarms.Kind.NAMES)
+    random = np.random.default_rng(0)
+    known, new = (
+        pd.DataFrame(random.normal(size=(size, len(names))), columns=names) for size in (n, 20)
+    )
+    known["area"], new["area"] = 1.0, 1.0
+    new.loc[: other - 1, "area"] = 0.999
+    assert bool(alarms.unlike(known, new)) == refused
 
 
 def test_a_chest_is_no_brain(kinds):

@@ -112,6 +112,24 @@ def test_intervals_cover_the_truth_of_new_subjects():
     assert covered >= 25
 
 
+def test_draws_without_an_ill_subject_do_not_count_against_a_score():
+    masks = np.zeros((30, 4, 4, 1), np.uint8)
+    masks[:2, :2] = 1  # in 13 % of the draws neither subject comes
+    found = detection.measured(masks[..., 0] * 1.0, masks[:, 0, 0, 0], masks, np.arange(30), 1.0)
+    for name in ("pixel_ap", "best_dice", "dice"):
+        assert found[name] == detection.Measure(1.0, 1.0, 1.0), name
+    noise = np.random.default_rng(0).random((30, 4, 4))
+    assert detection.difference(masks[..., 0] * 1.0, noise, masks, np.arange(30)).low > 0.5
+
+
+def test_maps_that_are_the_same_everywhere_find_nothing(pixels):
+    _, masks, subjects = pixels
+    flat = np.full(masks.shape[:3], 0.5)
+    found = detection.measured(flat, flat[:, 0, 0], masks, subjects, 0.5)
+    assert found["best_dice"].value == found["dice"].value == 0.0
+    assert found["pixel_ap"].value == pytest.approx((masks > 0).mean())
+
+
 def test_a_score_beats_another_only_if_the_whole_interval_is_above_zero(pixels):
     maps, masks, subjects = pixels
     same = detection.difference(maps, maps, masks, subjects)

@@ -32,6 +32,16 @@ def test_thirds_are_of_what_has_the_label():
     scores = np.array([0, 0, 1, 2, 3, 3, 1, 1], float)
     found = evidence.auc_by_third(scores, sizes > 0, sizes)
     assert found == [0.0, 0.75, 1.0]
+    assert evidence.auc_by_third(scores, (sizes > 0).astype(int), sizes) == found
+
+
+@pytest.mark.parametrize(("n", "expected"), [(3, 0.025 ** (1 / 3)), (500, 0.025 ** (1 / 500))])
+def test_a_perfect_separation_of_a_few_subjects_is_not_certain(n, expected):
+    labels = np.repeat([0, 1], n)
+    told = evidence.auc_interval(labels * 1.0, labels, np.arange(2 * n), draws=50)
+    assert told == (1.0, pytest.approx(expected), 1.0)
+    told = evidence.auc_interval(-labels, labels, np.arange(2 * n), draws=50)
+    assert told == (0.0, 0.0, pytest.approx(1.0 - expected))
 
 
 def test_folds_keep_subjects_together_and_do_not_look_at_labels():
@@ -166,9 +176,9 @@ def test_what_cannot_be_computed_establishes_nothing():
 def test_an_interval_needs_nearly_all_of_its_draws():
     drawn = np.random.default_rng(0).uniform(0.4, 0.6, 100)
     drawn[:5] = np.nan
-    assert np.isfinite(evidence._interval(0.5, drawn)).all()
+    assert np.isfinite(evidence._interval(0.5, drawn, 20)).all()
     drawn[5] = np.nan
-    assert np.isnan(evidence._interval(0.5, drawn)).all()
+    assert np.isnan(evidence._interval(0.5, drawn, 20)).all()
 
 
 def test_too_few_positives_are_said():

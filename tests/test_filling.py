@@ -78,6 +78,15 @@ def test_a_gaussian_fills_the_holes_of_images_with_few_components():
     np.testing.assert_array_equal(made[:, ~hole], images[40:][:, ~hole])
 
 
+def test_a_gaussian_of_images_with_few_pixels_has_fewer_components():
+    images = np.random.default_rng(0).random((60, 3, 3, 1)).astype(np.float32)
+    holes = np.zeros((3, 3), bool)
+    holes[1, 1] = True
+    filled = filling.by_gaussian(images, images[:2], holes)
+    np.testing.assert_array_equal(filled[:, ~holes], images[:2, ~holes])
+    assert np.isfinite(filled).all()
+
+
 def test_holes_that_cannot_be_filled_are_refused(model, tiny):
     images = blobs(2)[0] / np.float32(255)
     with pytest.raises(ValueError, match=r"the holes have \(5, 5\) pixels, the images \(12, 12\)"):

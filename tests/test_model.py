@@ -497,6 +497,7 @@ IGNORED = [
     ("BetaTCVAE", {"free_bits": 0.1}, "VAE, InfoVAE, SemiSupervisedVAE"),
     ("VAE", {"discriminator_widths": (8,)}, "AAE"),
     ("Autoencoder", {"k": 7}, "IWAE"),
+    ("Denoiser", {"kernel_sizes": (5,)}, "Autoencoder, VAE"),
 ]
 
 

@@ -116,6 +116,73 @@ def test_a_mixture_finds_the_clusters_and_how_many_are_needed(z):
     assert np.mean(first) == pytest.approx(0.25, abs=0.03)
 
 
+def test_a_mixture_does_not_hold_out_copies_of_what_it_is_fitted_on():
+    random = np.random.default_rng(0)
+    images = random.normal(size=(130, 8))
+    copies = np.repeat(images, 8, axis=0) + 0.3 * random.normal(size=(1040, 8))
+    one = densities.Mixture.fitted(copies, subjects=np.repeat(np.arange(130), 8))
+    assert len(one.weights) <= 2
+    assert len(densities.Mixture.fitted(copies).weights) >= 10
+    alone = random.normal(size=(1040, 8))
+    first, second = (densities.Mixture.fitted(alone, subjects=each) for each in (None, alone[:, 0]))
+    np.testing.assert_array_equal(first.means, second.means)
+
+
+def test_the_prior_of_a_run_is_chosen_on_other_images_and_not_on_moved_copies(tiny, spots):
+    model = registry.from_settings(tiny(latent_dim=3))
+    few = spots.train.only(np.arange(12))  # 96 draws, but of 12 images
+    moves = {"shift": 1, "flip": "none"}
+    assert priors.own(model, few, moves=moves).kind == "gaussian"
+    asked = []
+
+    def fitted(z, seed, **options):
+        asked.append(options["subjects"])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(densities.Mixture, "fitted", fitted)
+        priors.own(model, spots.train, moves=moves)
+        priors.fit("mixture", model, spots.train, moves=moves)
+    for subjects in asked:
+        assert len(subjects) == 8 * len(spots.train)
+        assert set(subjects) == set(spots.train.table["subject"])
+
+
+def test_every_row_of_a_table_of_conditions_has_a_draw_of_its_own():
+    random = np.random.default_rng(0)
+    table = pd.DataFrame({"digit": [0.0, 10.0, np.nan] * 200})  # floats, as in a column with a gap
+    z = random.normal(size=(600, 2)) + table["digit"].fillna(5.0).to_numpy()[:, None]
+    conditions = Conditions.learn(table, ("digit",), ("digit",))
+    prior = densities.Mixture.fitted(z, components=1, table=table, conditions=conditions)
+    asked = pd.DataFrame({"digit": [10.0] * 40 + [0.0] * 40 + [np.nan] * 40})
+    drawn = prior.sample(120, 1, asked)[:, 0]
+    assert drawn[:40].mean() == pytest.approx(10.0, abs=0.6)
+    assert drawn[40:80].mean() == pytest.approx(0.0, abs=0.6)
+    assert 10 < (drawn[80:] > 5.0).sum() < 30  # any
+    np.testing.assert_array_equal(prior.sample(9, 1, {"digit": 10}), prior.sample(9, 1, asked[:9]))
+
+
+def test_a_density_that_needs_a_condition_is_no_bound_of_images(z, spots, tiny):
+    table = pd.DataFrame({"side": np.where(z[:, 0] > 0, "high", "low")})
+    known = {"table": table, "conditions": Conditions.learn(table, ("side",))}
+    prior = flows.Coupling.fitted(z, **known, **SMALL | {"steps": 2})
+    assert not prior.exact and flows.Coupling.fitted(z, **SMALL | {"steps": 2}).exact
+    model = registry.from_settings(tiny())
+    assert evaluate._bound_under(model, prior, spots.test.images, False) == {}
+
+
+def test_a_flow_can_be_fitted_on_the_latents_of_one_subject(z):
+    prior = flow_matching.Flow.fitted(z[:40], subjects=["a"] * 40, **SMALL | {"steps": 2})
+    assert prior.sample(3).shape == (3, 3)
+
+
+def test_numbers_that_go_with_known_ones_are_drawn_anew_in_every_batch(trained, z):
+    flow, known = trained[flow_matching.Flow], np.zeros((516, 3), bool)
+    known[:, 0] = True
+    drawn = flow.completed(np.repeat(z[:1], 516, axis=0), known, evaluations=4)
+    np.testing.assert_array_equal(drawn[:, 0], z[0, 0])
+    assert np.abs(drawn[:4, 1:] - drawn[512:, 1:]).max() > 1e-2
+
+
 @pytest.mark.parametrize(
     "kind", [densities.Normal, densities.Gaussian, densities.Mixture, *TRAINED]
 )

@@ -42,6 +42,14 @@ def test_a_rare_label_reaches_every_part():
     assert counts == [18, 6, 6]
 
 
+@pytest.mark.parametrize("n", [30, 50, 60, 200])
+def test_parts_with_fewer_rows_than_classes_are_drawn_without_them(n):
+    classes = np.arange(n) % 10
+    first, second = splits.two_parts(np.arange(n), classes, 0.15)
+    assert len(second) == np.ceil(0.15 * n) and sorted([*first, *second]) == list(range(n))
+    assert (len(set(classes[second])) == 10) == (n == 200)
+
+
 def test_a_subject_in_two_splits_is_refused_by_name():
     images, _ = blobs(4)
     table = pd.DataFrame({"file": list("abcd"), "subject": ["s", "t", "s", "u"]})
