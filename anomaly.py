@@ -378,6 +378,11 @@ def write(arguments):
     found, known = maps(name, score, looked), maps(name, score, calibrating)
     of_images = anomaly.of_images(found)
     calibration = detection.of_subjects(anomaly.of_images(known), calibrating.subjects)
+    for each in (looked, calibrating):
+        if not each.region.any():
+            raise ValueError(
+                "no pixel is left inside the margin of the images' regions; give a smaller --margin"
+            )
     limit = 2.0 * max(1e-6, float(np.quantile(known[calibrating.region], LIMIT)))
 
     kind = alarms.Kind(images.train.images[:].mean(axis=0) / 255.0)
@@ -517,6 +522,9 @@ def main(words=None):
     arguments = parsed(words)
     try:
         write(arguments)
+    except KeyboardInterrupt:
+        print("\nanomaly.py: stopped; the same command goes on from its maps", file=sys.stderr)
+        sys.exit(130)
     except (ValueError, OSError) as error:
         sys.exit(f"anomaly.py: {error}")
 

@@ -38,6 +38,15 @@ WAYS = {  # to call it, and the options that mean something there
     "--generate": ("to", "label", "seed", "prior", "condition", "guidance", "evaluations"),
     "--find": ("method", "adjust"),
 }
+OF_A_FLOW = ("vary", "holes", "between")
+USED_BY = {  # options of other options, of a folder
+    "known": ("change",),
+    "strength": ("direction",),
+    "frames": ("between",),
+    "path": ("between",),
+    "draws": ("vary", "holes"),
+    **dict.fromkeys(("seed", "prior", "condition", "guidance", "evaluations"), OF_A_FLOW),
+}
 
 
 def parsed(words=None):
@@ -108,7 +117,7 @@ def parsed(words=None):
         "--adjust", nargs="+", default=[], metavar="COLUMN", help="columns to adjust for"
     )
     parser.add_argument("--address", help="of a Ray cluster, or local; default: no Ray")
-    parser.add_argument("--label", type=int, help="generate this class only")
+    parser.add_argument("--label", help="generate this class only: its name, or its number")
     parser.add_argument(
         "--prior", metavar="NAME", help="of the run; default: its own; normal: N(0, I)"
     )
@@ -138,10 +147,18 @@ def parsed(words=None):
     for name in sum(WAYS.values(), ()):
         if name not in WAYS[way] and getattr(arguments, name) != parser.get_default(name):
             parser.error(f"--{name.replace('_', '-')} cannot be used with {way}")
-    if arguments.known and not arguments.change:
-        parser.error("--known is for --change COLUMN=VALUE; give both")
-    if arguments.draws < 1:
-        parser.error(f"--draws {arguments.draws}: give 1 or more")
+    if way == "FOLDER":
+        for name, uses in USED_BY.items():
+            given = getattr(arguments, name) != parser.get_default(name)
+            if given and not any(getattr(arguments, each) not in (None, []) for each in uses):
+                among = ", ".join(f"--{each}" for each in uses)
+                parser.error(f"--{name} is an option of {among}; give both")
+    for name, least in {"draws": 1, "frames": 2, "evaluations": 2}.items():
+        value = getattr(arguments, name)
+        if value is not None and value < least:
+            parser.error(f"--{name} {value}: give {least} or more")
+    if arguments.vary is not None and not 0.0 <= arguments.vary <= 1.0:
+        parser.error(f"--vary {arguments.vary:g}: give a number from 0 to 1")
     return arguments
 
 
@@ -151,6 +168,7 @@ if __name__ == "__main__":
 
 
 import dataclasses
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -328,10 +346,13 @@ def known_conditions(model, table, path=None):
     names = [each.name for each in model.conditions.columns]
     if path is None:
         return pd.DataFrame({name: [None] * len(table) for name in names}, dtype=object)
-    rows = pd.read_csv(path)
-    lacking = [name for name in ("file", *names) if name not in rows]
-    if lacking:
-        raise ValueError(f"--known {path}: there is no column {lacking[0]!r}")
+    # As in training only an empty cell is missing: "NA" may be a category.
+    rows = data.read_csv(path, dtype=str, keep_default_na=False, na_values=[""])
+    if "file" not in rows:
+        raise ValueError(f"--known {path}: there is no column 'file'")
+    if not set(names) & set(rows):
+        raise ValueError(f"--known {path}: there is no column of {', '.join(names)}")
+    rows = rows.reindex(columns=["file", *names])
     if rows["file"].duplicated().any():
         twice = rows["file"][rows["file"].duplicated()].iloc[0]
         raise ValueError(f"--known {path}: {twice} has several rows")
@@ -351,6 +372,12 @@ def under_change(model, images, table, arguments):
         )
     changes = dict(map(train.parse_change, arguments.change))
     known = known_conditions(model, table, arguments.known)
+    label, _ = runs.labels_of(arguments.run)
+    if label in known:
+        known[label] = known[label].map(partial(runs.coded, arguments.run, label), "ignore")
+    for name, value in changes.items():
+        if str(value)[0] not in "+-":
+            changes[name] = runs.coded(arguments.run, name, value)
     both = known, counterfactual.changed(known, changes)
     return counterfactual.decoded(model, images, *map(model.conditions, both))
 
@@ -375,6 +402,12 @@ def write(run, folder, out, arguments):
     if len(arguments.direction) > 1:
         raise ValueError("--direction: one at a time, unless for a table (--to)")
     model, direction = train.load(run), None
+    if not model.has_latent:
+        raise ValueError(
+            f"{run}: a {type(model).__name__} has no latent; see python anomaly.py {run} {folder}"
+        )
+    if Path(out).resolve().is_relative_to(Path(folder).resolve()):
+        raise ValueError(f"--out: {out} lies in {folder} and would be read as images; move it")
     for path in arguments.direction:
         direction = directions.Direction.load(path, model.latent_dim)
     if model.needs_class and (direction is not None or arguments.between is not None):
@@ -465,7 +498,13 @@ def make(run, arguments):
         raise ValueError(f"--label: the model of {run} does not learn from labels")
     if arguments.generate < 1:
         raise ValueError(f"--generate {arguments.generate}: ask for at least one image")
-    options = {} if arguments.label is None else {"label": arguments.label}
+    column, classes = runs.labels_of(run)
+    options = {"classes": classes if model.uses_labels else ()}
+    if arguments.label is not None:
+        code = runs.coded(run, column, arguments.label)
+        if not str(code).isdigit():
+            raise ValueError(f"--label {code}: give the number of a class, from 0")
+        options["label"] = int(code)
     prior = train.prior_of(run, arguments, model)
     options |= {"seed": arguments.seed, "prior": prior}
     table = folders.generate(model, arguments.generate, folder, **options)
@@ -503,7 +542,7 @@ def find(run, label, method="fisher", adjust=()):
     found = {}
     for name in ("train", "test"):
         split = images.splits[name]
-        has = directions.labelled(split.table, label)
+        has = directions.labelled(_named(split.table, images, label), label)
         known = split.only(has.notna().to_numpy())
         table = known.table.assign(**{label: has.dropna().to_numpy(bool)})
         if table[label].nunique() < 2:
@@ -542,6 +581,18 @@ def find(run, label, method="fisher", adjust=()):
     return direction, seen
 
 
+def _named(table, images, text):
+    """The table with the names of the classes for their numbers, if a comparison asks for them."""
+    label, names = images.label, images.classes
+    if label is None or not names or not set(text) & set("=<>"):
+        return table
+    if not pd.api.types.is_integer_dtype(table[label]):
+        return table
+    numbers = pd.to_numeric(pd.Series(names), errors="coerce")
+    names = names if numbers.isna().any() else numbers
+    return table.assign(**{label: table[label].map(dict(enumerate(names)))})
+
+
 def main(words=None):
     arguments = parsed(words)
     try:
@@ -562,6 +613,9 @@ def main(words=None):
             return
         out = arguments.out or arguments.run / "applied"
         write(arguments.run, arguments.folder, out, arguments)
+    except KeyboardInterrupt:
+        print("\napply.py: stopped; --to is resumed by the same command", file=sys.stderr)
+        sys.exit(130)
     except (ValueError, OSError, ImportError) as error:
         sys.exit(f"apply.py: {error}")
 

@@ -378,6 +378,9 @@ def main(words=None):
             made = samples.drawn(model, arguments.samples, priors.of_run(run, name))
             results[name] = audit.samples(made), made
         verdicts = write(run, audit, results)
+    except KeyboardInterrupt:
+        print("\naudit.py: stopped; nothing is written", file=sys.stderr)
+        sys.exit(130)
     except (ValueError, OSError) as error:
         sys.exit(f"audit.py: {error}")
     for name, (mark, sentences) in verdicts.items():

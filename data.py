@@ -7,7 +7,7 @@ images are split.
 import os
 import re
 import socket
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import keras
@@ -47,7 +47,7 @@ def load(settings, origin=None) -> ImageData:
             f"{images.image_shape}; set image_shape to that"
         )
     for name, split in images.splits.items():
-        if not len(split):
+        if not len(split) and not here.whole:
             raise ValueError(
                 f"{images.name}: the {name} split is empty; give more images or another split_seed"
             )
@@ -89,6 +89,64 @@ def images_of(run) -> ImageData:
             print(f"{own}, which {run} was trained on, is missing; using {name} = {other}")
             origin.paths[name] = other
     return load(settings, origin)
+
+
+def others_of(run, path) -> ImageData:
+    """Other images, to measure a run on: in its form, and with the numbers of its classes.
+
+    Of a folder (dataset `gallery`) all are test images, and the training images are the run's own,
+    if they are there; a dataset that comes with a split keeps it.
+
+    Args:
+        run: Run folder.
+        path: Of the images, in place of the run's own.
+
+    Raises:
+        ValueError, FileNotFoundError: See `load`.
+    """
+    settings, origin = runs.load_settings(run), runs.origin_of(run)
+    names = config.PATHS_OF[settings.dataset]
+    if not names:
+        raise ValueError(
+            f"--images: {run} is of the embedded {settings.dataset}, which have no path"
+        )
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"--images: there is no {path}")
+    paths = config.paths(settings.dataset) | (origin.paths if origin else {}) | {names[0]: path}
+    here, own = Origin(paths, origin.bits if origin else 0), None
+    if settings.dataset == "gallery":
+        try:
+            own = images_of(run)
+        except (ValueError, OSError) as error:
+            print(f"{run}: its own images are not there; {path} is split instead ({error})")
+    images = load(settings, here._replace(whole=own is not None))
+    column, classes = runs.labels_of(run)
+    if classes and images.label == column:
+        images = _with_classes(images, classes)
+    if own is not None:
+        images = replace(images, train=own.train, validation=own.validation)
+    return images
+
+
+def _with_classes(images, classes):
+    """The images with the numbers that a run gave to its classes; another class is no label."""
+    new = [name for name in images.classes if name not in classes]
+    if new:
+        print(
+            f"{images.name}: {', '.join(new)} are none of the run's classes "
+            f"({', '.join(classes)}); these images count as unlabelled"
+        )
+    if images.classes == classes:
+        return images
+    codes = {at: classes.index(name) for at, name in enumerate(images.classes) if name in classes}
+
+    def coded(split):
+        labels = split.table[images.label].map(codes).astype("Int32")
+        return replace(split, table=split.table.assign(**{images.label: labels}))
+
+    splits = {name: coded(split) for name, split in images.splits.items()}
+    return replace(images, classes=classes, **splits)
 
 
 def of_folder(run, folder, masks_folder=None, on_bad_file="stop") -> Split:
@@ -277,7 +335,10 @@ def _stratified(table, column, seed):
     if column not in table:
         allowed = ", ".join(table)
         raise ValueError(f"settings: stratify = {column!r} is not a column; allowed: {allowed}")
-    return splits.by_group(table["subject"], table[column].astype("Int32").fillna(-1), seed)
+    values = table[column]
+    if not pd.api.types.is_numeric_dtype(values):  # text; missing values are -1
+        values = pd.Series(pd.factorize(values)[0], index=values.index)
+    return splits.by_group(table["subject"], values.astype("Int32").fillna(-1), seed)
 
 
 OASIS_LAYOUT = (
@@ -440,7 +501,7 @@ def nih_table(path) -> pd.DataFrame:
         "View Position": "view",
         "Finding Labels": "findings",
     }
-    read = _csv(path, usecols=lambda name: name in columns, dtype=str).rename(columns=columns)
+    read = read_csv(path, usecols=lambda name: name in columns, dtype=str).rename(columns=columns)
     missing = {"file", "subject", "findings"} - set(read.columns)
     if missing:
         lacking = ", ".join(name for name, ours in columns.items() if ours in missing)
@@ -493,6 +554,7 @@ def gallery(settings, origin) -> ImageData:
     images, table, bits = _read(root, names, settings, origin)
     table["subject"] = subjects_of(root, table["file"], settings)
     label, classes = None, ()
+    _require_table(settings)
     if settings.labels == "folders":
         folders = table["file"].map(lambda name: str(Path(name).parent))
         classes = tuple(sorted(set(folders)))
@@ -506,7 +568,9 @@ def gallery(settings, origin) -> ImageData:
             f"DICOM header, {nobody[0]} for example; put a folder for each patient and set "
             'subjects = "folders", or name a column with subject_column'
         )
-    if settings.split_column:
+    if origin.whole:
+        places, how = np.full(len(table), "test"), "all of them test images"
+    elif settings.split_column:
         places, how = _given_split(table, settings, origin.paths.get("LABELS_CSV"))
     elif settings.stratify:
         places = _stratified(table, settings.stratify, settings.split_seed)
@@ -525,6 +589,19 @@ def gallery(settings, origin) -> ImageData:
         note += f"; grey levels by {settings.normalize}, black outside of the head"
     known = {"masks": found, "bits": bits}
     return from_table(images, table, places, root.name, label, classes, note, **known)
+
+
+COLUMNS = ("file_column", "label_column", "subject_column")
+
+
+def _require_table(settings):
+    """Refuses columns of LABELS_CSV without `labels = "csv"`: subjects would not stay together."""
+    for each in fields(settings):
+        value = getattr(settings, each.name)
+        if each.name in COLUMNS and settings.labels != "csv" and value != each.default:
+            raise ValueError(
+                f'settings: {each.name} = {value!r} is a column of LABELS_CSV; set labels = "csv"'
+            )
 
 
 def subjects_of(root, names, settings):
@@ -563,7 +640,7 @@ def _given_split(table, settings, path):
     return places, f"by the column {column} of {path.name}"
 
 
-def _csv(path, **options):
+def read_csv(path, **options):
     """A CSV file as a table; an error names the file."""
     try:
         return pd.read_csv(path, **options)
@@ -596,7 +673,7 @@ def _with_csv(table, settings, path):
         )
     texts = {settings.file_column: str, settings.subject_column or "subject": str}
     # Only an empty cell is missing: "NA" may be a label.
-    read = _csv(path, dtype=texts, keep_default_na=False, na_values=[""])
+    read = read_csv(path, dtype=texts, keep_default_na=False, na_values=[""])
     named = {settings.file_column: "the file", settings.label_column: "the label"}
     subjects = settings.subject_column or ("subject" if "subject" in read else "")
     if subjects:
@@ -605,7 +682,9 @@ def _with_csv(table, settings, path):
         if column not in read:
             allowed = ", ".join(read)
             raise ValueError(f"{path}: no column {column!r} for {what}; it has: {allowed}")
-    read = read.rename(columns={settings.file_column: "file", subjects: "subject"})
+    read = read.rename(columns={settings.file_column: "file"})
+    if subjects:  # a copy: it may also be the label or a condition
+        read["subject"] = read["file" if subjects == settings.file_column else subjects]
     ours = {name: f"{name} in {path.name}" for name in ("slice", "digest") if name in read}
     read = _without_repeats(read.rename(columns=ours).dropna(subset="file"), path)
     if subjects:

@@ -507,14 +507,7 @@ def _images(run, path):
     """The images of a run, or others from a path."""
     if path is None:
         return data.images_of(run)
-    settings, origin = runs.load_settings(run), runs.origin_of(run)
-    names = config.PATHS_OF[settings.dataset]
-    if not names:
-        raise ValueError(
-            f"--images: {run} is of the embedded {settings.dataset}, which have no path"
-        )
-    paths = config.paths(settings.dataset) | (origin.paths if origin else {}) | {names[0]: path}
-    return data.load(settings, data.Origin(paths, origin.bits if origin else 0))
+    return data.others_of(run, path)
 
 
 def _priors(run, names):
@@ -559,6 +552,9 @@ def main(words=None):
                 write(reports[str(run)], images, arguments.to or run / METRICS)
             except OSError as error:  # they took long: first they are shown
                 unwritten.append(str(error))
+    except KeyboardInterrupt:
+        print("\nevaluate.py: stopped; no number of this run is written", file=sys.stderr)
+        sys.exit(130)
     except (ValueError, OSError) as error:
         sys.exit(f"evaluate.py: {error}")
     with pd.option_context("display.width", None, "display.max_columns", None):

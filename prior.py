@@ -234,11 +234,18 @@ def main(words=None):
                 allowed = ", ".join(priors.KINDS)
                 raise ValueError(f"there is no kind of prior {kind!r}; allowed: {allowed}")
         images, model = data.images_of(run), train.load(run)
+        if not model.has_latent:
+            raise ValueError(f"{run}: a {type(model).__name__} has no latent for a prior")
         options["categories"] = (images.label,)  # a class is a number, and no quantity
         labelled = images.label is not None and len(images.classes) > 1
         enough = labelled and len(images.validation) >= LEAST
         exact = all(priors.KINDS[kind].exact for kind in arguments.kind)
         by = arguments.by or ("frechet" if enough else "nats" if exact else "wasserstein")
+        if by == "nats" and not exact and not options["columns"]:
+            raise ValueError(
+                "--by nats: not every kind of these has a density "
+                f"({', '.join(arguments.kind)}); compare them by wasserstein"
+            )
         judge = None
         if by == "frechet":
             if not enough:
@@ -260,10 +267,11 @@ def main(words=None):
             print(table.to_string(index=False, float_format="{:.3g}".format, na_rep="-"))
         if options["columns"]:
             return
-        best = chosen(table, by)
+        best, before = chosen(table, by), runs.own_prior(run)
         runs.choose_prior(run, priors.NORMAL if best == OWN else best)
         if best == OWN:
-            print(f"{OWN} is best; the run keeps it.")
+            left = f", and no longer from {before}" if before not in (None, priors.NORMAL) else ""
+            print(f"{OWN} is best; the run draws from it{left}.")
             return
         _, sentence = told(model, images, best, found[best], judge)
         print(sentence)

@@ -26,10 +26,12 @@ def parse_value(text: str):
 
 def parse_condition(text: str):
     """A column and its value, from `COLUMN=VALUE`; a number where it looks like one."""
-    name, sign, value = text.partition("=")
-    if not sign:
+    name, sign, words = text.partition("=")
+    name, words = name.strip(), words.strip()
+    if not sign or not name or not words:
         raise ValueError(f"{text}: write it as COLUMN=VALUE")
-    return name, parse_value(value)
+    value = parse_value(words)
+    return name, value if isinstance(value, bool | int | float) else words
 
 
 def parse_change(text: str):
@@ -48,6 +50,7 @@ def prior_of(run, arguments, model=None):
         model: See `priors.of_run`.
     """
     condition = dict(map(parse_condition, arguments.condition))
+    condition = {name: runs.coded(run, name, value) for name, value in condition.items()}
     options = {name: getattr(arguments, name) for name in ("guidance", "evaluations")}
     options = {name: value for name, value in options.items() if value is not None}
     return priors.of_run(run, arguments.prior, condition, model, **options)
@@ -286,8 +289,12 @@ def _require_classes(images, settings):
     if images.label is None:
         raise ValueError(f"{settings.model} learns from labels, and {images.name} has none")
     most = max(split.labels(images.label).max() for split in images.splits.values())
-    if most >= settings.classes:
-        raise ValueError(f"the labels of {images.name} are 0 to {most}; set classes = {most + 1}")
+    count = max(int(most) + 1, len(images.classes))
+    if count != settings.classes:
+        raise ValueError(
+            f"the labels of {images.name} are 0 to {count - 1}, and classes = {settings.classes}; "
+            f"set classes = {count}"
+        )
 
 
 def compile_model(model, settings, steps, images=0):
@@ -398,7 +405,7 @@ def main(words=None):
         _warn_if_emulated(settings.precision)
         fit(model, images, settings, run, resume=arguments.resume is not None)
     except KeyboardInterrupt as stopped:
-        print(f"\ntrain.py: {stopped or 'stopped before training started'}", file=sys.stderr)
+        print(f"\ntrain.py: {str(stopped) or 'stopped outside of the training'}", file=sys.stderr)
         sys.exit(130)
     except (ValueError, OSError, FloatingPointError) as error:
         sys.exit(f"train.py: {error}")

@@ -40,7 +40,7 @@ def changed(table, changes) -> pd.DataFrame:
             raise ValueError(
                 f"there is no column {column!r} to change; there are: {', '.join(table)}"
             )
-        if not (isinstance(value, str) and value[:1] in "+-"):
+        if not (isinstance(value, str) and value[:1] in ("+", "-")):
             new[column] = pd.Series([value] * len(table), index=table.index)
             continue
         numbers = pd.to_numeric(table[column], errors="coerce")

@@ -184,7 +184,7 @@ def design(table, columns):
             if missing.any():
                 parts.append(missing.astype(np.float64))
         else:
-            words = column.astype(str)
+            words = column.astype(object).where(column.notna(), "missing").astype(str)
             parts += [(words == word).to_numpy(np.float64) for word in sorted(set(words))[1:]]
     return np.stack(parts, axis=1) if parts else np.empty((len(table), 0))
 

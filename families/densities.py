@@ -69,6 +69,13 @@ class Prior:
         if self.conditions is None:
             raise ValueError(f"this {self.kind} prior was fitted without conditions")
         if not isinstance(condition, pd.DataFrame):
+            names = [each.name for each in self.conditions.columns]
+            lacking = [name for name in names if name not in condition]
+            if lacking:
+                raise ValueError(
+                    f"condition: give {', '.join(lacking)} too; this {self.kind} prior was fitted "
+                    f"for {', '.join(names)}"
+                )
             condition = repeated(condition, n)
         return self.conditions(condition)
 
@@ -176,16 +183,22 @@ class Mixture(Prior):
         if conditions is None:
             found = _mixture(z[rows], codes[rows], seed, components, tried)
             return cls(found.weights_, found.means_, found.covariances_, searched=found.searched)
-        (column,) = conditions.columns
-        if not column.values:
+        if len(conditions.columns) > 1 or not conditions.columns[0].values:
+            numbers = [each.name for each in conditions.columns if not each.values]
+            what = f"{numbers[0]} is a number" if numbers else "these are several columns"
             raise ValueError(
-                f"a mixture needs a category as condition, and {column.name} is a number; use "
-                "kind flow"
+                f"a mixture needs one category as condition, and {what}; use kind flow or coupling"
             )
+        (column,) = conditions.columns
         known = conditions(table)
         fits, owners, shares = [], [], []
         for number in range(len(column.values)):
             own = rows[known[rows, number] == 1]
+            if not is_enough(z[own], components or 1):
+                raise ValueError(
+                    f"{column.name} = {column.values[number]} has {len(own)} latents, too few for "
+                    f"covariances of {z.shape[1]} axes; use kind flow or coupling"
+                )
             fits.append(_mixture(z[own], codes[own], seed, components, tried))
             owners += [number] * len(fits[-1].weights_)
             shares.append(len(own))

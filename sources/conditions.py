@@ -173,6 +173,8 @@ def _one_hot(each, column):
     text = _text(column.dropna()).reindex(column.index)
     if each.values == YES_OR_NO:
         text = text.replace(dict(zip("01", YES_OR_NO, strict=True)))
+    # A column of numbers with a gap is written with points: 1.0.
+    text = text.where(text.isin(each.values), text.str.removesuffix(".0"))
     new = sorted(set(text.dropna()) - set(each.values))
     if new:
         raise ValueError(
@@ -183,7 +185,14 @@ def _one_hot(each, column):
 
 
 def _standardised(each, column):
-    numbers = pd.to_numeric(column).to_numpy(float, na_value=np.nan)
+    found = pd.to_numeric(column, errors="coerce")
+    wrong = column[found.isna() & column.notna()]
+    if len(wrong):
+        raise ValueError(
+            f"conditions: {each.name} = {wrong.iloc[0]!r} is no number; in training it was "
+            f"{each.low:g} to {each.high:g}"
+        )
+    numbers = found.to_numpy(float, na_value=np.nan)
     outside = (numbers < each.low) | (numbers > each.high)
     if outside.any():
         print(

@@ -101,6 +101,19 @@ def load(model, run):
         _read_weights(model, weights)
 
 
+def holds(model, run) -> bool:
+    """Whether a run's weights are written, whole, and those of the model."""
+    own = [np.array(each) for each in model.weights]
+    try:
+        load(model, run)
+        return all(map(np.array_equal, own, map(np.asarray, model.weights)))
+    except (OSError, ValueError):
+        return False
+    finally:
+        for variable, value in zip(model.weights, own, strict=True):
+            variable.assign(value)
+
+
 def require_plausible(run, weights):
     """Refuses settings of a much larger model than the one whose weights are stored.
 

@@ -136,8 +136,12 @@ class Keep(keras.callbacks.Callback):
         self._stop_if_asked()  # requested during the validation, which is short enough to wait for
 
     def catch_up(self):
-        """Saves the weights if the process was killed between checkpoint and weights."""
-        if self.epoch and not self.batch and not (self.settings.patience and self.waited):
+        """Saves the weights if the process was killed between checkpoint and weights.
+
+        A file with the same weights is left alone, since priors and audits know it by its digest.
+        """
+        due = self.epoch and not self.batch and not (self.settings.patience and self.waited)
+        if due and not checkpoints.holds(self.trained, self.run):
             checkpoints.save(self.trained, self.run)
 
     def _broken_off(self):

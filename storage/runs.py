@@ -42,6 +42,8 @@ def begin(run, settings, images):
 def _provenance(settings, images):
     versions = {"tensorflow": tf.__version__, "keras": keras.__version__}
     known = {"settings": settings.to_dict(), "versions": versions}
+    if images.label is not None:
+        known["labels"] = {"column": images.label, "classes": list(map(str, images.classes))}
     if images.paths is not None:
         paths = {name: str(Path(path).absolute()) for name, path in images.paths.items()}
         known["images"] = {"paths": paths, "bits": images.bits}
@@ -66,10 +68,12 @@ class Origin(NamedTuple):
             images are used instead.
         bits: Bit depth of pictures deeper than 8 bits, whose values go up to `2**bits - 1`. 0:
             found from the files (`sources.files`).
+        whole: Whether all images of a folder are test images.
     """
 
     paths: dict
     bits: int = 0
+    whole: bool = False
 
 
 def origin_of(run) -> Origin | None:
@@ -88,6 +92,48 @@ def origin_of(run) -> Origin | None:
         raise ValueError(
             f"{Path(run) / SETTINGS}: images does not record their paths ({error})"
         ) from error
+
+
+def labels_of(run):
+    """Column of the label and the names of its classes, by their numbers; `(None, ())` if unknown.
+
+    Raises:
+        ValueError: if `settings.json` does not say it in this form.
+    """
+    load_settings(run)
+    known = json.loads((Path(run) / SETTINGS).read_text()).get("labels")
+    if known is None:
+        return None, ()
+    try:
+        return str(known["column"]), tuple(map(str, known["classes"]))
+    except (LookupError, TypeError) as error:
+        raise ValueError(f"{Path(run) / SETTINGS}: labels does not name classes") from error
+
+
+def coded(run, column, value):
+    """The value of a column as tables hold it: of the label, the number of the class of this name.
+
+    Args:
+        run: Run folder.
+        column: Its name.
+        value: What a user calls it.
+
+    Raises:
+        ValueError: if the run has no class of this name.
+    """
+    (label, classes), text = labels_of(run), str(value)
+    if column != label or not classes:
+        return value
+    if text in classes:
+        return classes.index(text)
+    # Where the names are words, a number is that of a class.
+    if any(map(_is_number, classes)) or not (_is_number(text) or text in ("True", "False")):
+        raise ValueError(f"{column} = {text} is none of the classes: {', '.join(classes)}")
+    return value
+
+
+def _is_number(text):
+    return text.removeprefix("-").replace(".", "", 1).isdigit()
 
 
 def _read(run):
@@ -231,7 +277,9 @@ def load_prior(run, name):
         ValueError: if there is none of this name, it is damaged, or the weights have changed.
     """
     folder = prior_folder(run, name)
-    again = f"fit it: python prior.py {run} --kind {name}"
+    kind, _, columns = name.partition("-") if name != "two-stage" else (name, "", "")
+    told = f" --condition {columns.replace('-', ' ')}" if columns else ""
+    again = f"fit it: python prior.py {run} --kind {kind}{told}"
     if not (folder / "prior.json").is_file():
         there = priors_of(run)
         raise ValueError(

@@ -394,6 +394,11 @@ def test_one_new_subject_is_enough_to_be_looked_at(brains, written, tmp_path):
     assert len(pd.read_csv(tmp_path / "out" / "images.csv")) == rows.sum()
 
 
+def test_a_margin_that_leaves_no_pixel_is_refused(brains, tmp_path):
+    with pytest.raises(SystemExit, match="no pixel is left .* give a smaller --margin"):
+        anomaly.main([str(brains), "--margin", "99", "--alarm", "0", "--out", str(tmp_path)])
+
+
 def test_a_score_that_a_run_does_not_have_is_refused(brains, tmp_path):
     with pytest.raises(SystemExit, match="cannot be scored so; it has signed, absolute, squared"):
         anomaly.main([str(brains), "--score", "gradient", "--out", str(tmp_path)])

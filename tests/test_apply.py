@@ -5,11 +5,16 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+import anomaly
 import apply
+import audit
 import config
 import data
+import evaluate
+import prior
 import train
-from analysis import anomaly, directions, folders, latent
+from analysis import anomaly as scores
+from analysis import directions, folders, latent
 from analysis.directions import Direction
 from families import densities, priors, registry
 from sources import files
@@ -81,7 +86,7 @@ def test_latents_between_the_clusters_of_a_mixture_are_unfamiliar(run, folder, c
     runs.save_prior(run, "mixture", *mixture.parts(), own=True)
     apply.main([str(run), str(folder), "--out", str(tmp_path / "out")])
     written = pd.read_csv(tmp_path / "out" / "latents.csv")
-    expected = anomaly.unfamiliarity(z, mixture)
+    expected = scores.unfamiliarity(z, mixture)
     np.testing.assert_allclose(written["unfamiliar"], expected, rtol=1e-3, atol=1e-3)
     first = written["file"][expected.argmax()]
     assert f"least familiar latents (nats): {first} {expected.max():.1f}" in capsys.readouterr().out
@@ -303,8 +308,6 @@ def test_what_a_flow_cannot_do_is_said_before_anything_is_written(
         run, "--vary", 0.5, "--prior", "normal", "--evaluations", 8
     )
     assert "need a flow prior, normal is none" in refused(run, "--vary", 0.5, "--prior", "normal")
-    assert "strength = 1.5 is not valid" in refused(map_run, "--vary", 1.5)
-    assert "needs at least 2" in refused(map_run, "--vary", 0.5, "--evaluations", 0)
     assert "was fitted without conditions" in refused(
         map_run, "--vary", 0.5, "--condition", "half=1"
     )
@@ -359,9 +362,7 @@ def test_a_change_that_cannot_be_made_is_said_before_anything_is_written(
 
     assert "needs a conditional model, and the run's is a VAE" in refused(run, "--change", "half=1")
     assert "no column 'age' to change" in refused(told_run, "--change", "age=+10")
-    assert "half = '7' was not seen in training; known: 0, 1" in refused(
-        told_run, "--change", "half=7"
-    )
+    assert "half = 7 is none of the classes: 0, 1" in refused(told_run, "--change", "half=7")
     assert "half = +1: nothing can be added" in refused(told_run, "--change", "half=+1")
     table = tmp_path / "known.csv"
     table.write_text("name,half\n2.png,1\n")
@@ -427,11 +428,66 @@ def test_generate_refuses_what_cannot_be(run, labelled_run, folder, tmp_path, ca
         run, "--generate", 3, "--label", 1, "--to", tmp_path / "x"
     )
     assert "at least one image" in told(run, "--generate", 0, "--to", tmp_path / "x")
-    assert "classes are 0 to 1" in told(
+    assert "half = 2 is none of the classes: 0, 1" in told(
         labelled_run, "--generate", 3, "--label", 2, "--to", tmp_path / "x"
     )
     assert "give a FOLDER" in told(run)
     assert "give a FOLDER" in told(run, folder, "--generate", 3)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--strength", "3"], "--strength is an option of --direction; give both"),
+        (["--frames", "9"], "--frames is an option of --between"),
+        (["--draws", "9"], "--draws is an option of --vary, --holes"),
+        (["--prior", "flow"], "--prior is an option of --vary, --holes, --between"),
+        (["--condition", "half=1"], "--condition is an option of --vary, --holes"),
+        (["--known", "known.csv"], "--known is an option of --change"),
+        (["--between", "a", "b", "--frames", "1"], "--frames 1: give 2 or more"),
+        (["--vary", "0.5", "--evaluations", "0"], "--evaluations 0: give 2 or more"),
+        (["--vary", "0.5", "--draws", "0"], "--draws 0: give 1 or more"),
+        (["--vary", "2"], "--vary 2: give a number from 0 to 1"),
+    ],
+)
+def test_an_option_that_would_change_nothing_is_refused(words, expected, folder, capsys):
+    with pytest.raises(SystemExit):
+        apply.parsed(["a_run", str(folder), *words])
+    assert expected in capsys.readouterr().err
+
+
+def test_results_are_not_written_among_the_images(run, folder):
+    with pytest.raises(SystemExit, match="--out: .* lies in .* and would be read as images"):
+        apply.main([str(run), str(folder), "--out", str(folder / "out")])
+    assert not (folder / "out").exists()
+
+
+def test_known_conditions_are_text_and_what_a_table_lacks_is_missing(told_run, folder, tmp_path):
+    images, table = apply.load_images(told_run, folder)
+    model, path = train.load(told_run), tmp_path / "known.csv"
+    path.write_bytes("file,half\nä,1\n".encode("latin-1"))
+    with pytest.raises(ValueError, match="known.csv is not UTF-8"):
+        apply.known_conditions(model, table, path)
+    path.write_text("file,age\n0.png,1\n")
+    with pytest.raises(ValueError, match="known.csv: there is no column of half"):
+        apply.known_conditions(model, table, path)
+    path.write_text("file,half\n2.png,NA\n3.png,\n4.png,01\n")
+    known = apply.known_conditions(model, table, path).set_index(table["file"])["half"]
+    assert known["2.png"] == "NA" and known["4.png"] == "01" and known.isna().sum() == 5
+
+
+@pytest.mark.parametrize("program", [apply, anomaly, audit, evaluate, prior])
+def test_a_program_that_is_stopped_says_so(program, run, folder, monkeypatch, capsys):
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train, "load", stopped)
+    for name in ("images_of", "load"):
+        monkeypatch.setattr(data, name, stopped)
+    words = {apply: [str(folder)], anomaly: ["--out", str(folder / "out")]}.get(program, [])
+    with pytest.raises(SystemExit) as end:
+        program.main([str(run), *words])
+    assert end.value.code == 130 and "stopped" in capsys.readouterr().err
 
 
 # --- directions ----------------------------------------------------------------------------------

@@ -287,6 +287,15 @@ def test_columns_that_a_table_lacks_count_as_missing():
     )
 
 
+def test_what_is_no_number_and_what_is_written_with_a_point_are_told_apart():
+    table = pd.DataFrame({"age": [30.0, 50.0], "site": ["01", "None"], "grade": [1, 2]})
+    known = Conditions.learn(table, ("age", "site", "grade"), ("grade",))
+    with pytest.raises(ValueError, match="age = 'old' is no number; in training it was 30 to 50"):
+        known(table.assign(age="old"))
+    text = pd.DataFrame({"age": ["30", "50"], "site": ["01", "None"], "grade": ["1.0", "2.0"]})
+    np.testing.assert_array_equal(known(text), known(table))
+
+
 def test_conditions_that_cannot_be_are_refused_before_training(tiny, spots):
     settings = tiny(model="ConditionalVAE")
     with pytest.raises(ValueError, match="needs conditions, columns of the images' table.*half"):

@@ -543,6 +543,30 @@ def test_labels_come_from_a_csv_and_what_does_not_match_is_counted(labelled, cap
     assert "10 files have no row and stay without a label" in out
 
 
+@pytest.mark.parametrize(
+    "changes", [{"subject_column": "owner"}, {"label_column": "mood"}, {"file_column": "path"}]
+)
+def test_a_column_of_a_table_that_is_not_read_is_refused(labelled, changes):
+    ((name, value),) = changes.items()
+    settings = replace(GALLERY, labels="none", **changes)
+    with pytest.raises(ValueError, match=f'{name} = {value!r} is a column .* set labels = "csv"'):
+        data.load(settings)
+
+
+def test_text_is_balanced_over_the_splits_and_a_column_may_be_subject_and_label(labelled, tmp_path):
+    images = data.load(replace(labelled, stratify="mood"))
+    table = pd.read_csv(tmp_path / "labels.csv").assign(tone="low")
+    table.loc[::3, "tone"] = "high"
+    table.to_csv(tmp_path / "labels.csv", index=False)
+    images = data.load(replace(labelled, stratify="tone"))
+    shares = [(each.table["tone"] == "high").mean() for each in images.splits.values()]
+    np.testing.assert_allclose(shares, np.mean(shares), atol=0.12)
+    both = data.load(replace(labelled, label_column="owner", subject_column="owner"))
+    kept = both.train.table[both.train.labels("owner") >= 0]
+    names = [both.classes[code] for code in kept["owner"]]
+    assert names == kept["subject"].tolist()
+
+
 def test_a_column_called_subject_is_the_subject(labelled, tmp_path, capsys):
     table = pd.read_csv(tmp_path / "labels.csv")
     table.rename(columns={"owner": "subject"}).assign(slice=7).to_csv(

@@ -110,6 +110,8 @@ def test_design_turns_a_table_into_numbers():
     np.testing.assert_allclose(made[:, 0], [-1.2247449, 0, 1.2247449])
     np.testing.assert_array_equal(made[:, 1:], [[0, 0], [1, 1], [0, 0]])
     assert directions.design(table, []).shape == (3, 0)
+    gap = pd.DataFrame({"sex": pd.array(["F", "M", None, "M"], dtype=object)})
+    assert directions.design(gap, ["sex"]).tolist() == [[0, 0], [1, 0], [0, 1], [1, 0]]
     with pytest.raises(ValueError, match="'age' has no value"):
         directions.design(table.iloc[[1]], ["age"])
 

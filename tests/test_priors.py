@@ -524,28 +524,28 @@ def test_generated_images_come_from_the_prior_that_is_named(run, tmp_path, capsy
 
 def test_a_trained_prior_of_earlier_weights_is_fitted_anew(run, spots, monkeypatch, capsys):
     monkeypatch.setattr(command.data, "images_of", lambda run: spots)
-    words = [str(run), "--kind", "flow", "--steps", "2", "--by", "nats"]
+    words = [str(run), "--kind", "flow", "--condition", "half", "--steps", "2", "--by", "nats"]
     command.main(words)
-    (first,) = (run / "priors" / "flow").glob("training-*")
+    (first,) = (run / "priors" / "flow-half").glob("training-*")
     model = train.load(run)
     model.log_sigma.assign(0.5)
     checkpoints.save(model, run)
     command.main(words)
-    assert len(list((run / "priors" / "flow").glob("training-*"))) == 2 and first.is_dir()
-    assert priors.of_run(run, "flow").kind == "flow"
+    assert len(list((run / "priors" / "flow-half").glob("training-*"))) == 2 and first.is_dir()
+    assert priors.of_run(run, "flow-half").kind == "flow"
 
 
 def test_the_batch_of_a_training_is_an_option_and_another_training(run, spots, monkeypatch):
     monkeypatch.setattr(command.data, "images_of", lambda run: spots)
     taken, plan = [], flows.Plan
     monkeypatch.setattr(flows, "Plan", lambda *each: taken.append(each[1]) or plan(*each))
-    words = [str(run), "--kind", "flow", "--steps", "2", "--by", "nats"]
+    words = [str(run), "--kind", "flow", "--condition", "half", "--steps", "2", "--by", "nats"]
     for size in ("16", "32"):
         command.main([*words, "--batch-size", size])
     assert taken == [16, 32]
-    assert len(list((run / "priors" / "flow").glob("training-*"))) == 2
+    assert len(list((run / "priors" / "flow-half").glob("training-*"))) == 2
     command.main([*words, "--width", "16"])  # another network, though it has the same number
-    assert len(list((run / "priors" / "flow").glob("training-*"))) == 3
+    assert len(list((run / "priors" / "flow-half").glob("training-*"))) == 3
     with pytest.raises(SystemExit):
         command.parsed([str(run), "--batch-size", "0"])
 
@@ -563,6 +563,52 @@ def test_a_kind_without_a_density_is_compared_by_its_samples(run, spots, monkeyp
     table = pd.read_csv(run / "priors" / "priors.csv").set_index("prior")
     best = table.drop("reconstructions")["wasserstein"].idxmin()
     assert runs.own_prior(run) == {"N(0, I)": "normal"}.get(best, best)
+
+
+def test_a_run_does_not_lose_its_prior_to_kinds_that_were_not_compared(
+    run, spots, monkeypatch, capsys
+):
+    monkeypatch.setattr(command.data, "images_of", lambda run: spots)
+    with pytest.raises(SystemExit, match="--by nats: not every kind .*flow.* by wasserstein"):
+        command.main([str(run), "--kind", "flow", "--by", "nats", "--steps", "2"])
+    before = runs.own_prior(run)
+    assert before == "mixture"
+    command.main([str(run), "--kind", "normal", "--by", "nats"])
+    if runs.own_prior(run) == "normal":
+        assert f"draws from it, and no longer from {before}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("condition", "error"),
+    [
+        (("side", "digit"), "one category as condition, and these are several columns; use kind"),
+        (("age",), "one category as condition, and age is a number"),
+        (("digit",), "digit = 3 has 5 latents, too few for covariances of 3 axes; use kind flow"),
+    ],
+)
+def test_a_mixture_says_which_condition_it_cannot_have(z, condition, error):
+    table = pd.DataFrame({"side": np.where(z[:, 0] > 0, "high", "low"), "age": z[:, 1]})
+    table["digit"] = np.where(np.arange(len(z)) < 5, 3, 4)
+    conditions = Conditions.learn(table, condition, ("digit",))
+    with pytest.raises(ValueError, match=error):
+        densities.Mixture.fitted(z, table=table, conditions=conditions)
+
+
+def test_a_condition_that_is_asked_for_in_part_says_what_is_lacking(z):
+    table = pd.DataFrame({"side": np.where(z[:, 0] > 0, "high", "low"), "age": z[:, 1]})
+    conditions = Conditions.learn(table, ("side", "age"))
+    prior = flows.Coupling.fitted(z, table=table, conditions=conditions, **SMALL | {"steps": 2})
+    with pytest.raises(ValueError, match="condition: give age too; .* was fitted for side, age"):
+        prior.sample(3, condition={"side": "low"})
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [("flow-age-sex", "--kind flow --condition age sex"), ("two-stage", "--kind two-stage$")],
+)
+def test_the_advice_for_a_missing_prior_is_a_command_that_works(run, name, advice):
+    with pytest.raises(ValueError, match=advice):
+        priors.of_run(run, name)
 
 
 def test_a_class_is_a_category_though_it_is_a_number(run, spots, monkeypatch, tmp_path, capsys):
