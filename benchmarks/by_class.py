@@ -1,7 +1,7 @@
 """Samples that are asked for by class: are they of it, and how far from real images?
 
     python benchmarks/by_class.py RUN COLUMN [--guidance 1 1.5 2] [--evaluations 16]
-        [--steps 2000] [--to FILE.csv]
+        [--steps 2000] [--to FILE.csv] [--draw FILE.png]
 
 As many samples as there are test images, with their values of COLUMN: from every prior of the run
 that was fitted with this condition alone, from flows with each guidance; of a model that is itself
@@ -9,6 +9,9 @@ told COLUMN, from N(0, I) too. Beside them the test images' reconstructions, and
 images. A classifier that never sees a latent tells how often it reads what was asked (`agrees`; for
 a column of yes and no also `auc`, between samples of both), and gives the features for the
 distances from the test images. Can be interrupted and resumed.
+
+The picture has the first samples of each class, none chosen, from the first flow with the last
+guidance, and real test images of as many subjects.
 """
 
 import argparse
@@ -26,7 +29,7 @@ from sklearn.metrics import roc_auc_score
 import data
 import prior as command
 import train
-from analysis import features, judges, samples
+from analysis import features, judges, plots, samples
 from families import densities, flow_matching, priors
 from nn import metrics
 from nn.batches import in_batches
@@ -35,6 +38,7 @@ from storage import runs
 TOLD = "the model, N(0, I)"
 REAL = "training images"
 CLASS = "class asked for"
+SHOWN = 10  # of each class
 
 
 def numbered(images, column):
@@ -65,6 +69,17 @@ def of_prior(model, prior, known, column, options):
     return pictures
 
 
+def picture(model, prior, known, column, options):
+    """Samples of every class above real images of it, one of a subject."""
+    rows = {}
+    for code, value in known.table.groupby(CLASS)[column].first().items():
+        own = priors.Asked(prior, condition={column: value}, **options)
+        rows[f"asked for {value}"] = model.sample(SHOWN, int(code), own).numpy()
+        there = known.table[known.labels(CLASS) == code].drop_duplicates("subject").index
+        rows[f"real, {value}"] = known.images[there[:SHOWN]]
+    return plots.image_rows(rows)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path)
@@ -73,6 +88,7 @@ def main():
     parser.add_argument("--evaluations", type=int, default=16)
     parser.add_argument("--steps", type=int, default=2000, help="of the classifier; default: 2000")
     parser.add_argument("--to", type=Path, help="default: by_class.csv in RUN")
+    parser.add_argument("--draw", type=Path, metavar="FILE.png")
     arguments = parser.parse_args()
     run, column = arguments.run, arguments.column
     images, model = numbered(data.images_of(run), column), train.load(run)
@@ -82,6 +98,10 @@ def main():
     told = [model.conditions(known.table)] if model.conditions else []
     there = {name: priors.of_run(run, name) for name in runs.priors_of(run)}
     there = {name: prior for name, prior in there.items() if knows(prior, column)}
+    flows = [each for each in there.values() if isinstance(each, flow_matching.Flow)]
+    if arguments.draw and flows:
+        options = {"guidance": arguments.guidance[-1], "evaluations": arguments.evaluations}
+        plots.save(picture(model, flows[0], known, column, options), arguments.draw)
     real = known.images / np.float32(255)
     seen, edges = features.Untrained(images.train.images), metrics.sharpness(real).mean()
     sides = {"": (judge.features, judge.features(real)), "unlabelled_": (seen, seen(real))}
