@@ -332,7 +332,7 @@ def test_labels_that_do_not_fit_the_model_are_refused_before_training(spots, tin
     more = splits.ImageData(
         "spots", splits.Split(spots.train.images, three), spots.validation, spots.test, "half"
     )
-    with pytest.raises(ValueError, match="are 0 to 2; set classes = 3"):
+    with pytest.raises(ValueError, match="are 0 to 2, and classes = 2; set classes = 3"):
         train.fit(registry.from_settings(settings), more, settings, tmp_path / "run")
     without = data.from_arrays(blobs()[0], name="spots")
     with pytest.raises(ValueError, match="M2 learns from labels, and spots has none"):
