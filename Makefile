@@ -45,7 +45,7 @@ pages: $(READY)  ## every notebook against its stored outputs
 test-long: $(READY)  ## more kills, workers, damaged files; sweeps; every notebook on all kinds of images: two hours
 	ATLAS_LONG=1 $(PY) -m pytest -q --durations=5 \
 		tests/test_checkpoints.py tests/test_distribution.py tests/test_sweep.py tests/test_archive.py \
-		tests/test_files.py tests/test_decoding.py tests/test_fuzz.py tests/test_model.py \
+		tests/test_files.py tests/test_decoding.py tests/test_fuzz.py tests/test_model.py tests/test_export.py \
 		tests/test_notebooks.py
 
 test-browser: $(READY)  ## that page in an installed Chromium (apt-get install chromium): three minutes

@@ -23,7 +23,7 @@ from sources import splits
 PROGRAM = Path(__file__).parent / "workers.py"
 LONG = os.environ.get("ATLAS_LONG") == "1"
 # Notebook 10 has an InfoVAE of two workers.
-ON_WORKERS, ON_DEVICES = ("SoftIntroVAE",), ("IWAE-muon", "SemiSupervisedVAE-few", "VAE-GAN")
+ON_WORKERS, ON_DEVICES = ("SoftIntroVAE",), ("IWAE-muon", "SemiSupervisedVAE-few")
 if LONG:
     ON_WORKERS = (*registry.REGISTRY, "VAE-norm", "VAE-groups", "VAE-clip")
     ON_WORKERS += ("SemiSupervisedVAE-few", "M2-few", "VAE-muon")

@@ -1,6 +1,7 @@
 """Exported files open without this project and have the model's outputs."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -21,6 +22,8 @@ KINDS = {
     "M2": {"classes": 2},
     "SoftIntroVAE": {"reconstruction": "gaussian"},
 }
+
+LONG = os.environ.get("ATLAS_LONG") == "1"  # `make test-long`
 
 # Run by a Python that cannot import this project: `-I` ignores the folder and PYTHONPATH.
 STRANGER = """
@@ -54,7 +57,7 @@ for module in ("model", "networks", "train", "config"):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", KINDS if LONG else [*KINDS][:-1])
 def test_exports_open_without_this_project_and_give_the_models_numbers(kind, tmp_path, tiny):
     settings = tiny(**KINDS[kind], model=kind)
     model = registry.from_settings(settings)
