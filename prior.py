@@ -1,6 +1,6 @@
 """Fits priors on a run's latents and compares their samples.
 
-    python prior.py RUN [--kind NAME ...] [--seeds N] [--by frechet|wasserstein|nats]
+    python prior.py RUN [--kind NAME ...] [--seeds N] [--by MEASURE]
     python prior.py RUN --kind mixture flow --condition COLUMN [COLUMN ...]
 
 Fits priors of several kinds on the latents of the training images, compares their samples with the
@@ -18,7 +18,10 @@ from pathlib import Path
 import config
 
 COMPARED = ("gaussian", "mixture", "coupling", "flow")
-BY = {"frechet": "lower", "wasserstein": "lower", "nats": "higher"}
+BY = {
+    **dict.fromkeys(("frechet", "unlabelled_frechet", "wasserstein"), "lower"),
+    "nats": "higher",
+}
 
 
 def parsed(words=None):
@@ -54,9 +57,10 @@ def parsed(words=None):
         "--by",
         choices=BY,
         help="how to choose: frechet, a distance in the features of a classifier of the labels, "
-        "which is trained once; wasserstein, between small patches of images; or nats, the density "
-        "of held-out latents, which flow and two-stage do not have. Default: frechet where there "
-        "are labels, else nats, or wasserstein if some kind has none",
+        "which is trained once; unlabelled_frechet, in those of an untrained network; wasserstein, "
+        "between small patches of images; or nats, the density of held-out latents, which flow and "
+        "two-stage do not have. Default: frechet where there are labels, else nats, or "
+        "unlabelled_frechet if some kind has none (of few images wasserstein)",
     )
     arguments = parser.parse_args(words)
     for name in ("seeds", "steps", "components", "width", "batch_size"):
@@ -78,7 +82,7 @@ import pandas as pd
 
 import data
 import train
-from analysis import judges, plots, samples
+from analysis import features, judges, plots, samples
 from families import priors
 from nn import metrics
 from nn.batches import in_batches
@@ -192,9 +196,14 @@ def chosen(table, by) -> str:
     return str(tried.idxmin() if BY[by] == "lower" else tried.idxmax())
 
 
+def _without_labels(split):
+    """The measure of samples beside so many images without labels."""
+    return "unlabelled_frechet" if len(split) > features.UNITS else "wasserstein"
+
+
 def told(model, images, name, prior, judge=None):
     """The chosen prior (None: N(0, I)) on the test images: rows of `measured`, and a sentence."""
-    by = "frechet" if judge else "wasserstein"
+    by = "frechet" if judge else _without_labels(images.test)
     known, count = samples.Compared(model, images, images.test, judge, None), len(images.test)
     made = {OWN: samples.drawn(model, count)}
     if prior is not None:
@@ -240,11 +249,12 @@ def main(words=None):
         labelled = images.label is not None and len(images.classes) > 1
         enough = labelled and len(images.validation) >= LEAST
         exact = all(priors.KINDS[kind].exact for kind in arguments.kind)
-        by = arguments.by or ("frechet" if enough else "nats" if exact else "wasserstein")
+        plain = "nats" if exact else _without_labels(images.validation)
+        by = arguments.by or ("frechet" if enough else plain)
         if by == "nats" and not exact and not options["columns"]:
             raise ValueError(
                 "--by nats: not every kind of these has a density "
-                f"({', '.join(arguments.kind)}); compare them by wasserstein"
+                f"({', '.join(arguments.kind)}); compare them by unlabelled_frechet"
             )
         judge = None
         if by == "frechet":

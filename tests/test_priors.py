@@ -1,7 +1,6 @@
 """Priors on latents: their densities and draws are what they say, and they lie beside a run."""
 
 import json
-from dataclasses import replace
 
 import keras
 import numpy as np
@@ -12,12 +11,14 @@ from scipy import stats
 from sklearn.mixture import GaussianMixture
 
 import apply
+import data
 import evaluate
 import prior as command
 import train
 from families import densities, flow_matching, flows, priors, registry
 from nn import randomness
 from sources.conditions import Conditions
+from spots import blobs
 from storage import checkpoints, keep, runs
 
 
@@ -556,12 +557,13 @@ def test_a_frechet_distance_needs_labels_and_enough_images(run, spots, monkeypat
         command.main([str(run), "--by", "frechet"])
 
 
-def test_a_kind_without_a_density_is_compared_by_its_samples(run, spots, monkeypatch):
-    unlabelled = replace(spots, label=None, classes=())
+@pytest.mark.parametrize(("n", "by"), [(96, "wasserstein"), (300, "unlabelled_frechet")])
+def test_a_kind_without_a_density_is_compared_by_its_samples(run, n, by, monkeypatch):
+    unlabelled = data.from_arrays(blobs(n)[0], name="spots")
     monkeypatch.setattr(command.data, "images_of", lambda run: unlabelled)
-    command.main([str(run), "--kind", "gaussian", "flow", "--steps", "2"])
+    command.main([str(run), "--kind", "gaussian", "two-stage", "--steps", "2"])
     table = pd.read_csv(run / "priors" / "priors.csv").set_index("prior")
-    best = table.drop("reconstructions")["wasserstein"].idxmin()
+    best = table.drop("reconstructions")[by].idxmin()
     assert runs.own_prior(run) == {"N(0, I)": "normal"}.get(best, best)
 
 
@@ -569,7 +571,9 @@ def test_a_run_does_not_lose_its_prior_to_kinds_that_were_not_compared(
     run, spots, monkeypatch, capsys
 ):
     monkeypatch.setattr(command.data, "images_of", lambda run: spots)
-    with pytest.raises(SystemExit, match="--by nats: not every kind .*flow.* by wasserstein"):
+    with pytest.raises(
+        SystemExit, match="--by nats: not every kind .*flow.* by unlabelled_frechet"
+    ):
         command.main([str(run), "--kind", "flow", "--by", "nats", "--steps", "2"])
     before = runs.own_prior(run)
     assert before == "mixture"
