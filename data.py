@@ -113,7 +113,8 @@ def others_of(run, path) -> ImageData:
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"--images: there is no {path}")
-    paths = config.paths(settings.dataset) | (origin.paths if origin else {}) | {names[0]: path}
+    # A table or masks in the environment are those of the other images.
+    paths = (origin.paths if origin else {}) | config.paths(settings.dataset) | {names[0]: path}
     here, own = Origin(paths, origin.bits if origin else 0), None
     if settings.dataset == "gallery":
         try:

@@ -124,8 +124,9 @@ def coded(run, column, value):
     (label, classes), text = labels_of(run), str(value)
     if column != label or not classes:
         return value
-    if text in classes:
-        return classes.index(text)
+    for name in (text, text.removesuffix(".0")):  # numbers of a column with a gap have a point
+        if name in classes:
+            return classes.index(name)
     # Where the names are words, a number is that of a class.
     if any(map(_is_number, classes)) or not (_is_number(text) or text in ("True", "False")):
         raise ValueError(f"{column} = {text} is none of the classes: {', '.join(classes)}")

@@ -123,6 +123,7 @@ def test_known_classes_of_other_images_are_read_by_name(place, tmp_path):
     [
         (("1", "2", "4"), 4, 2),
         (("1", "2", "4"), 2, 1),
+        (("1", "2", "4"), "4.0", 2),
         (("no", "yes"), True, True),
         (("no", "yes"), 1, 1),
         (("no", "yes"), "yes", 1),
