@@ -191,7 +191,7 @@ from analysis import (
 from families import flow_matching, priors
 from nn.batches import in_batches
 from sources import decoding, files, masks
-from storage import disk, runs
+from storage import checkpoints, disk, runs
 
 THUMBNAILS = 2000  # at most, on a map
 FLAT = 1e-3  # added to the variance of an image, so that flat ones have a score
@@ -409,7 +409,8 @@ def write(run, folder, out, arguments):
     if Path(out).resolve().is_relative_to(Path(folder).resolve()):
         raise ValueError(f"--out: {out} lies in {folder} and would be read as images; move it")
     for path in arguments.direction:
-        direction = directions.Direction.load(path, model.latent_dim)
+        weights = checkpoints.sha256(Path(run) / checkpoints.WEIGHTS)
+        direction = directions.Direction.load(path, model.latent_dim, weights)
     if model.needs_class and (direction is not None or arguments.between is not None):
         raise ValueError(f"{run} is an M2, {NO_DIRECTIONS}")
     images, table = load_images(run, folder, "skip" if arguments.skip_bad_files else "stop")
@@ -568,7 +569,8 @@ def find(run, label, method="fisher", adjust=()):
     z, has = sides[1][:2]
     name = disk.file_name(label)
     folder = Path(run) / "directions"
-    direction.save(folder / f"{name}.json")
+    weights = checkpoints.sha256(Path(run) / checkpoints.WEIGHTS)
+    direction.save(folder / f"{name}.json", weights)
     without = np.flatnonzero(~has)
     rows = without[:: max(1, len(without) // SWEPT)][:SWEPT]
     moved = np.asarray(directions.sweep(model.decode, z[rows], direction, STRENGTHS))

@@ -90,9 +90,9 @@ class Task:
                 f"{self.run} has normalize = {settings.normalize!r}, which needs all images of a "
                 "subject at once; an archive is read in parts. Use apply.py without --to"
             )
-        latent_dim = settings.latent_dim
+        known = settings.latent_dim, checkpoints.sha256(Path(self.run) / checkpoints.WEIGHTS)
         whole = {str(Path(path).resolve()): None for path in self.directions}
-        names = [Direction.load(path, latent_dim).name for path in whole]
+        names = [Direction.load(path, *known).name for path in whole]
         if len(set(names)) < len(names):
             raise ValueError(f"two directions have the same name: {', '.join(names)}")
         reading = reading_of(self.run, self.bits)

@@ -17,7 +17,7 @@ from analysis.planes import Planes
 from families import priors
 from nn import metrics
 from nn.batches import as_float, in_batches, in_parts, rows_at_a_time
-from storage import disk, runs
+from storage import checkpoints, disk, runs
 
 MOST = 10_000  # images on a map; of more, a random part is shown
 SLIDERS = 8  # axes that get a slider at a time
@@ -175,7 +175,7 @@ class Atlas:
     def _open_directions(self):
         for path in sorted((self.run / "directions").glob("*.json")):
             try:
-                found = Direction.load(path, self.model.latent_dim)
+                found = Direction.load(path, self.model.latent_dim, self._weights())
                 self.directions[found.name] = found
             except (ValueError, OSError) as error:
                 self.lacks.append(str(error))
@@ -423,10 +423,13 @@ class Atlas:
         known = self.labels(direction.name).notna().to_numpy()
         return evidence.auc_within(direction.project(self.z[known]), target)
 
+    def _weights(self):
+        return checkpoints.sha256(self.run / checkpoints.WEIGHTS)
+
     def save_direction(self, direction):
         """Keeps a direction with the run, for `apply.py` too; returns its path."""
         path = self.run / "directions" / f"{disk.file_name(direction.name)}.json"
-        direction.save(path)
+        direction.save(path, self._weights())
         self.directions[direction.name] = direction
         return path
 

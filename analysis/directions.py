@@ -274,25 +274,33 @@ class Direction:
         step = np.asarray(strength, np.float64)[..., None] * self.spread * self.vector
         return (np.asarray(z, np.float64) + step).astype(np.float32)
 
-    def save(self, path):
-        """Writes the direction and its provenance as JSON."""
+    def save(self, path, weights=None):
+        """Writes the direction and its provenance as JSON.
+
+        Args:
+            path: Of the file.
+            weights: SHA-256 of the weights of its model, so that `load` knows them again.
+        """
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        disk.write_json(path, asdict(self) | {"vector": [float(each) for each in self.vector]})
+        values = asdict(self) | {"vector": [float(each) for each in self.vector]}
+        disk.write_json(path, values | ({"weights": weights} if weights else {}))
 
     @classmethod
-    def load(cls, path, latent_dim=None):
+    def load(cls, path, latent_dim=None, weights=None):
         """A direction from `save`.
 
         Args:
             path: A JSON file.
             latent_dim: Latent axes of its model, if they are known.
+            weights: SHA-256 of the weights of its model, if they are known.
 
         Raises:
-            ValueError: if the file is not a direction, or one of another latent.
+            ValueError: if the file is not a direction, or one of another latent or other weights.
         """
         try:
             values = json.loads(Path(path).read_text())
+            own = values.pop("weights", None)
             for name in ("adjusted_for", "images", "subjects"):
                 values[name] = tuple(values[name])
             values["vector"] = np.array(values["vector"], np.float64)
@@ -303,6 +311,11 @@ class Direction:
             raise ValueError(
                 f"{path} has {len(direction.vector)} axes and the run's latent {latent_dim}: it "
                 "belongs to another run; use one that was made for this run"
+            )
+        if None not in (own, weights) and own != weights:
+            raise ValueError(
+                f"{path} was fitted on other weights than the run's; find it in this run: "
+                f"apply.py RUN --find {direction.name!r}"
             )
         return direction
 

@@ -59,6 +59,8 @@ MODELS = {
     "told size, leak 3000": TOLD | {"conditions": ("hernia_size",), "leak_weight": 3000.0},
     "told size, leak 3000, change 1": TOLD
     | {"conditions": ("hernia_size",), "leak_weight": 3000.0, "change_weight": 1.0},
+    "told size, leak 10000, change 1": TOLD
+    | {"conditions": ("hernia_size",), "leak_weight": 10_000.0, "change_weight": 1.0},
     "told size, leak 3000, change 1, Muon": TOLD
     | {"conditions": ("hernia_size",), "leak_weight": 3000.0, "change_weight": 1.0}
     | MUON,

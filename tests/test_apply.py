@@ -499,7 +499,8 @@ def test_a_direction_is_found_with_its_evidence_and_moves_images(
     monkeypatch.setattr(apply.data, "images_of", lambda run: spots)
     apply.main([str(run), "--find", "half", "--method", "mean"])
     said = capsys.readouterr().out
-    direction = Direction.load(run / "directions" / "half.json", 3)
+    path = run / "directions" / "half.json"
+    direction = Direction.load(path, 3, checkpoints.sha256(run / checkpoints.WEIGHTS))
     z, _ = latent.encode(train.load(run), spots.train)
     known = Direction.of(z, spots.train.table, "half", "mean")
     np.testing.assert_allclose(direction.vector, known.vector, atol=1e-6)
@@ -507,6 +508,8 @@ def test_a_direction_is_found_with_its_evidence_and_moves_images(
     has = spots.test.table["half"].to_numpy() == 1
     auc = apply.evidence.auc_within(direction.project(held), has)
     assert f"half, on the test subjects: AUC {auc:.2f} (95 % " in said
+    with pytest.raises(ValueError, match="fitted on other weights"):
+        Direction.load(path, 3, "0")
     for name in ("sweep", "differences"):
         assert Image.open(run / "directions" / "half" / f"{name}.png").size[0] > 100
 

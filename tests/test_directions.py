@@ -167,6 +167,12 @@ def test_a_direction_comes_back_from_its_file(tmp_path):
         "a run",
     )
     assert read.images == (labels.sum(), (~labels).sum()) and sum(read.subjects) == 120
+    made.save(tmp_path / "own.json", "abc")
+    for weights in (None, "abc"):
+        assert Direction.load(tmp_path / "own.json", 3, weights).name == "label"
+    with pytest.raises(ValueError, match="own.json was fitted on other weights than the run's"):
+        Direction.load(tmp_path / "own.json", 3, "abd")
+    Direction.load(tmp_path / "new" / "label.json", 3, "abd")  # does not say whose it is
     (tmp_path / "bad.json").write_text('{"name": "x"}')
     with pytest.raises(ValueError, match=r"bad\.json cannot be read as a direction"):
         Direction.load(tmp_path / "bad.json")
