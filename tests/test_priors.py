@@ -488,7 +488,7 @@ def test_the_command_compares_chooses_and_tells(run, spots, monkeypatch, capsys)
     assert (run / "priors" / "priors.png").is_file()
     best = table.drop("reconstructions")["nats"].idxmax()
     assert runs.own_prior(run) == {"N(0, I)": "normal"}.get(best, best)
-    assert "Test images" in said or "the run keeps it" in said
+    assert "Test images" in said or "is best; the run draws from it" in said
 
 
 def test_a_trained_prior_goes_on_where_it_was_broken_off(run, spots, tmp_path, monkeypatch):
