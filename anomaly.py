@@ -354,7 +354,7 @@ def write(arguments):
         split = data.of_folder(run, arguments.folder, arguments.masks, bad)
         looked, whose = Looked.of(split, margin), str(arguments.folder)
 
-    weights = checkpoints.sha256(run / checkpoints.WEIGHTS)
+    weights = checkpoints.digest_of(run)
     maps = Maps(out / "maps", f"{weights} {margin} {DRAWS} {STRENGTH}", told=True)
     own = scores_of(model, run)
     name = arguments.score

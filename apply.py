@@ -343,7 +343,7 @@ def known_conditions(model, table, path=None):
         table: From `load_images`.
         path: CSV with a column `file` and the conditions; None: all are missing.
     """
-    names = [each.name for each in model.conditions.columns]
+    names = model.conditions.names
     if path is None:
         return pd.DataFrame({name: [None] * len(table) for name in names}, dtype=object)
     # As in training only an empty cell is missing: "NA" may be a category.
@@ -372,12 +372,13 @@ def under_change(model, images, table, arguments):
         )
     changes = dict(map(train.parse_change, arguments.change))
     known = known_conditions(model, table, arguments.known)
-    label, _ = runs.labels_of(arguments.run)
-    if label in known:
-        known[label] = known[label].map(partial(runs.coded, arguments.run, label), "ignore")
+    labels = runs.labels_of(arguments.run)
+    if labels.column in known:
+        code = partial(labels.coded, labels.column)
+        known[labels.column] = known[labels.column].map(code, "ignore")
     for name, value in changes.items():
         if str(value)[0] not in "+-":
-            changes[name] = runs.coded(arguments.run, name, value)
+            changes[name] = labels.coded(name, value)
     both = known, counterfactual.changed(known, changes)
     return counterfactual.decoded(model, images, *map(model.conditions, both))
 
@@ -409,7 +410,7 @@ def write(run, folder, out, arguments):
     if Path(out).resolve().is_relative_to(Path(folder).resolve()):
         raise ValueError(f"--out: {out} lies in {folder} and would be read as images; move it")
     for path in arguments.direction:
-        weights = checkpoints.sha256(Path(run) / checkpoints.WEIGHTS)
+        weights = checkpoints.digest_of(run)
         direction = directions.Direction.load(path, model.latent_dim, weights)
     if model.needs_class and (direction is not None or arguments.between is not None):
         raise ValueError(f"{run} is an M2, {NO_DIRECTIONS}")
@@ -499,10 +500,10 @@ def make(run, arguments):
         raise ValueError(f"--label: the model of {run} does not learn from labels")
     if arguments.generate < 1:
         raise ValueError(f"--generate {arguments.generate}: ask for at least one image")
-    column, classes = runs.labels_of(run)
-    options = {"classes": classes if model.uses_labels else ()}
+    labels = runs.labels_of(run)
+    options = {"classes": labels.classes if model.uses_labels else ()}
     if arguments.label is not None:
-        code = runs.coded(run, column, arguments.label)
+        code = labels.coded(labels.column, arguments.label)
         if not str(code).isdigit():
             raise ValueError(f"--label {code}: give the number of a class, from 0")
         options["label"] = int(code)
@@ -569,7 +570,7 @@ def find(run, label, method="fisher", adjust=()):
     z, has = sides[1][:2]
     name = disk.file_name(label)
     folder = Path(run) / "directions"
-    weights = checkpoints.sha256(Path(run) / checkpoints.WEIGHTS)
+    weights = checkpoints.digest_of(run)
     direction.save(folder / f"{name}.json", weights)
     without = np.flatnonzero(~has)
     rows = without[:: max(1, len(without) // SWEPT)][:SWEPT]

@@ -90,7 +90,7 @@ class Task:
                 f"{self.run} has normalize = {settings.normalize!r}, which needs all images of a "
                 "subject at once; an archive is read in parts. Use apply.py without --to"
             )
-        known = settings.latent_dim, checkpoints.sha256(Path(self.run) / checkpoints.WEIGHTS)
+        known = settings.latent_dim, checkpoints.digest_of(self.run)
         whole = {str(Path(path).resolve()): None for path in self.directions}
         names = [Direction.load(path, *known).name for path in whole]
         if len(set(names)) < len(names):

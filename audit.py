@@ -330,7 +330,7 @@ def write(run, audit, results):
     run, known = Path(run), audit.known
     folder = run / FOLDER
     folder.mkdir(exist_ok=True)
-    weights, parts, verdicts, rows = checkpoints.sha256(run / checkpoints.WEIGHTS), [], {}, {}
+    weights, parts, verdicts, rows = checkpoints.digest_of(run), [], {}, {}
     for name, (found, made) in results.items():
         verdicts[name] = verdict(audit, found)
         table, short = tests(audit, found), disk.file_name(name)

@@ -122,9 +122,9 @@ def others_of(run, path) -> ImageData:
         except (ValueError, OSError) as error:
             print(f"{run}: its own images are not there; {path} is split instead ({error})")
     images = load(settings, here._replace(whole=own is not None))
-    column, classes = runs.labels_of(run)
-    if classes and images.label == column:
-        images = _with_classes(images, classes)
+    labels = runs.labels_of(run)
+    if labels.classes and images.label == labels.column:
+        images = _with_classes(images, labels.classes)
     if own is not None:
         images = replace(images, train=own.train, validation=own.validation)
     return images

@@ -503,13 +503,6 @@ def _reconstructions(model, pixels, progress=False):
 # --- command line --------------------------------------------------------------------------------
 
 
-def _images(run, path):
-    """The images of a run, or others from a path."""
-    if path is None:
-        return data.images_of(run)
-    return data.others_of(run, path)
-
-
 def _priors(run, names):
     """Priors of a run by name; `own` is the one that it draws from."""
     names = [runs.own_prior(run) if name == "own" else name for name in names]
@@ -523,7 +516,8 @@ def main(words=None):
     try:
         inception = arguments.inception and features.inception(arguments.inception)
         for run in arguments.runs:
-            images = _images(run, arguments.images)
+            others = arguments.images
+            images = data.images_of(run) if others is None else data.others_of(run, others)
             difference = "" if arguments.images else runs.changed(run, images)
             if difference and not arguments.to:
                 raise ValueError(

@@ -128,7 +128,7 @@ def fitted(run, kind, model, split, seed, options):
         chosen["components"] = options["components"]
     if kind in ("two-stage", "coupling", "flow"):
         # Of these weights: a training on other latents must not be taken for this one.
-        digest = checkpoints.sha256(run / checkpoints.WEIGHTS)[:8]
+        digest = checkpoints.digest_of(run)[:8]
         folder = runs.prior_folder(run, _name(kind, options["columns"]))
         sizes = {name: options[name] for name in TRAINED if options.get(name)}
         # The batch is marked: a width and a batch of one number are two trainings.

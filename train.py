@@ -49,8 +49,8 @@ def prior_of(run, arguments, model=None):
         arguments: With `prior`, `condition`, `guidance` and `evaluations`.
         model: See `priors.of_run`.
     """
-    condition = dict(map(parse_condition, arguments.condition))
-    condition = {name: runs.coded(run, name, value) for name, value in condition.items()}
+    labels, pairs = runs.labels_of(run), map(parse_condition, arguments.condition)
+    condition = {name: labels.coded(name, value) for name, value in pairs}
     options = {name: getattr(arguments, name) for name in ("guidance", "evaluations")}
     options = {name: value for name, value in options.items() if value is not None}
     return priors.of_run(run, arguments.prior, condition, model, **options)

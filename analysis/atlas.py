@@ -173,9 +173,10 @@ class Atlas:
         ]
 
     def _open_directions(self):
+        own = self.model.latent_dim, checkpoints.digest_of(self.run)
         for path in sorted((self.run / "directions").glob("*.json")):
             try:
-                found = Direction.load(path, self.model.latent_dim, self._weights())
+                found = Direction.load(path, *own)
                 self.directions[found.name] = found
             except (ValueError, OSError) as error:
                 self.lacks.append(str(error))
@@ -423,13 +424,10 @@ class Atlas:
         known = self.labels(direction.name).notna().to_numpy()
         return evidence.auc_within(direction.project(self.z[known]), target)
 
-    def _weights(self):
-        return checkpoints.sha256(self.run / checkpoints.WEIGHTS)
-
     def save_direction(self, direction):
         """Keeps a direction with the run, for `apply.py` too; returns its path."""
         path = self.run / "directions" / f"{disk.file_name(direction.name)}.json"
-        direction.save(path, self._weights())
+        direction.save(path, checkpoints.digest_of(self.run))
         self.directions[direction.name] = direction
         return path
 

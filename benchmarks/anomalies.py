@@ -132,9 +132,7 @@ def alarmed(of_images, looked):
 def measured(key, known, choosing, looked, run, folder):
     """A row of the table."""
     name = key["score"]
-    maps = anomaly.Maps(
-        folder / "maps", f"{checkpoints.sha256(run / checkpoints.WEIGHTS)} {MARGIN}"
-    )
+    maps = anomaly.Maps(folder / "maps", f"{checkpoints.digest_of(run)} {MARGIN}")
     row = anomaly.measures({name: known[name]}, maps, looked, choosing).iloc[0].to_dict()
     on_validation = anomaly.measures({name: known[name]}, maps, choosing, None).iloc[0]
     row["validation_ap"] = on_validation["pixel_ap"]

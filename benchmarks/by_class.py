@@ -54,8 +54,7 @@ def numbered(images, column):
 
 def knows(prior, column):
     """Whether a prior was fitted with this condition alone."""
-    columns = prior.conditions.columns if prior.conditions else ()
-    return [each.name for each in columns] == [column]
+    return prior.conditions is not None and prior.conditions.names == [column]
 
 
 def of_prior(model, prior, known, column, options):

@@ -69,7 +69,7 @@ class Prior:
         if self.conditions is None:
             raise ValueError(f"this {self.kind} prior was fitted without conditions")
         if not isinstance(condition, pd.DataFrame):
-            names = [each.name for each in self.conditions.columns]
+            names = self.conditions.names
             lacking = [name for name in names if name not in condition]
             if lacking:
                 raise ValueError(
@@ -178,8 +178,8 @@ class Mixture(Prior):
             ValueError: if there are too few latents for the covariances.
         """
         z = checked(z)
-        subjects = np.arange(len(z)) if subjects is None else np.asarray(subjects)
-        rows, codes = _in_groups(subjects, seed)
+        subjects = np.arange(len(z)) if subjects is None else subjects
+        rows, codes = by_subject(subjects, seed)
         if conditions is None:
             found = _mixture(z[rows], codes[rows], seed, components, tried)
             return cls(found.weights_, found.means_, found.covariances_, searched=found.searched)
@@ -313,11 +313,22 @@ class Gaussian(Mixture):
         return cls([1.0], found.location_[None], (found.covariance_ + floor)[None])
 
 
-def _in_groups(subjects, seed):
+def by_subject(subjects, seed):
     """All rows, in random order of the subjects, and a number for each row's subject."""
-    codes, known = pd.factorize(subjects)
+    codes, known = pd.factorize(np.asarray(subjects))
     place = np.argsort(np.random.default_rng(seed).permutation(len(known)))
     return np.argsort(place[codes], kind="stable"), codes
+
+
+def rows_of_first(subjects, one_in):
+    """How many rows the first of so many subjects have, at least one subject's.
+
+    Args:
+        subjects: Of the rows, those of one subject together.
+        one_in: 5: the first fifth of the subjects.
+    """
+    numbers, known = pd.factorize(subjects)
+    return int((numbers < max(1, len(known) // one_in)).sum())
 
 
 def _mixture(z, subjects, seed, components, tried):
@@ -330,8 +341,7 @@ def _mixture(z, subjects, seed, components, tried):
         fitted = _fitted(z, components, seed)
         fitted.searched = {}
         return fitted
-    numbers, known = pd.factorize(subjects)
-    first = int((numbers < max(1, len(known) // 5)).sum())
+    first = rows_of_first(subjects, 5)
     held_out, kept, searched = z[:first], z[first:], {}
     for count in tried:
         if not is_enough(kept, count):

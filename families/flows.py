@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from families.densities import Prior, checked
+from families.densities import Prior, by_subject, checked, rows_of_first
 from nn import losses, optimizers, randomness
 from nn.averages import Averages, reduced
 from nn.batches import in_batches
@@ -293,11 +293,10 @@ class Trained(keras.Model, Prior):
 
 def _held_out(subjects, seed):
     """All rows, in random order of the subjects, and how many of the first ones are held out."""
-    codes, known = pd.factorize(np.asarray(subjects))
-    if len(known) < 2:  # its own rows, then
-        codes, known = np.arange(len(codes)), codes
-    place = np.argsort(np.random.default_rng(seed).permutation(len(known)))[codes]
-    return np.argsort(place, kind="stable"), int((place < max(1, len(known) // 10)).sum())
+    if len(set(subjects)) < 2:  # its own rows, then
+        subjects = np.arange(len(subjects))
+    rows, codes = by_subject(subjects, seed)
+    return rows, rows_of_first(codes[rows], 10)
 
 
 def dense(width, seed, zeros=False, activation=None):

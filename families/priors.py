@@ -214,4 +214,4 @@ def of_run(run, name=None, condition=None, model=None, **options):
 def _columns(told):
     """Names of the columns that a prior or a model has as conditions."""
     conditions = getattr(told, "conditions", None)  # None: N(0, I), or no model
-    return [each.name for each in conditions.columns] if conditions else []
+    return conditions.names if conditions else []

@@ -61,6 +61,11 @@ class Conditions:
         return cls(tuple(_learnt(table, name, name in categories) for name in names))
 
     @property
+    def names(self) -> list[str]:
+        """Names of the columns."""
+        return [each.name for each in self.columns]
+
+    @property
     def features(self) -> tuple[str, ...]:
         """A name for each number: `age`, `age missing`, `sex=F`, `sex=M`, `sex missing`, ..."""
         found = []
@@ -106,7 +111,7 @@ class Conditions:
 
     def partly(self, table) -> np.ndarray:
         """As for a call, but columns that the table lacks count as missing."""
-        return self(table.reindex(columns=[each.name for each in self.columns]))
+        return self(table.reindex(columns=self.names))
 
     def get_config(self):
         return {"columns": self.to_json()}

@@ -139,6 +139,11 @@ def sha256(path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def digest_of(run) -> str:
+    """SHA-256 of a run's weights, by which priors, directions, maps and audits know them."""
+    return sha256(Path(run) / WEIGHTS)
+
+
 def _write_weights(model, path):
     """Writes the weights, reads them back, and returns the SHA-256 of the file."""
     for variable in _saved(model):

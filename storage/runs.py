@@ -82,7 +82,7 @@ def origin_of(run) -> Origin | None:
     Raises:
         FileNotFoundError, ValueError: See `load_settings`.
     """
-    _, known = _read(run)
+    known = _read(run)[1].get("images")
     if known is None:
         return None
     try:
@@ -94,43 +94,54 @@ def origin_of(run) -> Origin | None:
         ) from error
 
 
-def labels_of(run):
-    """Column of the label and the names of its classes, by their numbers; `(None, ())` if unknown.
+class Labels(NamedTuple):
+    """What a run knows of the label of its images.
+
+    Attributes:
+        column: Column of the tables, None if it is not known.
+        classes: Names of its classes, by their numbers.
+    """
+
+    column: str | None = None
+    classes: tuple[str, ...] = ()
+
+    def coded(self, column, value):
+        """The value of a column as tables hold it: of the label, the number of a class's name.
+
+        Args:
+            column: Its name.
+            value: What a user calls it.
+
+        Raises:
+            ValueError: if there is no class of this name.
+        """
+        text = str(value)
+        if column != self.column or not self.classes:
+            return value
+        for name in (text, text.removesuffix(".0")):  # numbers of a column with a gap have a point
+            if name in self.classes:
+                return self.classes.index(name)
+        # Where the names are words, a number is that of a class.
+        number = _is_number(text) or text in ("True", "False")
+        if any(map(_is_number, self.classes)) or not number:
+            raise ValueError(f"{column} = {text} is none of the classes: {', '.join(self.classes)}")
+        return value
+
+
+def labels_of(run) -> Labels:
+    """The label of a run's images, from its `settings.json`.
 
     Raises:
-        ValueError: if `settings.json` does not say it in this form.
+        FileNotFoundError: if this is not a run folder.
+        ValueError: if its settings cannot be read.
     """
-    load_settings(run)
-    known = json.loads((Path(run) / SETTINGS).read_text()).get("labels")
+    known = _read(run)[1].get("labels")
     if known is None:
-        return None, ()
+        return Labels()
     try:
-        return str(known["column"]), tuple(map(str, known["classes"]))
+        return Labels(str(known["column"]), tuple(map(str, known["classes"])))
     except (LookupError, TypeError) as error:
         raise ValueError(f"{Path(run) / SETTINGS}: labels does not name classes") from error
-
-
-def coded(run, column, value):
-    """The value of a column as tables hold it: of the label, the number of the class of this name.
-
-    Args:
-        run: Run folder.
-        column: Its name.
-        value: What a user calls it.
-
-    Raises:
-        ValueError: if the run has no class of this name.
-    """
-    (label, classes), text = labels_of(run), str(value)
-    if column != label or not classes:
-        return value
-    for name in (text, text.removesuffix(".0")):  # numbers of a column with a gap have a point
-        if name in classes:
-            return classes.index(name)
-    # Where the names are words, a number is that of a class.
-    if any(map(_is_number, classes)) or not (_is_number(text) or text in ("True", "False")):
-        raise ValueError(f"{column} = {text} is none of the classes: {', '.join(classes)}")
-    return value
 
 
 def _is_number(text):
@@ -138,7 +149,7 @@ def _is_number(text):
 
 
 def _read(run):
-    """Settings, and the entry `images` of `settings.json` or None."""
+    """Settings, and the whole content of `settings.json`."""
     path = Path(run) / SETTINGS
     if not path.is_file():
         raise FileNotFoundError(f"{run} is not a run folder: there is no {path}")
@@ -147,7 +158,7 @@ def _read(run):
         settings = config.Settings.from_dict(written["settings"], shortened=False)
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path} cannot be read as settings: {error}") from error
-    return settings, written.get("images")
+    return settings, written
 
 
 def require_settings(run, settings):
@@ -244,7 +255,7 @@ def save_prior(run, name, settings, arrays, own=False):
     with disk.replacing(folder / "arrays.npz") as temporary:
         np.savez(temporary, **arrays)
     known = {"settings": settings, "arrays": checkpoints.sha256(folder / "arrays.npz")}
-    known["weights"] = checkpoints.sha256(Path(run) / checkpoints.WEIGHTS)
+    known["weights"] = checkpoints.digest_of(run)
     disk.write_json(folder / "prior.json", known)
     if own:
         choose_prior(run, name)
@@ -295,6 +306,6 @@ def load_prior(run, name):
             arrays = {key: arrays[key] for key in arrays.files}
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise ValueError(f"{folder} is damaged ({error}); {again}") from error
-    if checkpoints.sha256(Path(run) / checkpoints.WEIGHTS) != weights:
+    if checkpoints.digest_of(run) != weights:
         raise ValueError(f"{folder} was fitted on other weights than those of {run}; {again}")
     return settings, arrays

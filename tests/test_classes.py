@@ -139,8 +139,9 @@ def test_a_name_that_is_a_number_is_the_name(place, tmp_path, classes, said, cod
     }
     (tmp_path / "run").mkdir()
     runs.begin(tmp_path / "run", settings, dataclasses.replace(images, **tables))
-    assert runs.coded(tmp_path / "run", "grade", said) == code
-    assert runs.coded(tmp_path / "run", "age", said) == said
+    labels = runs.labels_of(tmp_path / "run")
+    assert labels.coded("grade", said) == code
+    assert labels.coded("age", said) == said
 
 
 def test_a_number_that_is_no_name_is_refused_where_names_are_numbers(place, tmp_path):
@@ -149,7 +150,7 @@ def test_a_number_that_is_no_name_is_refused_where_names_are_numbers(place, tmp_
     (tmp_path / "run").mkdir()
     runs.begin(tmp_path / "run", settings, images)
     with pytest.raises(ValueError, match="folder = 0 is none of the classes: 1, 2, 4"):
-        runs.coded(tmp_path / "run", "folder", 0)
+        runs.labels_of(tmp_path / "run").coded("folder", 0)
 
 
 def test_a_model_with_classes_that_the_images_do_not_have_is_refused(place, tmp_path):
